@@ -1,0 +1,96 @@
+// A backend keeps the data of volumes in a pool: one table of functions, one file per implementation, one contract suite for all
+// (tests/unit/test_backend.c).
+//
+// Every call may block for long (it is disk and mount work): the agent makes them in a worker process, never in its event loop.
+// Every call may be cut off by kill -9 at any instruction; called again afterwards it finishes the job or finds it done. Calls for
+// one volume are made one at a time; the backend enforces that between processes with a lock per volume, so that a worker that
+// outlives its agent can't meet its successor. Which node may write is not decided here: see plan/.
+#ifndef FLOCKER_BACKEND_BACKEND_H
+#define FLOCKER_BACKEND_BACKEND_H
+
+#include "base/error.h"
+#include "model/volume.h"
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+struct backend;
+
+enum backend_source { POOL_FILE, POOL_DEVICE, POOL_DIRECTORY };
+
+// Where a pool lies and how it is made. All paths absolute; borrowed for the call of open.
+struct backend_config {
+    enum backend_source source;
+    const char *path;       // the sparse file, the block device, or a directory of a mounted btrfs
+    uint64_t file_size;     // POOL_FILE: apparent size when it is made; 0: half of what is free where it lies, at least 1 GiB
+    const char *pool_dir;   // where a file's or device's pool is mounted, for example /var/lib/flocker/pool
+    const char *mount_root; // volumes are mounted at <mount_root>/<id>, for example /flocker
+    bool use_qgroups;       // limit sizes by classic qgroups even where simple quotas are to be had
+    bool may_format;        // POOL_DEVICE: make a file system on a device that holds nothing
+};
+
+// What is on this node of one volume, as read from disk and mount table. Data knows itself: `record` is what stands beside the data.
+struct backend_volume {
+    struct volume *record; // owned by whoever got it
+    bool mounted;          // at its mount point in this mount namespace
+};
+
+// One other user of a volume's file system: a process in another mount namespace (a container) that has it mounted.
+struct backend_user {
+    int pid;            // one process of that namespace
+    char container[65]; // id of the container from its cgroup's name; "" if it is none
+    char command[32];
+};
+
+struct backend_usage {
+    uint64_t used_bytes;  // of the volume, or of the pool for backend_pool_usage
+    uint64_t limit_bytes; // the volume's limit or the pool's size; 0: no limit
+};
+
+struct backend_ops {
+    const char *name;
+    // Makes the pool if there is none, attaches and mounts it, sweeps up what an interrupted create or destroy left, and takes the
+    // pool's lock until close: E_BUSY if another agent has it. Idempotent over restarts of the agent: a pool in use stays mounted.
+    // Never formats a file or device that holds anything: E_CONFLICT names what is there.
+    int (*open)(const struct backend_config *config, struct backend **ret, struct error *e);
+    // Lets go of the lock and frees; volumes and pool stay mounted.
+    void (*close)(struct backend *b);
+    // Unmounts volumes and pool and detaches the device, for `flocker down`. E_BUSY if a volume is in use: nothing was unmounted.
+    int (*shutdown)(struct backend *b, struct error *e);
+    // Calls on_volume for each volume of the pool (it takes the record); a record that can't be read is told by on_damaged and kept.
+    int (*observe)(struct backend *b, void (*on_volume)(void *arg, struct backend_volume *v),
+                   void (*on_damaged)(void *arg, const char *id, const struct error *why), void *arg, struct error *e);
+    // Makes the volume empty, with owner, group, mode, nocow and limit of `v`, and its record; all of it appears in one step.
+    // If the volume is there already: 0, nothing touched.
+    int (*create)(struct backend *b, const struct volume *v, struct error *e);
+    // Destroys data and record. 0 if there is no such volume. E_BUSY if it is mounted or in use.
+    int (*destroy)(struct backend *b, const struct uuid *id, struct error *e);
+    // Replaces the record and, if its size differs from the limit in force, sets the limit. A size below what is used is E_CONFLICT.
+    int (*update)(struct backend *b, const struct volume *v, struct error *e);
+    // Mounts it at its mount point, empty directory made as needed. 0 if it is mounted.
+    int (*mount)(struct backend *b, const struct uuid *id, struct error *e);
+    // Unmounts it here. 0 if it isn't mounted. E_BUSY, naming the user, if another mount namespace still has it, or a process of this
+    // one has files open: never lazy, never forced.
+    int (*unmount)(struct backend *b, const struct uuid *id, struct error *e);
+    // Lists up to `max` users of the volume in other mount namespaces; returns how many, or negative.
+    int (*users)(struct backend *b, const struct uuid *id, struct backend_user *ret, size_t max, struct error *e);
+    int (*usage)(struct backend *b, const struct uuid *id, struct backend_usage *ret, struct error *e);
+    int (*pool_usage)(struct backend *b, struct backend_usage *ret, struct error *e);
+    // Makes the pool larger, online. E_UNSUPPORTED for a directory, E_CONFLICT if smaller than it is.
+    int (*grow)(struct backend *b, uint64_t size, struct error *e);
+};
+
+// First member of every implementation.
+struct backend {
+    const struct backend_ops *ops;
+};
+
+extern const struct backend_ops backend_btrfs, backend_memory;
+
+// Exact match of the name; NULL if there is none.
+const struct backend_ops *backend_find(const char *name);
+// "<mount_root>/<id>"; the one place that knows. `ret` holds at least 4096 bytes.
+const char *backend_mount_point(const char *mount_root, const struct uuid *id, char *ret);
+
+#endif

@@ -1,0 +1,34 @@
+#include "base/clock.h"
+
+#include "base/error.h"
+
+#include <stdio.h>
+#include <time.h>
+
+static int64_t read_ms(clockid_t id)
+{
+    struct timespec ts;
+    ASSERT(clock_gettime(id, &ts) == 0);
+    return (int64_t)ts.tv_sec * 1000 + ts.tv_nsec / 1000000;
+}
+
+int64_t clock_wall_ms(void)
+{
+    return read_ms(CLOCK_REALTIME);
+}
+
+int64_t clock_boot_ms(void)
+{
+    return read_ms(CLOCK_BOOTTIME);
+}
+
+const char *clock_format(int64_t wall_ms, char ret[CLOCK_TEXT_SIZE])
+{
+    time_t s = (time_t)(wall_ms / 1000);
+    struct tm tm = { 0 };
+    char day[24];
+    gmtime_r(&s, &tm);
+    strftime(day, sizeof day, "%Y-%m-%dT%H:%M:%S", &tm);
+    snprintf(ret, CLOCK_TEXT_SIZE, "%s.%03dZ", day, (int)(wall_ms % 1000));
+    return ret;
+}

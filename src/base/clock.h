@@ -1,0 +1,15 @@
+// The only place that asks the time, and base/rng.h the only one that asks for randomness: what decides gets both as arguments.
+#ifndef FLOCKER_BASE_CLOCK_H
+#define FLOCKER_BASE_CLOCK_H
+
+#include <stddef.h>
+#include <stdint.h>
+
+int64_t clock_wall_ms(void);     // CLOCK_REALTIME, milliseconds since 1970; for people and records
+int64_t clock_boot_ms(void);     // CLOCK_BOOTTIME, for deadlines: it goes on through suspend and is never set
+
+#define CLOCK_TEXT_SIZE 32
+// RFC 3339 in UTC with milliseconds, as "2026-01-02T03:04:05.678Z"; returns `ret`.
+const char *clock_format(int64_t wall_ms, char ret[CLOCK_TEXT_SIZE]);
+
+#endif

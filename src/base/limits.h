@@ -1,0 +1,31 @@
+// Every limit of the product in one place. A limit that a user can meet is named in the error that they get.
+#ifndef FLOCKER_BASE_LIMITS_H
+#define FLOCKER_BASE_LIMITS_H
+
+#define NAME_BYTES_MAX        255            // a volume's name; Docker's anonymous volumes use 64
+#define METADATA_ITEMS_MAX    16             // Flocker v1: members of `metadata`
+#define METADATA_CHARS_MAX    256            // Flocker v1: characters of a metadata key or value
+#define VOLUMES_MAX           1000000        // volumes of a cluster
+#define NODES_MAX             4096
+#define VOLUME_SIZE_MIN       (64ULL << 20)  // Flocker v1: smallest maximum_size
+#define VOLUME_SIZE_MAX       (1ULL << 62)
+#define VOLUME_SIZE_UNIT      1024ULL        // Flocker v1: maximum_size is a multiple of it
+
+#define JSON_DEPTH_MAX        32
+#define HTTP_BODY_BYTES_MAX   (1U << 20)
+#define HTTP_HEAD_BYTES_MAX   (16U << 10)    // request line and headers together
+#define HTTP_HEADERS_MAX      64
+#define HTTP_CONNECTIONS_MAX  512            // of one listener
+#define HTTP_REQUEST_MS_MAX   10000          // from accept, or the end of the last reply, to the last byte of a request
+#define HTTP_REPLY_MS_MAX     30000          // for the peer to take a reply
+#define LINE_BYTES_MAX        (64U << 10)    // one message of the agent protocol
+#define LINE_BACKLOG_MAX      (64U << 20)    // unsent bytes to one agent before it is dropped
+
+#define PLUGIN_ANSWER_MS      3500           // every plugin call is answered by then; Podman gives up at 5 s
+#define WORKER_MS_MAX         60000          // a worker that takes longer is reported as stuck
+#define WORKERS_MAX           16             // running at once on a node
+#define MOUNT_IDS_MAX         4096           // references (mount ID, engine) of one volume
+#define OPTIONS_MAX           64             // options of one plugin Create
+#define TRASH_KEEP_S          (24 * 3600)    // a removed volume can be restored for this long
+
+#endif

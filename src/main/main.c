@@ -1,0 +1,7 @@
+#include "base/log.h"
+
+int main(void)
+{
+    log_open("flocker");
+    return 0;
+}

@@ -1,0 +1,17 @@
+// A node: a host with an agent.
+#ifndef FLOCKER_MODEL_NODE_H
+#define FLOCKER_MODEL_NODE_H
+
+#include "base/uuid.h"
+
+#include <stdint.h>
+
+#define NODE_HOST_SIZE 64
+
+struct node {
+    struct uuid id;
+    struct uuid era;           // the kernel's boot id; zero: not heard of since control started
+    char host[NODE_HOST_SIZE]; // the address by which it reaches control
+};
+
+#endif

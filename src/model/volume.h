@@ -1,0 +1,71 @@
+// A volume: the cluster-wide unit of data, as plain data. No clock, no file, no socket below this folder.
+#ifndef FLOCKER_MODEL_VOLUME_H
+#define FLOCKER_MODEL_VOLUME_H
+
+#include "base/error.h"
+#include "base/uuid.h"
+#include "model/metadata.h"
+
+#include <jansson.h>
+#include <stdbool.h>
+#include <stdint.h>
+
+#define VOLUME_STATE_TABLE(X) \
+    X(VOLUME_LIVE,    "live")    /* in use or ready for use */ \
+    X(VOLUME_TRASHED, "trashed") /* removed; its data is kept until purge_ms and it can be restored */ \
+    X(VOLUME_PURGING, "purging") /* the owner is to destroy its data */ \
+    X(VOLUME_DELETED, "deleted") /* the data is gone; the entry stays a while for v1 clients */
+
+enum volume_state {
+#define X(state, word) state,
+    VOLUME_STATE_TABLE(X)
+#undef X
+    VOLUME_STATE_COUNT
+};
+
+// How the root directory of a fresh volume is made. Fixed at creation.
+struct volume_options {
+    uint32_t uid, gid;
+    uint32_t mode; // permission bits, 0 to 07777
+    bool nocow;    // no copy-on-write for its files: for databases; no checksums for their data
+};
+#define VOLUME_OPTIONS_DEFAULT { .uid = 0, .gid = 0, .mode = 0777, .nocow = false }
+
+struct volume {
+    struct uuid id;
+    char *name;               // owned; NULL: only reachable by id. Unique among live volumes
+    uint64_t size;            // limit in bytes; 0: no limit but the pool's
+    struct metadata metadata; // without the name
+    struct volume_options options;
+    struct uuid owner;        // the one node that may have it mounted read-write
+    uint64_t epoch;           // starts at 1, grows each time the owner changes
+    uint64_t revision;        // starts at 1, grows with each change of anything here
+    enum volume_state state;
+    bool born;                // an owner has reported its data on disk: from then on it is never made anew, empty
+    bool keep_mounted;        // mounted on the owner also while no container uses it (v1 clients expect that)
+    int64_t created_ms;       // wall clock
+    int64_t trashed_ms;       // when it was removed; 0 while live
+    int64_t purge_ms;         // when its data may go; 0 while live
+};
+
+struct volume *volume_new(void); // zeroed but for the default options
+void volume_free(struct volume *v);
+struct volume *volume_copy(const struct volume *v);
+const char *volume_state_word(enum volume_state s);
+// The name, or the id's text where there is none. Valid until the volume changes, or for the buffer's life.
+const char *volume_label(const struct volume *v, char buffer[UUID_TEXT_SIZE]);
+
+// Docker's rule for local volumes: [a-zA-Z0-9][a-zA-Z0-9_.-]*, 1 to NAME_BYTES_MAX bytes. E_INVALID says what is wrong.
+int volume_name_check(const char *name, struct error *e);
+// 0 (no limit), or VOLUME_SIZE_MIN to VOLUME_SIZE_MAX in steps of VOLUME_SIZE_UNIT.
+int volume_size_check(uint64_t size, struct error *e);
+
+// The one JSON form of a volume: in the store, in the agent protocol, and beside the data on disk.
+json_t *volume_to_json(const struct volume *v); // new reference
+// Checks every member and limit; unknown members are ignored (a newer version may have written them).
+int volume_from_json(const json_t *object, struct volume **ret, struct error *e);
+
+#include "base/mem.h"
+DEFINE_AUTO(struct volume *, volume_free)
+
+#endif

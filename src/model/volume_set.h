@@ -1,0 +1,22 @@
+// The volumes of a cluster, found by id and live ones by name in O(log n), listed in the order of ids.
+#ifndef FLOCKER_MODEL_VOLUME_SET_H
+#define FLOCKER_MODEL_VOLUME_SET_H
+
+#include "model/volume.h"
+
+struct volume_set {
+    size_t n, room;
+    struct volume **by_id; // all; owned
+    size_t names, names_room;
+    struct volume **by_name; // those that are live and have a name
+};
+
+void volume_set_done(struct volume_set *s);
+struct volume *volume_set_find(const struct volume_set *s, const struct uuid *id);
+struct volume *volume_set_find_name(const struct volume_set *s, const char *name); // live ones only
+// Adds `v`, or puts it in place of the one with its id (which is freed). Takes ownership. The name of a live volume must be
+// free: whoever decides on names has checked it.
+void volume_set_put(struct volume_set *s, struct volume *v);
+void volume_set_remove(struct volume_set *s, const struct uuid *id);
+
+#endif

@@ -1,0 +1,64 @@
+// The durable configuration: what control has acknowledged. A vtable with `sqlite` (one machine) and `memory` (tests).
+//
+// A store belongs to one process and one thread. What store_commit has acknowledged survives kill -9 and power loss; a commit
+// is atomic: after a crash either all of its changes are there or none. Callers keep the working copy in memory; the store is
+// read once, at start.
+#ifndef FLOCKER_STORE_STORE_H
+#define FLOCKER_STORE_STORE_H
+
+#include "base/error.h"
+#include "model/hold.h"
+#include "model/node.h"
+#include "model/volume.h"
+
+#include <stddef.h>
+
+struct store;
+
+enum store_change_kind { STORE_PUT_VOLUME, STORE_REMOVE_VOLUME, STORE_PUT_HOLD, STORE_REMOVE_HOLD, STORE_PUT_NODE, STORE_REMOVE_NODE };
+
+// One change. `volume` is set for PUT_VOLUME, `hold` for PUT_HOLD, `node` for PUT_NODE (all borrowed for the call), `id` for the
+// REMOVEs (of a hold: its volume's id). Removing what is not there is no error.
+struct store_change {
+    enum store_change_kind kind;
+    const struct volume *volume;
+    const struct hold *hold;
+    const struct node *node;
+    struct uuid id;
+};
+
+// Called for each record by store_load. `volume` is handed over; the others are borrowed. A negative return ends the load.
+struct store_sink {
+    int (*on_volume)(void *arg, struct volume *volume, struct error *e);
+    int (*on_hold)(void *arg, const struct hold *hold, struct error *e);
+    int (*on_node)(void *arg, const struct node *node, struct error *e);
+    void *arg;
+};
+
+struct store_ops {
+    const char *name;
+    // Opens or makes the store at `path` (a file; ignored by `memory`). E_CORRUPT if the file is damaged or of a newer version: it is
+    // left as it is and the message says what to do. E_BUSY if another process has it open.
+    int (*open)(const char *path, struct store **ret, struct error *e);
+    void (*close)(struct store *s);
+    int (*load)(struct store *s, const struct store_sink *sink, struct error *e);
+    // All or nothing. E_CONFLICT if a live volume's name is taken by another; E_NO_SPACE, E_IO: nothing was changed.
+    int (*commit)(struct store *s, const struct store_change *changes, size_t n, struct error *e);
+    // Writes a consistent copy to a new file while in use. E_CONFLICT if the file exists.
+    int (*backup)(struct store *s, const char *path, struct error *e);
+};
+
+// First member of every implementation.
+struct store {
+    const struct store_ops *ops;
+};
+
+extern const struct store_ops store_sqlite, store_memory;
+
+int store_open(const struct store_ops *ops, const char *path, struct store **ret, struct error *e);
+void store_close(struct store *s); // NULL is fine
+int store_load(struct store *s, const struct store_sink *sink, struct error *e);
+int store_commit(struct store *s, const struct store_change *changes, size_t n, struct error *e);
+int store_backup(struct store *s, const char *path, struct error *e);
+
+#endif

@@ -1,0 +1,104 @@
+// Errors, UUIDs and sizes: what every other module takes for granted.
+#include "test.h"
+
+#include "base/clock.h"
+#include "base/error.h"
+#include "base/limits.h"
+#include "base/rng.h"
+#include "base/size.h"
+#include "base/uuid.h"
+
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+
+static void error_keeps_code_and_adds_context(void **state)
+{
+    (void)state;
+    struct error e = ERROR_INIT;
+    int rc = fail_os(&e, ENOSPC, "write %s", "x");
+    assert_int_equal(rc, -E_NO_SPACE);
+    rc = fail_ctx(&e, rc, "create volume %s", "db");
+    assert_int_equal(rc, -E_NO_SPACE);
+    assert_string_equal(e.msg, "create volume db: write x: No space left on device");
+    assert_int_equal(error_from_word(error_word(E_BUSY)), E_BUSY);
+    assert_int_equal(error_http(E_NOT_FOUND), 404);
+}
+
+static void error_message_of_any_length_fits(void **state)
+{
+    (void)state;
+    struct error e = ERROR_INIT;
+    char longer[2000];
+    memset(longer, 'x', sizeof longer - 1);
+    longer[sizeof longer - 1] = 0;
+    fail(&e, E_IO, "%s", longer);
+    fail_ctx(&e, -E_IO, "%s", longer);
+    assert_int_equal(strlen(e.msg), sizeof e.msg - 1);
+}
+
+static void uuid_reads_and_writes(void **state)
+{
+    (void)state;
+    struct uuid u, v;
+    assert_true(uuid_parse("0E2D7F4C-58F5-4B0E-9A27-1F6F7F0C6A11", &u));
+    assert_string_equal(UUID_TEXT(&u), "0e2d7f4c-58f5-4b0e-9a27-1f6f7f0c6a11");
+    assert_true(uuid_is_v4(&u));
+    static const char *const bad[] = { "", "0e2d7f4c", "0e2d7f4c-58f5-4b0e-9a27-1f6f7f0c6a1", "0e2d7f4c-58f5-4b0e-9a27-1f6f7f0c6a111",
+        "0e2d7f4cx58f5-4b0e-9a27-1f6f7f0c6a11", "0e2d7f4g-58f5-4b0e-9a27-1f6f7f0c6a11" };
+    for (size_t i = 0; i < sizeof bad / sizeof bad[0]; i++)
+        assert_false(uuid_parse(bad[i], &v));
+    for (int i = 0; i < 100; i++) {
+        u = rng_uuid();
+        assert_true(uuid_is_v4(&u));
+        assert_true(uuid_parse(UUID_TEXT(&u), &v));
+        assert_true(uuid_equal(&u, &v));
+    }
+}
+
+static void sizes_read_as_people_write_them(void **state)
+{
+    (void)state;
+    static const struct {
+        const char *text;
+        uint64_t bytes;
+    } good[] = {
+        { "0", 0 }, { "1", 1024 }, { "1024", 1024 }, { "67108864", 67108864 }, { "10G", 10ULL << 30 }, { "10g", 10ULL << 30 },
+        { "10GB", 10ULL << 30 }, { "10GiB", 10ULL << 30 }, { "10gib", 10ULL << 30 }, { "512M", 512ULL << 20 }, { "1.5T", 3ULL << 39 },
+        { "64kb", 65536 }, { "0.5k", 1024 }, { "100b", 1024 }, { "1p", 1ULL << 50 },
+    };
+    static const char *const bad[] = { "", "G", "-1", "10X", "10GX", "10GiBs", " 10", "10 G", "1.G", ".5G", "1e9", "0x10", "10ib", "1.5.1", "5000P",
+        "99999999999999999999999999", "9223372036854775808P", "\xff" };
+    struct error e;
+    uint64_t got = 0;
+    for (size_t i = 0; i < sizeof good / sizeof good[0]; i++) {
+        assert_int_equal(size_parse(good[i].text, &got, &e), 0);
+        assert_int_equal(got, good[i].bytes);
+    }
+    for (size_t i = 0; i < sizeof bad / sizeof bad[0]; i++)
+        assert_int_equal(size_parse(bad[i], &got, &e), -E_INVALID);
+    char text[SIZE_TEXT_SIZE];
+    assert_string_equal(size_format(64ULL << 20, text), "64MiB");
+    assert_string_equal(size_format(3ULL << 29, text), "1.50GiB");
+    assert_string_equal(size_format(17, text), "17B");
+}
+
+static void clock_writes_rfc3339(void **state)
+{
+    (void)state;
+    char text[CLOCK_TEXT_SIZE];
+    assert_string_equal(clock_format(1767323045678, text), "2026-01-02T03:04:05.678Z");
+    assert_true(clock_boot_ms() > 0);
+}
+
+int main(void)
+{
+    static const struct CMUnitTest tests[] = {
+        cmocka_unit_test(error_keeps_code_and_adds_context),
+        cmocka_unit_test(error_message_of_any_length_fits),
+        cmocka_unit_test(uuid_reads_and_writes),
+        cmocka_unit_test(sizes_read_as_people_write_them),
+        cmocka_unit_test(clock_writes_rfc3339),
+    };
+    return RUN_TESTS(tests);
+}
