@@ -19,7 +19,8 @@ struct metadata {
 void metadata_done(struct metadata *m);
 void metadata_copy(struct metadata *ret, const struct metadata *from);
 const char *metadata_get(const struct metadata *m, const char *key); // NULL if there is none
-// Adds or replaces. E_INVALID if key or value breaks a limit (1 to 256 characters, no newline in a key) or there are too many.
+// Adds or replaces. E_INVALID if it is not UTF-8, breaks a limit (key: 1 to 256 characters, no newline; value: 0 to 256, as in v1)
+// or there are too many.
 int metadata_set(struct metadata *m, const char *key, const char *value, struct error *e);
 void metadata_remove(struct metadata *m, const char *key);
 bool metadata_equal(const struct metadata *a, const struct metadata *b);
