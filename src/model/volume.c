@@ -104,6 +104,7 @@ static const struct member {
     { "options", "mode", MEMBER_U32, AT(options.mode), 0, 07777 },
     { "options", "nocow", MEMBER_BOOL, AT(options.nocow), 0, 0 },
     { NULL, "owner", MEMBER_UUID, AT(owner), 0, 0 },
+    { NULL, "target", MEMBER_UUID, AT(target), 0, 0 },
     { NULL, "epoch", MEMBER_U64, AT(epoch), 1, INT64_MAX },
     { NULL, "revision", MEMBER_U64, AT(revision), 1, INT64_MAX },
     { NULL, "state", MEMBER_STATE, AT(state), 0, 0 },

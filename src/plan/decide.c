@@ -40,7 +40,7 @@ int decide_create(const struct volume_set *all, const struct volume_wish *wish, 
     if (wish->metadata)
         metadata_copy(&v->metadata, wish->metadata);
     v->options = wish->options;
-    v->owner = wish->owner;
+    v->owner = v->target = wish->owner;
     v->epoch = 1;
     v->revision = 1;
     v->state = VOLUME_LIVE;
@@ -112,23 +112,18 @@ int decide_resize(const struct volume *v, uint64_t size, struct volume **ret, st
     return 0;
 }
 
-int decide_move(const struct volume *v, const struct uuid *owner, struct volume **ret, struct error *e)
+int decide_move(const struct volume *v, const struct uuid *node, struct volume **ret, struct error *e)
 {
-    char label[UUID_TEXT_SIZE];
     if (v->state != VOLUME_LIVE)
         return not_live(v, e);
-    if (uuid_equal(&v->owner, owner)) {
-        *ret = v->keep_mounted ? volume_copy(v) : next(v);
-        (*ret)->keep_mounted = true;
-        return 0;
-    }
-    if (v->born)
-        return fail(e, E_UNSUPPORTED, "volume %s has its data on node %s and this version can't move it to another", volume_label(v, label),
-                    UUID_TEXT(&v->owner));
-    *ret = next(v);
-    (*ret)->owner = *owner;
-    (*ret)->epoch++;
+    bool same = uuid_equal(&v->target, node) && v->keep_mounted;
+    *ret = same ? volume_copy(v) : next(v);
+    (*ret)->target = *node;
     (*ret)->keep_mounted = true;
+    if (!v->born && !uuid_equal(&v->owner, node)) {
+        (*ret)->owner = *node; // there is nothing to carry: the next owner makes it
+        (*ret)->epoch++;
+    }
     return 0;
 }
 

@@ -28,9 +28,9 @@ int decide_restore(const struct volume_set *all, const struct volume *v, const c
 // Trashed -> purging, now. For the timer, and for a user who wants the space back at once.
 int decide_purge(const struct volume *v, struct volume **ret, struct error *e);
 int decide_resize(const struct volume *v, uint64_t size, struct volume **ret, struct error *e);
-// A new owner at the next epoch; the volume is kept mounted there from then on. Same owner: only keep_mounted changes, if at all. Until moves between nodes are built
-// (DESIGN 5), a volume that has data can't get another owner: E_UNSUPPORTED.
-int decide_move(const struct volume *v, const struct uuid *owner, struct volume **ret, struct error *e);
+// The user wants it on `node`, and mounted there from then on also while no container uses it. The owner changes at once, with the next
+// epoch, only while there is no data yet; with data it changes at the switch of a move (DESIGN 5).
+int decide_move(const struct volume *v, const struct uuid *node, struct volume **ret, struct error *e);
 // What the owner reports: its data is there (-> born), or was destroyed (purging -> deleted). NULL in *ret: nothing changes.
 int decide_present(const struct volume *v, const struct uuid *reporter, uint64_t epoch, struct volume **ret, struct error *e);
 int decide_destroyed(const struct volume *v, const struct uuid *reporter, struct volume **ret, struct error *e);
