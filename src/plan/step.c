@@ -17,7 +17,7 @@ enum step plan_step(const struct volume *want, const struct volume_here *here, c
         return STEP_NONE;
     bool owner = uuid_equal(&want->owner, self);
     bool live = owner && want->state == VOLUME_LIVE;
-    bool mount = live && (want->keep_mounted || here->mount_wanted);
+    bool mount = live && !here->leaving && (want->keep_mounted || here->mount_wanted);
     if (!here->record) {
         if (!live)
             return STEP_NONE;

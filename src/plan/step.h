@@ -27,6 +27,7 @@ struct volume_here {
     const struct volume *record; // beside the data; NULL: no data here
     bool mounted;
     bool mount_wanted;           // somebody here uses it or waits for it
+    bool leaving;                // it is being removed: let go of it, whatever else is wished
 };
 
 // `want` is the latest order of control; NULL: control knows nothing of it, and then nothing is ever done to it (rule 5). `self` is
