@@ -4,9 +4,12 @@
 #include "base/log.h"
 #include "base/mem.h"
 
+#include <errno.h>
 #include <event2/event.h>
+#include <fcntl.h>
 #include <search.h>
 #include <string.h>
+#include <sys/stat.h>
 
 static int compare(const void *a, const void *b)
 {
@@ -227,9 +230,13 @@ static void on_recheck(evutil_socket_t fd, short what, void *arg)
 
 int agent_new(const struct agent_config *config, struct agent **ret, struct error *e)
 {
+    mkdir(config->refs_dir, 0700);
+    int refs_fd = open(config->refs_dir, O_DIRECTORY | O_RDONLY | O_CLOEXEC);
+    if (refs_fd < 0)
+        return fail_os(e, errno, "open %s", config->refs_dir);
     struct agent *a = xcalloc(1, sizeof *a);
-    (void)e;
     a->config = *config;
+    a->refs_fd = refs_fd;
     a->workers = workers_new(config->base, config->backend == &backend_memory);
     a->reconnect = evtimer_new(config->base, on_reconnect, a);
     a->retry = evtimer_new(config->base, on_retry, a);
@@ -262,6 +269,7 @@ void agent_free(struct agent *a)
         event_free(events[i]);
     if (a->backend)
         a->backend->ops->close(a->backend);
+    close(a->refs_fd);
     free(a->pool_error);
     free(a);
 }

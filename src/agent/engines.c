@@ -11,7 +11,6 @@
 #include <event2/event.h>
 #include <stdio.h>
 #include <string.h>
-#include <sys/stat.h>
 #include <unistd.h>
 
 #define RECHECK_S_MIN 15  // a restarted dockerd needs up to 10 s to kill what its predecessor left
@@ -99,52 +98,55 @@ void engines_recheck_soon(struct agent *a)
 
 // ---- files
 
-static void refs_path(const struct agent *a, const struct uuid *id, char ret[4096])
+#define REFS_NAME_SIZE (UUID_TEXT_SIZE + sizeof ".json")
+
+static const char *refs_name(const struct uuid *id, char ret[REFS_NAME_SIZE])
 {
-    snprintf(ret, 4096, "%s/%s.json", a->config.refs_dir, UUID_TEXT(id));
+    snprintf(ret, REFS_NAME_SIZE, "%s.json", UUID_TEXT(id));
+    return ret;
 }
 
 void refs_save(struct agent_volume *v)
 {
     struct error e = ERROR_INIT;
-    char path[4096];
-    refs_path(v->agent, &v->id, path);
+    char name[REFS_NAME_SIZE];
+    int dir = v->agent->refs_fd;
+    refs_name(&v->id, name);
     if (v->refs.n == 0) {
-        if (unlink(path) < 0 && errno != ENOENT)
-            log_error("remove %s: %s", path, strerror(errno));
+        if (unlinkat(dir, name, 0) < 0 && errno != ENOENT)
+            log_error("remove references %s: %s", name, strerror(errno));
         return;
     }
     json_t *array = refs_to_json(&v->refs);
     AUTO(free) char *text = json_dumps(array, JSON_COMPACT);
     json_decref(array);
-    if (atomic_file_write(path, text, strlen(text), 0600, false, &e) < 0)
+    if (atomic_file_write(dir, name, text, strlen(text), 0600, &e) < 0)
         log_error("references of volume %s: %s", UUID_TEXT(&v->id), e.msg);
 }
 
 static int load_one(struct agent *a, const char *name, struct error *e)
 {
-    char text[UUID_TEXT_SIZE], path[4096];
+    char text[UUID_TEXT_SIZE];
     struct uuid id;
     AUTO(free) char *content = NULL;
-    size_t n;
+    size_t n = 0;
     json_error_t why;
     snprintf(text, sizeof text, "%s", name);
-    if (strlen(name) != UUID_TEXT_SIZE - 1 + strlen(".json") || !uuid_parse(text, &id))
+    if (strlen(name) != REFS_NAME_SIZE - 2 || !uuid_parse(text, &id))
         return 0;
-    refs_path(a, &id, path);
-    int rc = atomic_file_read(path, REFS_FILE_BYTES_MAX, &content, &n, e);
+    int rc = atomic_file_read(a->refs_fd, name, REFS_FILE_BYTES_MAX, &content, &n, e);
     if (rc < 0)
         return rc;
     struct agent_volume *v = agent_volume(a, &id);
     json_t *array = json_loadb(content, n, 0, &why);
     struct refs refs = { 0, NULL };
-    rc = array ? refs_from_json(array, &refs, e) : fail(e, E_CORRUPT, "%s: %s", path, why.text);
+    rc = array ? refs_from_json(array, &refs, e) : fail(e, E_CORRUPT, "%s: %s", name, why.text);
     json_decref(array);
     if (rc < 0)
         return rc;
     if (!v) { // the volume is gone, so are its users
         refs_done(&refs);
-        unlink(path);
+        unlinkat(a->refs_fd, name, 0);
         return 0;
     }
     refs_done(&v->refs);
@@ -156,7 +158,6 @@ static int load_one(struct agent *a, const char *name, struct error *e)
 
 void refs_load(struct agent *a)
 {
-    mkdir(a->config.refs_dir, 0700);
     DIR *dir = opendir(a->config.refs_dir);
     if (!dir) {
         log_error("read %s: %s", a->config.refs_dir, strerror(errno));

@@ -33,7 +33,7 @@ struct agent_volume {
     int64_t retry_ms;    // boot clock: not before then, unless somebody asks
     struct {
         bool sent, present, mounted;
-        uint64_t epoch;
+        uint64_t epoch, revision;
         enum errcode code;
     } reported; // what control was told last
 };
@@ -80,6 +80,7 @@ struct agent {
     struct workers *workers;
     struct backend *backend; // of this process: for plain data and the pool's lock; workers use it too
     bool open;
+    int refs_fd; // the directory of the references' files
     char *pool_error;
     void *table;             // tree of struct agent_volume by id (tsearch)
     struct volume_set wants; // what control wants; until it is heard, what the disk says
@@ -111,6 +112,7 @@ void turn_look(struct agent_volume *v);   // looks for users where references ar
 // operation.c
 void operations_turn(struct agent *a);
 void operations_free(struct agent *a);
+void operation_remove(struct agent *a, const struct uuid *id, agent_done *done, void *arg); // as agent_remove, for any user of the CLI or API
 
 // link.c
 void link_connect(struct agent *a);

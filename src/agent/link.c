@@ -56,8 +56,6 @@ void link_forget(struct agent *a, const void *arg)
 
 // ---- messages of control
 
-static void on_welcome(struct agent *a, const json_t *message);
-
 static void unconfirm(struct agent_volume *v, void *arg)
 {
     (void)arg;
@@ -147,11 +145,44 @@ static void on_reply(struct agent *a, const json_t *message)
     free(r);
 }
 
+// Control asks on behalf of a client whether the volume can go; the answer travels back when this node has let go of it.
+struct asked {
+    struct agent *agent;
+    json_int_t n;
+};
+
+static void on_asked_done(void *arg, int rc, const struct error *e)
+{
+    struct asked *asked = arg;
+    struct agent *a = asked->agent;
+    json_t *reply = json_pack("{s:s, s:I}", "type", "reply", "n", asked->n);
+    if (rc < 0)
+        json_object_set_new(reply, "error", json_pack("{s:s, s:s}", "code", error_word(e->code), "message", e->msg));
+    if (a->link)
+        send_json(a, reply);
+    else
+        json_decref(reply);
+    free(asked);
+}
+
+static void on_remove(struct agent *a, const json_t *message)
+{
+    const char *text = json_string_value(json_object_get(message, "id"));
+    struct uuid id;
+    struct asked *asked = xcalloc(1, sizeof *asked);
+    asked->agent = a;
+    asked->n = json_integer_value(json_object_get(message, "n"));
+    if (text && uuid_parse(text, &id))
+        operation_remove(a, &id, on_asked_done, asked);
+    else
+        free(asked);
+}
+
 static const struct {
     const char *type;
     void (*run)(struct agent *a, const json_t *message);
 } messages[] = {
-    { "welcome", on_welcome }, { "want", on_want }, { "want-end", on_want_end }, { "reply", on_reply },
+    { "welcome", on_welcome }, { "want", on_want }, { "want-end", on_want_end }, { "reply", on_reply }, { "remove", on_remove },
 };
 
 static void on_line(void *arg, char *line, size_t n)

@@ -339,6 +339,14 @@ void agent_remove(struct agent *a, const char *name, struct engine caller, agent
     o->engine = caller;
 }
 
+void operation_remove(struct agent *a, const struct uuid *id, agent_done *done, void *arg)
+{
+    const struct volume *want = volume_set_find(&a->wants, id);
+    struct operation *o = operation_new(a, OP_REMOVE, want && want->name ? want->name : UUID_TEXT(id), done, arg);
+    o->volume = *id;
+    o->engine = (struct engine){ -1, 0 }; // no engine: every live reference forbids it
+}
+
 void agent_saw_engine(struct agent *a, struct engine engine)
 {
     engines_watch(a, engine);

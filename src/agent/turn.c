@@ -215,20 +215,21 @@ void turn_report(struct agent_volume *v)
 {
     const struct agent *a = v->agent;
     bool present = v->record != NULL;
-    uint64_t epoch = present ? v->record->epoch : 0;
+    uint64_t epoch = present ? v->record->epoch : 0, revision = present ? v->record->revision : 0;
     char path[4096];
     if (!a->link || !a->welcome)
         return;
     if (v->reported.sent && v->reported.present == present && v->reported.mounted == v->mounted && v->reported.epoch == epoch &&
-        v->reported.code == v->error.code)
+        v->reported.revision == revision && v->reported.code == v->error.code)
         return;
     v->reported.sent = true;
     v->reported.present = present;
     v->reported.mounted = v->mounted;
     v->reported.epoch = epoch;
+    v->reported.revision = revision;
     v->reported.code = v->error.code;
-    json_t *message = json_pack("{s:s, s:s, s:I, s:b, s:b}", "type", "report", "id", UUID_TEXT(&v->id), "epoch", (json_int_t)epoch,
-                                "present", (int)present, "mounted", (int)v->mounted);
+    json_t *message = json_pack("{s:s, s:s, s:I, s:I, s:b, s:b}", "type", "report", "id", UUID_TEXT(&v->id), "epoch", (json_int_t)epoch,
+                                "revision", (json_int_t)revision, "present", (int)present, "mounted", (int)v->mounted);
     if (v->mounted)
         json_object_set_new(message, "path", json_string(agent_mount_point(a, &v->id, path)));
     if (v->error.code)
