@@ -7,6 +7,7 @@
 #include <string.h>
 #include <time.h>
 
+#undef sprintf // a macro of glibc's when clang compiles with _FORTIFY_SOURCE
 #pragma GCC poison strcpy strcat sprintf vsprintf strncpy strncat strtok gets atoi atol atoll gmtime localtime system popen tmpnam mktemp
 
 // Not poisoned, because OpenSSL's headers use the name for parameters: calling it is the error.
