@@ -77,7 +77,7 @@ class Host:
         command += ["--net"] if self.network else []
         command += ["sh", HERE / "holder.sh", self.name, self.work, CHECKOUT, CACHE]
         environment = {"PATH": SYSTEM_PATH, "PERSISTENT": PERSISTENT, "NETWORK": "own" if self.network else "machine"}
-        self.holder_process = subprocess.Popen([str(word) for word in command], env=environment, text=True,
+        self.holder_process = subprocess.Popen([str(word) for word in command], env=environment, text=True, start_new_session=True,
                                                stdin=subprocess.PIPE, stdout=subprocess.PIPE)
         answer = self.holder_process.stdout.readline().split()
         if answer[:1] != ["ready"]:
@@ -85,7 +85,11 @@ class Host:
             raise RuntimeError(f"{self.name}: the host did not start")
         self.holder = int(answer[1])
         if self.network:
-            self.network.connect(self)
+            try:
+                self.network.connect(self)
+            except BaseException:
+                self.close()
+                raise
 
     def power_cut(self):
         """Every process of the host dies at once; what was bound from the disk folder stays."""
@@ -116,7 +120,7 @@ class Host:
         return {"PATH": path, "HOME": "/root", "LANG": "C.UTF-8", "TMPDIR": "/tmp", **passed, **(extra or {})}
 
     def popen(self, argv, env=None, **options):
-        process = Process(self._enter(argv), env=self._environment(env), **options)
+        process = Process(self._enter(argv), env=self._environment(env), start_new_session=True, **options)
         process.find_inner()
         return process
 
@@ -149,6 +153,13 @@ class Host:
                 except (FileNotFoundError, ProcessLookupError):
                     pass
         return found
+
+    def is_running(self, pid):
+        """Whether a pid of the host is a process that is neither gone nor a zombie."""
+        try:
+            return "State:\tZ" not in self.path(f"/proc/{pid}/status").read_text()
+        except (FileNotFoundError, ProcessLookupError):
+            return False
 
     def log(self, name):
         file = self.work / "log" / f"{name}.log"
@@ -247,14 +258,14 @@ class Host:
         pid = int(self.path(f"/run/flocker/{role}.pid").read_text())
         self.run(["kill", f"-{int(sig)}", str(pid)])
         if sig == signal.SIGKILL:
-            wait_for(f"the end of {role}", lambda: not self.path(f"/proc/{pid}").exists())
+            wait_for(f"the end of {role}", lambda: not self.is_running(pid))
         return pid
 
     # ---- the end -------------------------------------------------------------------------------------------------------
 
     def close(self):
         """Ends the host and everything of it. Of its work folder only log/ stays; raises if anything else is left."""
-        if self.holder_process.poll() is None:
+        if not self.holder_process.stdin.closed:
             self.power_cut()
         left = self._detach_loops() + self._remove_cgroups() + [line for line in mounts() if f" {self.work}/" in line]
         for folder in ("root", "memory", "disk"):

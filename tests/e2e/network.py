@@ -7,7 +7,7 @@ SETUP = "ip link add hosts type bridge && ip link set hosts up && echo ready $$ 
 class Network:
     def __init__(self):
         self.process = subprocess.Popen(["unshare", "--net", "--kill-child", "--fork", "sh", "-c", SETUP], text=True,
-                                        stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+                                        start_new_session=True, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
         answer = self.process.stdout.readline().split()
         if answer[:1] != ["ready"]:
             raise RuntimeError("the network did not start")

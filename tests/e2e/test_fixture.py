@@ -177,16 +177,26 @@ def test_signals_and_time_limits_reach_the_process(host):
 
 
 def processes_of(host):
-    """Their pids outside: whoever is in the holder's process namespace, or in one below it."""
-    inside = {entry.name for entry in host.path("/proc").iterdir() if entry.name.isdigit()}
+    """Their pids outside: who has, with the same number one level down, the mount namespace that the host's /proc shows."""
+    inside = {(entry.name, mount_namespace(entry)) for entry in host.path("/proc").iterdir() if entry.name.isdigit()}
     for entry in Path("/proc").iterdir():
-        if entry.name.isdigit():
-            try:
-                numbers = next(line for line in (entry / "status").read_text().splitlines() if line.startswith("NSpid:")).split()[1:]
-            except (FileNotFoundError, ProcessLookupError):
-                continue
-            if len(numbers) > 1 and numbers[1] in inside:
-                yield int(entry.name)
+        if entry.name.isdigit() and (number_inside(entry), mount_namespace(entry)) in inside:
+            yield int(entry.name)
+
+
+def mount_namespace(process):
+    try:
+        return os.readlink(process / "ns/mnt")
+    except OSError:
+        return "none"
+
+
+def number_inside(process):
+    try:
+        numbers = next(line for line in (process / "status").read_text().splitlines() if line.startswith("NSpid:")).split()
+    except OSError:
+        return None
+    return numbers[2] if len(numbers) > 2 else None
 
 
 def groups(container):
