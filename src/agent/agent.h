@@ -67,6 +67,8 @@ void agent_settle(struct agent *a, const struct uuid *volume, const char *id, st
 void agent_unmount(struct agent *a, const char *name, const char *id, struct engine engine);
 // Moves it to the trash, if nothing uses it. 0 if there is no such volume.
 void agent_remove(struct agent *a, const char *name, struct engine caller, agent_done *done, void *arg);
+// The engine that is process `pid` now.
+struct engine agent_engine(int pid);
 // An engine has (re)started, or was seen: its end is watched, so that what it leaves behind is looked at.
 void agent_saw_engine(struct agent *a, struct engine engine);
 

@@ -17,6 +17,11 @@
 #define RECHECK_S_MAX 600
 #define REFS_FILE_BYTES_MAX (4U << 20)
 
+struct engine agent_engine(int pid)
+{
+    return (struct engine){ pid, process_start(pid) };
+}
+
 bool engine_is_dead(struct engine engine)
 {
     return engine.pid != 0 && process_start(engine.pid) != engine.start;

@@ -246,7 +246,7 @@ void link_connect(struct agent *a)
         return;
     }
     evutil_make_socket_nonblocking(fd);
-    a->link = line_new(a->config.base, fd, &callbacks, a);
+    a->link = line_new(a->config.base, fd, NULL, &callbacks, a);
     send_json(a, json_pack("{s:s, s:i, s:s, s:s, s:s, s:s}", "type", "hello", "protocol", 1, "version", FLOCKER_VERSION, "node",
                            UUID_TEXT(&a->config.node), "era", UUID_TEXT(&a->config.era), "host", a->config.host));
 }

@@ -356,7 +356,7 @@ void agents_accept(int fd, short what, void *control)
     struct agent_peer *p = xcalloc(1, sizeof *p);
     p->control = c;
     LIST_INSERT_HEAD(&c->peers, p, all);
-    p->line = line_new(c->config.base, peer, &callbacks, p);
+    p->line = line_new(c->config.base, peer, NULL, &callbacks, p);
 }
 
 void agents_free(struct control *c)

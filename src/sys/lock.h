@@ -1,0 +1,17 @@
+// Locks on bytes of a file, held by an open file description (OFD): they vanish with the last descriptor of it, also by kill -9,
+// and unlike POSIX locks not earlier. A fork shares them; an open of its own does not.
+#ifndef FLOCKER_SYS_LOCK_H
+#define FLOCKER_SYS_LOCK_H
+
+#include "base/error.h"
+
+#include <stdint.h>
+
+// Locks the byte at `offset` of `fd` (open for writing) exclusively. Waits up to wait_ms.
+// 1: locked, 0: somebody else has it. Errors of the system are negative.
+int lock_byte(int fd, uint64_t offset, int64_t wait_ms, struct error *e);
+
+// The same for a file on a read-only file system, where a descriptor for writing is not to be had: locks the whole file.
+int lock_whole(int fd, int64_t wait_ms, struct error *e);
+
+#endif

@@ -1,0 +1,21 @@
+// Mounts, as thin calls of mount(2). Never lazy, never forced: a mount that is in use is E_BUSY.
+// (Not named mount.h: the folder of this layer stands on the include path, so that would hide the C library's <sys/mount.h>.)
+#ifndef FLOCKER_SYS_MOUNTS_H
+#define FLOCKER_SYS_MOUNTS_H
+
+#include "base/error.h"
+
+#include <stdbool.h>
+
+enum mount_propagation {
+    MOUNT_PRIVATE,
+    MOUNT_SHARED,
+};
+
+int mount_fs(const char *device, const char *target, const char *type, const char *options, struct error *e); // with noatime
+int mount_bind(const char *source, const char *target, struct error *e);
+int mount_propagate(const char *target, enum mount_propagation how, struct error *e);
+// E_BUSY if something uses it; 0 also if nothing is mounted there. The last part of `target` is not followed if it is a link.
+int mount_unmount(const char *target, struct error *e);
+
+#endif

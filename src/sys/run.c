@@ -1,0 +1,81 @@
+#include "sys/run.h"
+
+#include "base/mem.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <signal.h>
+#include <stdbool.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/prctl.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+static _Noreturn void become(const char *const argv[], int output)
+{
+    int input = open("/dev/null", O_RDONLY | O_CLOEXEC);
+    prctl(PR_SET_PDEATHSIG, SIGKILL);
+    if (dup2(input, 0) < 0 || dup2(output, 1) < 0 || dup2(output, 2) < 0)
+        _exit(127);
+    char *const environment[] = { (char[]){ "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin" }, (char[]){ "LC_ALL=C" }, NULL };
+    environ = (char **)(uintptr_t)environment;
+    execvp(argv[0], (char *const *)(uintptr_t)argv);
+    dprintf(2, "%s\n", strerror(errno));
+    _exit(127);
+}
+
+// Keeps what fits of the end of the output.
+static void read_tail(int fd, char *ret, size_t size)
+{
+    size_t n = 0;
+    char chunk[256];
+    ssize_t got;
+    while ((got = read(fd, chunk, sizeof chunk)) != 0) {
+        if (got < 0 && errno == EINTR)
+            continue;
+        if (got < 0)
+            break;
+        size_t add = (size_t)got, keep = n + add < size ? n : size - 1 - add;
+        memmove(ret, ret + n - keep, keep);
+        memcpy(ret + keep, chunk, add);
+        n = keep + add;
+    }
+    ret[n] = '\0';
+}
+
+static const char *last_line(char *text)
+{
+    size_t n = strlen(text);
+    while (n > 0 && text[n - 1] == '\n')
+        text[--n] = '\0';
+    const char *newline = strrchr(text, '\n');
+    return newline ? newline + 1 : text;
+}
+
+int run_program(const char *const argv[], struct error *e)
+{
+    int ends[2];
+    if (pipe2(ends, O_CLOEXEC) < 0)
+        return fail_os(e, errno, "run %s", argv[0]);
+    AUTO(close) int from = ends[0];
+    AUTO(close) int to = ends[1];
+    pid_t pid = fork();
+    if (pid < 0)
+        return fail_os(e, errno, "run %s", argv[0]);
+    if (pid == 0)
+        become(argv, to);
+    close(TAKE(to, -1));
+    char output[512];
+    read_tail(from, output, sizeof output);
+    int status;
+    while (waitpid(pid, &status, 0) < 0)
+        if (errno != EINTR)
+            return fail_os(e, errno, "wait for %s", argv[0]);
+    if (WIFEXITED(status) && WEXITSTATUS(status) == 0)
+        return 0;
+    if (WIFSIGNALED(status))
+        return fail(e, E_IO, "%s was killed by signal %d", argv[0], WTERMSIG(status));
+    return fail(e, WEXITSTATUS(status) == 127 ? E_UNSUPPORTED : E_IO, "%s failed: %s", argv[0], last_line(output));
+}

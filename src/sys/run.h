@@ -1,0 +1,11 @@
+// Other programs, run without a shell.
+#ifndef FLOCKER_SYS_RUN_H
+#define FLOCKER_SYS_RUN_H
+
+#include "base/error.h"
+
+// Runs argv[0], found by PATH or in the usual places of system programs, with no input, and waits. 0 if it exits with 0; otherwise the
+// message has the last line that it wrote. It dies with the process that started it.
+int run_program(const char *const argv[], struct error *e);
+
+#endif
