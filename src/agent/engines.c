@@ -136,8 +136,11 @@ static int load_one(struct agent *a, const char *name, struct error *e)
     AUTO(free) char *content = NULL;
     size_t n = 0;
     json_error_t why;
-    snprintf(text, sizeof text, "%s", name);
-    if (strlen(name) != REFS_NAME_SIZE - 2 || !uuid_parse(text, &id))
+    if (strlen(name) != REFS_NAME_SIZE - 2)
+        return 0;
+    memcpy(text, name, sizeof text - 1);
+    text[sizeof text - 1] = '\0';
+    if (!uuid_parse(text, &id))
         return 0;
     int rc = atomic_file_read(a->refs_fd, name, REFS_FILE_BYTES_MAX, &content, &n, e);
     if (rc < 0)
