@@ -24,6 +24,20 @@ int write_all(int fd, const void *data, size_t n)
     return 0;
 }
 
+int atomic_file_create(int dir_fd, const char *name, const void *data, size_t n, mode_t mode, struct error *e)
+{
+    AUTO(close) int fd = openat(dir_fd, name, O_WRONLY | O_CREAT | O_EXCL | O_NOFOLLOW | O_CLOEXEC, mode);
+    if (fd < 0)
+        return fail_os(e, errno, "create %s", name);
+    int err = write_all(fd, data, n);
+    if (err == 0 && fsync(fd) < 0)
+        err = errno;
+    if (err == 0)
+        return 0;
+    unlinkat(dir_fd, name, 0);
+    return fail_os(e, err, "write %s", name);
+}
+
 int atomic_file_write(int dir_fd, const char *name, const void *data, size_t n, mode_t mode, struct error *e)
 {
     char tmp[NAME_MAX + 1];
@@ -31,17 +45,13 @@ int atomic_file_write(int dir_fd, const char *name, const void *data, size_t n, 
     ASSERT(length > 0 && (size_t)length < sizeof tmp);
     if (unlinkat(dir_fd, tmp, 0) < 0 && errno != ENOENT)
         return fail_os(e, errno, "remove %s", tmp);
-    AUTO(close) int fd = openat(dir_fd, tmp, O_WRONLY | O_CREAT | O_EXCL | O_NOFOLLOW | O_CLOEXEC, mode);
-    if (fd < 0)
-        return fail_os(e, errno, "create %s", tmp);
-    int err = write_all(fd, data, n);
-    if (err == 0 && fsync(fd) < 0)
-        err = errno;
-    if (err == 0 && renameat(dir_fd, tmp, dir_fd, name) < 0)
-        err = errno;
-    if (err != 0) {
+    int rc = atomic_file_create(dir_fd, tmp, data, n, mode, e);
+    if (rc < 0)
+        return rc;
+    if (renameat(dir_fd, tmp, dir_fd, name) < 0) {
+        int err = errno;
         unlinkat(dir_fd, tmp, 0);
-        return fail_os(e, err, "write %s", name);
+        return fail_os(e, err, "replace %s", name);
     }
     if (fsync(dir_fd) < 0)
         return fail_os(e, errno, "make %s durable", name);

@@ -11,6 +11,9 @@
 // One writer per name at a time: callers hold a lock. What a killed writer left as ".tmp" is overwritten by the next.
 int atomic_file_write(int dir_fd, const char *name, const void *data, size_t n, mode_t mode, struct error *e);
 
+// Makes the new file `name` and fsyncs it, but not the directory: for files in a directory that isn't to be seen yet.
+int atomic_file_create(int dir_fd, const char *name, const void *data, size_t n, mode_t mode, struct error *e);
+
 // Reads a whole regular file of at most `max` bytes; *ret is owned by the caller and has a NUL after its *ret_n bytes.
 // E_NOT_FOUND, E_TOO_LARGE; E_CORRUPT if it isn't a regular file (symbolic links are not followed).
 int atomic_file_read(int dir_fd, const char *name, size_t max, char **ret, size_t *ret_n, struct error *e);

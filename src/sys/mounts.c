@@ -1,6 +1,9 @@
 #include "sys/mounts.h"
 
+#include "base/mem.h"
+
 #include <errno.h>
+#include <fcntl.h>
 #include <stddef.h>
 #include <sys/mount.h>
 
@@ -31,5 +34,18 @@ int mount_unmount(const char *target, struct error *e)
     // EINVAL: not a mount point.
     if (umount2(target, UMOUNT_NOFOLLOW) < 0 && errno != EINVAL && errno != ENOENT)
         return fail_os(e, errno, "unmount %s", target);
+    return 0;
+}
+
+// A plain bind mount joins the peer group of the mount that `path` lies on. To leave that group and start one before copies are handed
+// to other namespaces (a copy made earlier would never hear of the new group), the mount is prepared while it isn't attached anywhere.
+int mount_share(const char *path, struct error *e)
+{
+    struct mount_attr leave = { .propagation = MS_PRIVATE }, start = { .propagation = MS_SHARED };
+    AUTO(close) int fd = open_tree(AT_FDCWD, path, OPEN_TREE_CLONE | OPEN_TREE_CLOEXEC);
+    if (fd < 0 || mount_setattr(fd, "", AT_EMPTY_PATH, &leave, sizeof leave) < 0 ||
+        mount_setattr(fd, "", AT_EMPTY_PATH, &start, sizeof start) < 0 ||
+        move_mount(fd, "", AT_FDCWD, path, MOVE_MOUNT_F_EMPTY_PATH) < 0)
+        return fail_os(e, errno, "make %s a shared mount", path);
     return 0;
 }

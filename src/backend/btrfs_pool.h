@@ -1,0 +1,108 @@
+// What the files of the btrfs backend share.
+//
+// Layout below the pool's top directory (the file system's, or the directory of an existing btrfs):
+//
+//     pool.json                  format, id, backend: written last when a pool is made
+//     lock                       bytes of it are locked, see below
+//     volumes/<id>/volume.json   the record
+//     volumes/<id>/data          the subvolume
+//     staging/<id>/...           the same, of what is being made or destroyed: nothing here was ever acknowledged
+//
+// Locks, all of open file descriptions: byte 0 of the image file, the device node or <directory>/lock is the pool's and kept by the
+// process that opened it; a byte of `lock` derived from the volume's id is held for each operation on that volume.
+#ifndef FLOCKER_BACKEND_BTRFS_POOL_H
+#define FLOCKER_BACKEND_BTRFS_POOL_H
+
+#include "backend/backend.h"
+#include "base/mem.h"
+#include "sys/mountinfo.h"
+#include "sys/users.h"
+
+#include <sys/types.h>
+
+#define POOL_FORMAT    1
+#define POOL_LABEL     "flocker-pool" // of the file system in an image or on a device
+#define POOL_JSON      "pool.json"
+#define POOL_LOCK      "lock"
+#define POOL_VOLUMES   "volumes"
+#define POOL_STAGING   "staging"
+#define VOLUME_RECORD  "volume.json"
+#define VOLUME_DATA    "data"
+#define RECORD_MAX     (1U << 20)
+#define LOCK_WAIT_MS   10000
+
+// Plain data and one descriptor: workers are forked from the process that opened it.
+struct pool {
+    struct backend base;
+    enum backend_source source;
+    char *path;       // of image, device or directory; without symbolic links
+    char *top;        // where pool.json is
+    char *mount_root; // without symbolic links
+    int lock_fd;      // keeps the pool's lock; -1 in a forked process after its first call
+    pid_t opener;
+};
+
+struct pool_dirs {
+    int top, volumes, staging;
+};
+
+// Where a folder of the pool stands in mount tables.
+struct pool_place {
+    unsigned major, minor;
+    char *prefix; // of the top directory in its file system; "" if it is its root
+};
+
+// btrfs_pool.c
+struct pool *pool_enter(struct backend *b); // start of each operation
+int pool_open_dirs(const struct pool *p, struct pool_dirs *ret, struct error *e);
+void pool_dirs_done(struct pool_dirs *d);
+int pool_lock_volume(const struct pool *p, const struct uuid *id, int64_t wait_ms, int *ret_fd, struct error *e); // 1, or 0: not in time
+int pool_find(const struct pool *p, const struct mountinfo *m, struct pool_place *ret, struct error *e);
+void pool_place_done(struct pool_place *place);
+// Makes mount_root a shared mount, if it isn't; returns its peer group.
+int pool_share_mount_root(const struct pool *p, struct error *e);
+// Users of `folder` ("volumes", "volumes/<id>/data") of the pool in other mount namespaces.
+int pool_users(const struct pool *p, const char *folder, struct users_entry *ret, size_t max, struct error *e);
+// Turns an error of the system into one that says what is wrong with the pool, and puts "<verb> volume <id>" before it.
+int pool_fail(const struct pool *p, int rc, const char *verb, const struct uuid *id, struct error *e);
+
+// btrfs_attach.c: what differs between image, device and directory
+int pool_attach(struct pool *p, const struct backend_config *config, struct error *e);
+int pool_make_directories(const char *path, mode_t mode, struct error *e); // with its parents
+int pool_mount(const struct pool *p, const char *device, const char *options, struct error *e);
+
+// btrfs_volume.c
+int pool_volume_create(struct backend *b, const struct volume *v, struct error *e);
+int pool_volume_destroy(struct backend *b, const struct uuid *id, struct error *e);
+int pool_volume_update(struct backend *b, const struct volume *v, struct error *e);
+int pool_volume_usage(struct backend *b, const struct uuid *id, struct backend_usage *ret, struct error *e);
+int pool_volume_observe(struct backend *b, void (*on_volume)(void *arg, struct backend_volume *v),
+                   void (*on_damaged)(void *arg, const char *id, const struct error *why), void *arg, struct error *e);
+void pool_volume_sweep_staging(const struct pool *p);
+int pool_volume_read_record(int volumes_fd, const struct uuid *id, struct volume **ret, struct error *e);
+// The volume's name, or its id if the record has none or can't be read; for messages. Returns `ret`.
+const char *pool_volume_name(const struct pool *p, const struct uuid *id, char *ret, size_t size);
+
+// btrfs_mount.c
+int pool_volume_mount(struct backend *b, const struct uuid *id, struct error *e);
+int pool_volume_unmount(struct backend *b, const struct uuid *id, struct error *e);
+int pool_volume_users(struct backend *b, const struct uuid *id, struct backend_user *ret, size_t max, struct error *e);
+// 1: the mount at the volume's mount point is the volume's, 0: nothing is mounted there, E_CONFLICT: something else is.
+int pool_volume_is_mounted(const struct pool *p, const struct mountinfo *m, const struct pool_place *place, const struct uuid *id, struct error *e);
+// E_BUSY if the volume is mounted anywhere in this mount namespace or another one.
+int pool_volume_check_unused(const struct pool *p, const struct uuid *id, struct error *e);
+int pool_volume_mount_locked(const struct pool *p, const struct uuid *id, struct error *e);
+int pool_volume_unmount_locked(const struct pool *p, const struct uuid *id, struct error *e);
+// Unmounts all volumes of the pool, or none.
+int pool_volume_unmount_all(const struct pool *p, struct error *e);
+
+static inline void auto_pool_dirs_done(struct pool_dirs *d)
+{
+    pool_dirs_done(d);
+}
+static inline void auto_pool_place_done(struct pool_place *place)
+{
+    pool_place_done(place);
+}
+
+#endif
