@@ -968,6 +968,8 @@ static void exchanges_outlive_the_server(void **state)
     command(r, 'f');
     AUTO(free) char *reply = raw_read_all(fd);
     assert_string_equal(reply, "");
+    AUTO(free) char *nothing = raw_read_all(idle);
+    assert_string_equal(nothing, "");
     command(r, 'r');
     assert_int_equal(atomic_load(&r->gone), 1);
     wait_for(&r->unsent, 1);
