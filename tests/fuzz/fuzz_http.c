@@ -4,7 +4,7 @@
 #include "base/error.h"
 #include "base/mem.h"
 #include "net/http.h"
-#include "net/http_internal.h"
+#include "net/net_internal.h"
 
 #include <string.h>
 
