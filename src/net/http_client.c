@@ -3,7 +3,7 @@
 
 #include "base/clock.h"
 #include "base/mem.h"
-#include "net/http_internal.h"
+#include "net/net_internal.h"
 #include "net/socket.h"
 
 #include <arpa/inet.h>

@@ -2,7 +2,7 @@
 // folded headers, blanks before a colon, lengths that contradict each other), lenient where real engines are odd (an empty Host).
 #include "net/http.h"
 
-#include "net/http_internal.h"
+#include "net/net_internal.h"
 
 #include <string.h>
 #include <strings.h>

@@ -9,7 +9,7 @@
 
 #include "base/clock.h"
 #include "base/mem.h"
-#include "net/http_internal.h"
+#include "net/net_internal.h"
 
 #include <errno.h>
 #include <netinet/in.h>
@@ -510,7 +510,7 @@ static void on_accept(evutil_socket_t listen_fd, short what, void *arg)
         return;
     int fd = accept4(listen_fd, NULL, NULL, SOCK_NONBLOCK | SOCK_CLOEXEC);
     if (fd < 0) {
-        if (errno == EMFILE || errno == ENFILE || errno == ENOBUFS || errno == ENOMEM)
+        if (errno != EAGAIN && errno != EINTR && errno != ECONNABORTED)
             server_pause(s, ACCEPT_PAUSE_MS);
         return;
     }

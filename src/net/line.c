@@ -2,7 +2,7 @@
 
 #include "base/error.h"
 #include "base/mem.h"
-#include "net/http_internal.h"
+#include "net/net_internal.h"
 
 #include <errno.h>
 #include <stdbool.h>
@@ -121,6 +121,7 @@ static struct bufferevent *wrap_fd(struct event_base *base, int fd, struct ssl_c
     SSL *ssl = SSL_new(tls);
     if (!ssl)
         return NULL;
+    SSL_set_options(ssl, SSL_OP_IGNORE_UNEXPECTED_EOF); // a message is whole with its line feed: no need for a close_notify
     enum bufferevent_ssl_state role = SSL_is_server(ssl) ? BUFFEREVENT_SSL_ACCEPTING : BUFFEREVENT_SSL_CONNECTING;
     struct bufferevent *bev = bufferevent_openssl_socket_new(base, fd, ssl, role, BEV_OPT_CLOSE_ON_FREE);
     if (!bev)

@@ -2,7 +2,7 @@
 
 #include "base/clock.h"
 #include "base/mem.h"
-#include "net/http_internal.h"
+#include "net/net_internal.h"
 
 #include <errno.h>
 #include <fcntl.h>

@@ -1,6 +1,6 @@
-// What the parts of the HTTP code share with each other and with nobody else.
-#ifndef FLOCKER_NET_HTTP_INTERNAL_H
-#define FLOCKER_NET_HTTP_INTERNAL_H
+// What the files of this folder share with each other and with no other layer.
+#ifndef FLOCKER_NET_INTERNAL_H
+#define FLOCKER_NET_INTERNAL_H
 
 #include <stdbool.h>
 #include <stddef.h>
