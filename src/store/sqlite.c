@@ -75,8 +75,8 @@ static void sqlite_store_free(struct sqlite_store *s)
 DEFINE_AUTO(struct sqlite_store *, sqlite_store_free)
 
 // Damage of the tree's structure, which a walk over the records might miss and a change would make worse. It reads all of the
-// file and cannot be interrupted, so a large one is not looked at: then it is store_load, which reads and sums up every
-// record and every entry of the index, that finds what is damaged.
+// file and cannot be interrupted, so a large one is not looked at; store_load, which sums up every record and every entry of the
+// index, finds most damage too.
 #define QUICK_CHECK_BYTES_MAX (128LL << 20)
 
 static int quick_check(struct sqlite_store *s, struct error *e)
@@ -368,61 +368,32 @@ static int each_row(struct sqlite_store *s, enum statement which, int (*row)(str
     return rc < 0 ? rc : 0;
 }
 
-// The first pass over the volumes and the index of names: nothing reaches the caller from a store that contradicts itself.
-struct audit {
+// One walk over the index of names, one over the volumes; that they tell the same is seen from sums at the end. The index alone
+// says that no name is there twice, and nobody but this walk would notice damage in it.
+struct load {
+    const struct store_sink *sink;
     bool has_last;
     struct uuid last_id;
     char last_name[NAME_BYTES_MAX + 1];
-    uint64_t table_digest, index_digest; // sums over (id, name) of the named live volumes, in any order
+    uint64_t index_digest, table_digest; // sums over (id, name) of the named live volumes, whatever their order
 };
 
-static uint64_t digest_of(const struct uuid *id, const char *name, size_t n)
+static uint64_t digest_of(const struct uuid *id, const char *name)
 {
-    return schema_sum(schema_sum(SUM_INIT, id->b, sizeof id->b), name, n);
+    return schema_sum(schema_sum(SUM_INIT, id->b, sizeof id->b), name, strlen(name));
 }
 
-static int audit_volume(struct sqlite_store *s, sqlite3_stmt *st, void *arg, struct error *e)
+static int load_name(struct sqlite_store *s, sqlite3_stmt *st, void *arg, struct error *e)
 {
-    struct audit *a = arg;
-    struct uuid id;
-    if (!read_uuid(st, 0, &id) || (a->has_last && uuid_compare(&a->last_id, &id) >= 0))
-        return storefile_corrupt(s->path, "is damaged (volumes out of order)", e);
-    a->has_last = true;
-    a->last_id = id;
-    const char *record = (const char *)sqlite3_column_text(st, 4);
-    if (!record || (int64_t)schema_sum(SUM_INIT, record, (size_t)sqlite3_column_bytes(st, 4)) != sqlite3_column_int64(st, 5)) {
-        AUTO(free) char *why = xasprintf("is damaged (volume %s)", UUID_TEXT(&id));
-        return storefile_corrupt(s->path, why, e);
-    }
-    const char *name = (const char *)sqlite3_column_text(st, 1);
-    if (name && sqlite3_column_int64(st, 2) == 1)
-        a->table_digest += digest_of(&id, name, (size_t)sqlite3_column_bytes(st, 1));
-    return 0;
-}
-
-static int audit_name(struct sqlite_store *s, sqlite3_stmt *st, void *arg, struct error *e)
-{
-    struct audit *a = arg;
+    struct load *l = arg;
     struct uuid id;
     const char *name = (const char *)sqlite3_column_text(st, 1);
-    size_t n = (size_t)sqlite3_column_bytes(st, 1);
-    // Names come in the order of the index, so two equal ones would be neighbours.
-    if (!read_uuid(st, 0, &id) || !name || n == 0 || n > NAME_BYTES_MAX || strcmp(a->last_name, name) >= 0)
-        return storefile_corrupt(s->path, "is damaged (names out of order)", e);
-    memcpy(a->last_name, name, n + 1);
-    a->index_digest += digest_of(&id, name, n);
+    // They come in the order of the index: two that are equal would be neighbours.
+    if (!read_uuid(st, 0, &id) || !name || strlen(name) > NAME_BYTES_MAX || strcmp(l->last_name, name) >= 0)
+        return storefile_corrupt(s->path, "is damaged (index of names)", e);
+    memcpy(l->last_name, name, strlen(name) + 1);
+    l->index_digest += digest_of(&id, name);
     return 0;
-}
-
-static int audit_volumes(struct sqlite_store *s, struct error *e)
-{
-    struct audit a = { 0 };
-    int rc = each_row(s, VOLUMES, audit_volume, &a, e);
-    if (rc == 0)
-        rc = each_row(s, NAMES, audit_name, &a, e);
-    if (rc == 0 && a.table_digest != a.index_digest)
-        rc = storefile_corrupt(s->path, "is damaged (index of names)", e);
-    return rc;
 }
 
 static bool agrees(const struct volume *v, sqlite3_stmt *st)
@@ -435,23 +406,34 @@ static bool agrees(const struct volume *v, sqlite3_stmt *st)
 
 static int load_volume(struct sqlite_store *s, sqlite3_stmt *st, void *arg, struct error *e)
 {
-    const struct store_sink *sink = arg;
+    struct load *l = arg;
+    struct uuid id;
+    if (!read_uuid(st, 0, &id) || (l->has_last && uuid_compare(&l->last_id, &id) >= 0))
+        return storefile_corrupt(s->path, "is damaged (volumes out of order)", e);
+    l->has_last = true;
+    l->last_id = id;
     const char *record = (const char *)sqlite3_column_text(st, 4);
+    size_t n = (size_t)sqlite3_column_bytes(st, 4);
+    bool is_whole = record && (int64_t)schema_sum(SUM_INIT, record, n) == sqlite3_column_int64(st, 5);
+
     AUTO(volume_free) struct volume *v = NULL;
-    json_t *object = record ? json_loadb(record, (size_t)sqlite3_column_bytes(st, 4), JSON_REJECT_DUPLICATES, NULL) : NULL;
     struct error inner = ERROR_INIT;
+    json_t *object = is_whole ? json_loadb(record, n, JSON_REJECT_DUPLICATES, NULL) : NULL;
     int rc = volume_from_json(object, &v, &inner);
     json_decref(object);
     if (rc < 0 || !agrees(v, st)) {
-        AUTO(free) char *why = xasprintf("has a wrong record (%.100s)", rc < 0 ? inner.msg : "it contradicts its row");
+        AUTO(free) char *why = xasprintf("is damaged (volume %s: %.60s)", UUID_TEXT(&id),
+                                         !is_whole ? "its sum is wrong" : rc < 0 ? inner.msg : "two answers");
         return storefile_corrupt(s->path, why, e);
     }
-    return sink->on_volume(sink->arg, TAKE(v, NULL), e);
+    if (v->name && v->state == VOLUME_LIVE)
+        l->table_digest += digest_of(&id, v->name);
+    return l->sink->on_volume(l->sink->arg, TAKE(v, NULL), e);
 }
 
 static int load_hold(struct sqlite_store *s, sqlite3_stmt *st, void *arg, struct error *e)
 {
-    const struct store_sink *sink = arg;
+    const struct store_sink *sink = ((struct load *)arg)->sink;
     struct hold h = { .has_expiry = sqlite3_column_type(st, 2) != SQLITE_NULL, .expires_ms = sqlite3_column_int64(st, 2) };
     if (!read_uuid(st, 0, &h.volume) || !read_uuid(st, 1, &h.node) || sum_of_hold(&h) != sqlite3_column_int64(st, 3))
         return storefile_corrupt(s->path, "is damaged (a hold)", e);
@@ -460,7 +442,7 @@ static int load_hold(struct sqlite_store *s, sqlite3_stmt *st, void *arg, struct
 
 static int load_node(struct sqlite_store *s, sqlite3_stmt *st, void *arg, struct error *e)
 {
-    const struct store_sink *sink = arg;
+    const struct store_sink *sink = ((struct load *)arg)->sink;
     struct node n = { .host = "" };
     const char *host = (const char *)sqlite3_column_text(st, 2);
     bool is_good = host && strlen(host) < sizeof n.host && read_uuid(st, 0, &n.id) && read_uuid(st, 1, &n.era);
@@ -474,14 +456,16 @@ static int load_node(struct sqlite_store *s, sqlite3_stmt *st, void *arg, struct
 static int sqlite_load(struct store *base, const struct store_sink *sink, struct error *e)
 {
     struct sqlite_store *s = (struct sqlite_store *)base;
-    void *arg = (void *)(uintptr_t)sink;
-    int rc = audit_volumes(s, e);
+    struct load l = { .sink = sink };
+    int rc = each_row(s, NODES, load_node, &l, e);
     if (rc == 0)
-        rc = each_row(s, NODES, load_node, arg, e);
+        rc = each_row(s, NAMES, load_name, &l, e);
     if (rc == 0)
-        rc = each_row(s, VOLUMES, load_volume, arg, e);
+        rc = each_row(s, VOLUMES, load_volume, &l, e);
+    if (rc == 0 && l.table_digest != l.index_digest)
+        rc = storefile_corrupt(s->path, "is damaged (index of names)", e);
     if (rc == 0)
-        rc = each_row(s, HOLDS, load_hold, arg, e);
+        rc = each_row(s, HOLDS, load_hold, &l, e);
     if (rc == -E_CORRUPT)
         set_suspect(s, true);
     return rc;

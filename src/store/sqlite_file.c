@@ -12,7 +12,7 @@
 int storefile_corrupt(const char *path, const char *why, struct error *e)
 {
     return fail(e, E_CORRUPT,
-                "%.150s %.120s; nothing was changed. Restore a backup with `flocker control restore`, or move the file and its -wal away",
+                "%.150s %.140s; nothing was changed. Restore a backup with `flocker control restore`, or move the file and its -wal away",
                 path, why);
 }
 
@@ -69,12 +69,18 @@ struct fresh {
 };
 #define FRESH_INIT { NULL, -1 }
 
+static void fresh_unlink(const struct fresh *f, const char *suffix)
+{
+    AUTO(free) char *path = xasprintf("%s%s", f->path, suffix);
+    unlink(path);
+}
+
 static void auto_fresh_drop(struct fresh *f)
 {
-    static const char *const suffixes[] = { "", "-wal", "-journal" };
-    for (size_t i = 0; f->path && i < ARRAY_SIZE(suffixes); i++) {
-        AUTO(free) char *path = xasprintf("%s%s", f->path, suffixes[i]);
-        unlink(path);
+    if (f->path) {
+        fresh_unlink(f, "");
+        fresh_unlink(f, "-wal");
+        fresh_unlink(f, "-journal");
     }
     free(f->path);
     if (f->fd >= 0)
@@ -103,6 +109,7 @@ static int sync_folder_of(const char *path, struct error *e)
 // Syncs the file and gives it its name. E_CONFLICT if that is taken.
 static int fresh_install(struct fresh *f, const char *path, struct error *e)
 {
+    fresh_unlink(f, "-wal"); // empty, and gone unless SQLite failed to remove it
     if (fsync(f->fd) < 0)
         return fail_os(e, errno, "sync %s", path);
     int rc = renameat2(AT_FDCWD, f->path, AT_FDCWD, path, RENAME_NOREPLACE);

@@ -8,7 +8,8 @@
 // SQL guarantees what must hold whatever the program does: ids and the names of live volumes are unique, epochs are positive, a
 // record is JSON. The other members of a volume are in its record alone, so that they can grow without a migration. Volumes are in
 // the order of ids (WITHOUT ROWID), in which the program wants to read them. `sum` is over the record, because SQLite itself has
-// no checksums: a bit that flips in a text would go unnoticed.
+// no checksums: a bit that flips in a text would go unnoticed. The index has `live` in it, always 1, so that a walk over the names
+// need not look into the table.
 static const char *const migrations[] = {
     "CREATE TABLE volume ("
     " id BLOB NOT NULL PRIMARY KEY CHECK (length(id) = 16),"
@@ -18,7 +19,7 @@ static const char *const migrations[] = {
     " record TEXT NOT NULL CHECK (json_valid(record)),"
     " sum INTEGER NOT NULL"
     ") STRICT, WITHOUT ROWID;"
-    "CREATE UNIQUE INDEX volume_live_name ON volume (name) WHERE live = 1 AND name IS NOT NULL;"
+    "CREATE UNIQUE INDEX volume_live_name ON volume (name, live) WHERE live = 1 AND name IS NOT NULL;"
     "CREATE TABLE hold ("
     " volume BLOB NOT NULL PRIMARY KEY CHECK (length(volume) = 16),"
     " node BLOB NOT NULL CHECK (length(node) = 16),"

@@ -13,7 +13,7 @@ DEFINE_AUTO(struct store *, store_close)
 static inline struct uuid kit_id(uint32_t n)
 {
     // Scattered, so that the order of ids is not that of numbers.
-    uint32_t h = n * 2654435761u;
+    uint32_t h = n * 2654435761u + 12345; // never zero for small numbers
     return (struct uuid){ { (uint8_t)(h >> 24), (uint8_t)(h >> 16), (uint8_t)(h >> 8), (uint8_t)h, [12] = (uint8_t)(n >> 24), (uint8_t)(n >> 16),
                             (uint8_t)(n >> 8), (uint8_t)n } };
 }
