@@ -324,6 +324,14 @@ static void put_fish(FILE *out, const char *text)
     fputc('\'', out);
 }
 
+static bool is_file(const char *arg)
+{
+    for (size_t i = 0; i < ARRAY_SIZE(kinds); i++)
+        if (strcmp(kinds[i].arg, arg) == 0)
+            return kinds[i].is_file;
+    return false;
+}
+
 // Candidates for an argument. Files are offered only (-F) where it is one.
 static void put_fish_kind(FILE *out, const char *arg)
 {
@@ -337,6 +345,7 @@ static void put_fish_kind(FILE *out, const char *arg)
             fprintf(out, " -a '%s'", kinds[i].words);
         else
             fputs(kinds[i].is_folder ? " -a '(__fish_complete_directories)'" : " -F", out);
+        return;
     }
 }
 
@@ -350,7 +359,7 @@ static void put_fish_options(FILE *out, const char *command, const struct cli_op
         if (o->letter)
             fprintf(out, " -s %c", o->letter);
         if (o->arg) {
-            fputs(" -x", out);
+            fputs(is_file(o->arg) ? " -r" : " -x", out);
             put_fish_kind(out, o->arg);
         }
         fputs(" -d ", out);
