@@ -248,7 +248,8 @@ static void print_volume(FILE *out, const json_t *volume)
     json_int_t size = json_integer_value(json_object_get(volume, "size"));
     AUTO(free) char *name = text_escape(label(volume));
     AUTO(free) char *last = note(volume);
-    AUTO(free) char *node = xasprintf("%s (%s)", member(volume, "host") ?: "", member(volume, "owner") ?: "");
+    const char *host = member(volume, "host"), *owner = member(volume, "owner") ?: "?";
+    AUTO(free) char *node = host && *host ? xasprintf("%s (%s)", host, owner) : xstrdup(owner);
     const char *key;
     json_t *value;
     fprintf(out, "%s\n", name);
