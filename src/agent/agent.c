@@ -45,6 +45,8 @@ static void volume_done(struct agent_volume *v)
 void agent_volume_drop(struct agent_volume *v)
 {
     ASSERT(v->step == STEP_NONE && !v->looking && !v->record);
+    if (v->failures)
+        LIST_REMOVE(v, failing);
     tdelete(&v->id, &v->agent->table, compare);
     volume_done(v);
 }
@@ -190,21 +192,11 @@ static void on_turn(evutil_socket_t fd, short what, void *arg)
     operations_turn(arg);
 }
 
-static void retry_volume(struct agent_volume *v, void *arg)
-{
-    const int64_t *now_ms = arg;
-    if (v->failures && v->retry_ms <= *now_ms)
-        turn(v);
-}
-
 static void on_retry(evutil_socket_t fd, short what, void *arg)
 {
-    struct agent *a = arg;
-    int64_t now_ms = clock_boot_ms();
     (void)fd;
     (void)what;
-    agent_for_each(a, retry_volume, &now_ms);
-    turn_arm_retry(a);
+    turn_failing(arg);
 }
 
 static void on_reconnect(evutil_socket_t fd, short what, void *arg)

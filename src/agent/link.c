@@ -95,6 +95,7 @@ static void on_want(struct agent *a, const json_t *message)
     struct agent_volume *v = agent_volume_add(a, &want->id);
     bool over = want->state == VOLUME_DELETED && !v->record;
     v->confirmed = true;
+    v->held = json_is_true(json_object_get(message, "held"));
     if (over) {
         volume_set_remove(&a->wants, &want->id);
         volume_free(want);

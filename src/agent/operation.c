@@ -238,6 +238,11 @@ static void remove_turn(struct operation *o)
     if (!o->begun) {
         if (v->removing)
             return; // another Remove is at it
+        if (v->held) {
+            int rc = fail(&e, E_BUSY, "volume %.255s is held on this node by a lease: release that first", o->name);
+            finish(o, rc, &e);
+            return;
+        }
         if (refs_forbid_remove(&v->refs, o->engine, engine_is_dead)) {
             int rc = fail(&e, E_BUSY, "volume %.255s is in use: another engine on this node has it mounted", o->name);
             finish(o, rc, &e);
@@ -322,10 +327,31 @@ void agent_settle(struct agent *a, const struct uuid *volume, const char *id, st
     turn(v);
 }
 
-void agent_unmount(struct agent *a, const char *name, const char *id, struct engine engine)
+struct named {
+    const char *name;
+    struct agent_volume *found;
+};
+
+static void match_used(struct agent_volume *v, void *arg)
+{
+    struct named *n = arg;
+    if (v->refs.n && v->record && v->record->name && strcmp(v->record->name, n->name) == 0)
+        n->found = v;
+}
+
+// The live volume of that name, or one that was removed or renamed under its user.
+static struct agent_volume *used_by_name(const struct agent *a, const char *name)
 {
     const struct volume *want = volume_set_find_name(&a->wants, name);
-    struct agent_volume *v = want ? agent_volume(a, &want->id) : NULL;
+    struct named n = { name, want ? agent_volume(a, &want->id) : NULL };
+    if (!want)
+        agent_for_each(a, match_used, &n);
+    return n.found;
+}
+
+void agent_unmount(struct agent *a, const char *name, const char *id, struct engine engine)
+{
+    struct agent_volume *v = used_by_name(a, name);
     if (!v || !refs_release(&v->refs, id, engine))
         return;
     refs_save(v);

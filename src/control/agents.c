@@ -39,7 +39,9 @@ static void send_json(struct agent_peer *p, json_t *message /* taken */)
 
 static void send_want(struct agent_peer *p, const struct volume *v)
 {
-    send_json(p, json_pack("{s:s, s:o}", "type", "want", "volume", volume_to_json(v)));
+    const struct hold *h = control_hold(p->control, &v->id);
+    bool held = h && uuid_equal(&h->node, &p->node->node.id);
+    send_json(p, json_pack("{s:s, s:o, s:b}", "type", "want", "volume", volume_to_json(v), "held", (int)held));
 }
 
 struct control_node *agents_node(const struct control *c, const struct uuid *id)
