@@ -128,7 +128,7 @@ static const struct member {
 };
 
 // What is written can be read again: a number out of its limits is a bug here, not in the reader.
-static json_t *integer_to_json(const struct member *m, json_int_t n)
+static json_t *integer_to_json(const struct member *m, int64_t n)
 {
     ASSERT(n >= m->min && n <= m->max);
     return json_integer(n);
@@ -151,8 +151,7 @@ static json_t *member_to_json(const struct member *m, const struct volume *v)
     case MEMBER_U32:
         return integer_to_json(m, *(const uint32_t *)p);
     case MEMBER_SIZE:
-    case MEMBER_U64:
-        return integer_to_json(m, (json_int_t) * (const uint64_t *)p);
+    case MEMBER_U64: // above INT64_MAX it is negative, and refused
     case MEMBER_MS:
         return integer_to_json(m, *(const int64_t *)p);
     }
