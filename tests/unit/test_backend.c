@@ -605,7 +605,7 @@ static uint64_t digest(const char *path)
 static void what_others_left_is_not_touched(void **state)
 {
     struct fixture *f = *state;
-    f->size = 256 * MIB;
+    f->size = 128 * MIB;
     static const struct {
         const char *program, *says;
     } systems[] = { { "mkfs.ext4", "ext4" }, { "mkfs.btrfs", "btrfs" }, { "mkswap", "swap" }, { NULL, "" } };
@@ -944,7 +944,7 @@ static const struct {
     CASE(limits_hold, fixture_open, ANY),
     CASE(size_changes_online, fixture_open, ANY | MEMORY),
     CASE(usage_follows_what_is_written, fixture_open, ANY),
-    CASE(pool_grows_online, fixture_open, ANY | MEMORY),
+    CASE(pool_grows_online, fixture_small, ANY | MEMORY),
     CASE(mount_twice_unmount_twice, fixture_open, ANY | MEMORY),
     CASE(container_keeps_its_volume, fixture_open, ANY),
     CASE(folder_of_a_volume_counts, fixture_open, ANY),
