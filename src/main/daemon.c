@@ -1,5 +1,6 @@
 #include "main/daemon.h"
 
+#include "base/failpoint.h"
 #include "base/log.h"
 #include "base/mem.h"
 #include "net/socket.h"
@@ -26,6 +27,9 @@ int daemon_init(struct daemon *d, const char *program, struct error *e)
 {
     static const int signals[] = { SIGTERM, SIGINT };
     struct rlimit files;
+    int rc = failpoint_init(e);
+    if (rc < 0)
+        return rc;
     log_open(program);
     signal(SIGPIPE, SIG_IGN);
     if (getrlimit(RLIMIT_NOFILE, &files) == 0) { // many agents and clients: as many descriptors as the system allows
