@@ -1,5 +1,6 @@
 #include "agent/worker.h"
 
+#include "base/failpoint.h"
 #include "base/limits.h"
 #include "base/mem.h"
 
@@ -110,7 +111,9 @@ static _Noreturn void child(const struct worker *k, int out, pid_t agent)
     if (dup2(out, 3) < 0)
         _exit(1);
     close_range(4, ~0U, 0);
+    FAILPOINT(WORKER_START);
     AUTO(free) char *text = answer_text(k->task.run, k->task.ctx);
+    FAILPOINT(WORKER_DONE);
     for (size_t n = strlen(text), at = 0; at < n;) {
         ssize_t put = write(3, text + at, n - at);
         if (put < 0 && errno != EINTR)

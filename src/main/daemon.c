@@ -1,5 +1,6 @@
 #include "main/daemon.h"
 
+#include "base/failpoint.h"
 #include "base/log.h"
 #include "base/mem.h"
 #include "net/socket.h"
@@ -27,6 +28,9 @@ int daemon_init(struct daemon *d, const char *program, struct error *e)
 {
     static const int signals[] = { SIGTERM, SIGINT };
     struct rlimit files;
+    int rc = failpoint_init(e);
+    if (rc < 0)
+        return rc;
     log_open(program);
     prctl(PR_SET_NAME, program); // started by way of /proc/self/exe, it would be called "exe"
     signal(SIGPIPE, SIG_IGN);

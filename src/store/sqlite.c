@@ -1,6 +1,7 @@
 // The store on one machine: SQLite with a write-ahead log, synced at each commit.
 #include "store/store.h"
 
+#include "base/failpoint.h"
 #include "base/limits.h"
 #include "store/sqlite_internal.h"
 
@@ -344,6 +345,7 @@ static int sqlite_commit(struct store *base, const struct store_change *changes,
         if (code != SQLITE_OK)
             return give_up(s, code, &changes[i], e);
     }
+    FAILPOINT(CONTROL_WRITTEN);
     code = run(s, COMMIT);
     return code == SQLITE_OK ? 0 : give_up(s, code, NULL, e);
 }

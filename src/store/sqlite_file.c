@@ -1,5 +1,7 @@
 #include "store/sqlite_internal.h"
 
+#include "base/failpoint.h"
+
 #include <errno.h>
 #include <fcntl.h>
 #include <libgen.h>
@@ -160,6 +162,7 @@ static int make_store(const char *path, struct error *e)
     int rc = fresh_make(&f, path, e);
     if (rc == 0)
         rc = fill_new(f.path, path, e);
+    FAILPOINT(CONTROL_STORE_MADE);
     if (rc == 0)
         rc = fresh_install(&f, path, e);
     return rc;
