@@ -319,6 +319,7 @@ void agent_settle(struct agent *a, const struct uuid *volume, const char *id, st
         return;
     refs_settle(&v->refs, id, engine, taken);
     refs_save(v);
+    engines_recheck_soon(a);
     turn(v);
 }
 
