@@ -342,6 +342,7 @@ void agent_settle(struct agent *a, const struct uuid *volume, const char *id, st
     refs_settle(&v->refs, id, engine, taken);
     refs_save(v);
     FAILPOINT(AGENT_MOUNT_SETTLED);
+    engines_recheck_soon(a);
     turn(v);
 }
 
