@@ -1,9 +1,9 @@
 #include "base/log.h"
 #include "cli/cli.h"
+#include "main/commands.h"
 
 int main(int argc, char **argv)
 {
-    static const struct cli_command roles[] = { { NULL } };
     log_open("flocker");
-    return cli_main(argc, argv, roles);
+    return cli_main(argc, argv, main_commands);
 }
