@@ -44,7 +44,7 @@ static int run_grow(struct cli_context *ctx, int argc, char **argv, struct error
     int rc = size_parse(argv[0], &size, e);
     if (rc < 0)
         return rc;
-    rc = client_call(&agent, "POST", "/v2/pool?wait=30", json_pack("{s:I}", "size", (json_int_t)size), &ctx->result, e);
+    rc = client_call(&agent, "POST", "/v2/pool", json_pack("{s:I}", "size", (json_int_t)size), &ctx->result, e);
     if (rc < 0)
         return rc;
     json_int_t now = json_integer_value(json_object_get(ctx->result, "size"));

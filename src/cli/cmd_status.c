@@ -25,7 +25,8 @@ static void print_agent(FILE *out, const json_t *reply)
     char size_text[SIZE_TEXT_SIZE], used_text[SIZE_TEXT_SIZE];
     long long size = number(reply, NULL, "size"), used = number(reply, NULL, "used");
     AUTO(free) char *backend = text_escape(json_string_value(json_object_get(reply, "backend")) ?: "?");
-    fprintf(out, "agent: up\n  pool: %s, %s of %s used, %lld volumes\n", backend,
+    const char *alone = json_is_false(json_object_get(reply, "synced")) ? ", but not connected to control" : "";
+    fprintf(out, "agent: up%s\n  pool: %s, %s of %s used, %lld volumes\n", alone, backend,
             size_format(used > 0 ? (uint64_t)used : 0, used_text), size_format(size > 0 ? (uint64_t)size : 0, size_text),
             number(reply, NULL, "volumes"));
 }

@@ -456,7 +456,7 @@ static void pool_is_asked_of_the_agent(void **state)
     static const struct canned pool[] = {
         { "GET", "/v2/pool", 200,
           "{\"backend\": \"btrfs\", \"node\": \"" NODE "\", \"size\": 10737418240, \"used\": 1073741824, \"volumes\": 3}" },
-        { "POST", "/v2/pool?wait=30", 200, "{\"size\": 21474836480}" },
+        { "POST", "/v2/pool", 200, "{\"size\": 21474836480}" },
         { 0 },
     };
     (void)state;
@@ -470,7 +470,7 @@ static void pool_is_asked_of_the_agent(void **state)
     answer_with(pool);
     assert_int_equal(run("pool grow 20G"), 0);
     assert_string_equal(out, "the pool has 20GiB now\n");
-    assert_asked("POST /v2/pool?wait=30 ", "{\"size\": 21474836480}");
+    assert_asked("POST /v2/pool ", "{\"size\": 21474836480}");
     assert_int_equal(run("pool grow big"), error_exit(E_INVALID));
 }
 
@@ -491,6 +491,11 @@ static void status_says_what_is_down(void **state)
     assert_string_equal(
         out, "control: up, version 2.0.0\n  nodes: 2 known, 1 connected\n  volumes: 3 live, 4 in the trash, 5 being purged\n"
              "agent: up\n  pool: btrfs, 0B of 10GiB used, 3 volumes\n");
+    static const struct canned alone[] = { { "GET", "/v2/pool", 200, "{\"synced\": false}" }, { 0 } };
+    answer_with(alone);
+    assert_int_equal(run("status"), error_exit(E_NOT_FOUND));
+    assert_in(out, "agent: up, but not connected to control\n");
+    answer_with(well);
     AUTO(free) char *half = xasprintf("flocker status --json --root /nowhere --socket %s/run/flocker/control.sock", stub.root);
     assert_int_equal(run_plain(half), error_exit(E_UNAVAILABLE));
     assert_string_equal(
