@@ -17,12 +17,13 @@
 #define STOP_MS     10000
 #define POLL_MS     20
 
-static bool answers(const char *sock, const char *target)
+// Whether the daemon answers, and with `word` in its answer.
+static bool answers(const char *sock, const char *target, const char *word)
 {
     struct error e = ERROR_INIT;
     struct http_result r = { .status = 0 };
     const struct http_call call = { .unix_path = sock, .method = "GET", .target = target, .timeout_ms = 5000 };
-    bool ok = http_call(&call, &r, &e) == 0 && r.status == 200;
+    bool ok = http_call(&call, &r, &e) == 0 && r.status == 200 && strstr(r.body, word);
     http_result_done(&r);
     return ok;
 }
@@ -55,7 +56,7 @@ static _Noreturn void become(const char *log, char *const *argv)
 }
 
 struct service {
-    const char *name, *sock, *probe, *log;
+    const char *name, *sock, *probe, *ready_word, *log;
     char *const *argv;
 };
 
@@ -63,7 +64,7 @@ static int start(const struct service *s, void (*say)(const char *line), struct 
 {
     char text[1024];
     int status;
-    if (answers(s->sock, s->probe)) {
+    if (answers(s->sock, s->probe, s->ready_word)) {
         snprintf(text, sizeof text, "%s is running", s->name);
         say(text);
         return 0;
@@ -74,7 +75,7 @@ static int start(const struct service *s, void (*say)(const char *line), struct 
     if (pid < 0)
         return fail_os(e, errno, "start %s", s->name);
     for (int64_t end_ms = clock_boot_ms() + READY_MS; clock_boot_ms() < end_ms; usleep(POLL_MS * 1000)) {
-        if (answers(s->sock, s->probe)) {
+        if (answers(s->sock, s->probe, s->ready_word)) {
             snprintf(text, sizeof text, "%s started, log in %.500s", s->name, s->log);
             say(text);
             return 0;
@@ -106,8 +107,8 @@ int role_up(const struct paths *p, const struct up_arguments *arguments, void (*
     snprintf(root, sizeof root, "--root=%s", p->root);
     AUTO(free) char **control_argv = daemon_argv(control_word, root, arguments->control, arguments->control_n);
     AUTO(free) char **agent_argv = daemon_argv(agent_word, root, arguments->agent, arguments->agent_n);
-    const struct service control = { "control", p->control_sock, "/v2/status", control_log, control_argv };
-    const struct service agent = { "agent", p->agent_sock, "/v2/pool", agent_log, agent_argv };
+    const struct service control = { "control", p->control_sock, "/v2/status", "", control_log, control_argv };
+    const struct service agent = { "agent", p->agent_sock, "/v2/pool", "\"synced\":true", agent_log, agent_argv };
     int rc = paths_make(p, e);
     if (rc < 0 || (rc = start(&control, say, e)) < 0)
         return rc;
