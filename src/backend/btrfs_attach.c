@@ -1,6 +1,7 @@
 // From a file, device or directory to a mounted pool, made if need be, and locked.
 #include "backend/btrfs_pool.h"
 
+#include "base/failpoint.h"
 #include "base/size.h"
 #include "sys/blkid.h"
 #include "sys/btrfs.h"
@@ -115,8 +116,10 @@ static int make_file(const char *path, const char *directory, uint64_t size, int
         return rc;
     if (ftruncate(fd, 0) < 0 || ftruncate(fd, (off_t)size) < 0)
         rc = fail_os(e, errno, "give %s its size", new_path);
+    FAILPOINT(POOL_FILE_SIZED);
     if (rc == 0)
         rc = run_mkfs(new_path, e);
+    FAILPOINT(POOL_FORMATTED);
     if (rc == 0 && fsync(fd) < 0)
         rc = fail_os(e, errno, "make %s durable", new_path);
     if (rc == 0 && rename(new_path, path) < 0)
@@ -125,6 +128,7 @@ static int make_file(const char *path, const char *directory, uint64_t size, int
         unlink(new_path);
         return rc;
     }
+    FAILPOINT(POOL_NAMED);
     rc = sync_directory(directory, e);
     if (rc < 0)
         return rc;
@@ -206,6 +210,7 @@ static int attach_file(struct pool *p, const struct backend_config *config, stru
         rc = attach_loop(p, config->path, device, &loop_fd, e);
     if (rc < 0)
         return rc;
+    FAILPOINT(POOL_ATTACHED);
     // discard: what is deleted in the pool becomes free on the host again.
     return pool_mount(p, device, "discard=async", e);
 }
@@ -269,6 +274,7 @@ int pool_mount(const struct pool *p, const char *device, const char *options, st
         return fail(e, E_CONFLICT, "%s is mounted on %s, where the pool %s belongs", there->source, p->top, p->path);
     if (!there && (rc = mount_fs(device, p->top, "btrfs", options, e)) < 0)
         return fail_ctx(e, rc, "pool %s", p->path);
+    FAILPOINT(POOL_MOUNTED);
     // Private: mounts of volumes are to form groups of their own, and nobody needs to see this one.
     return mount_propagate(p->top, MOUNT_PRIVATE, e);
 }

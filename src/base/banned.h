@@ -7,6 +7,11 @@
 #include <string.h>
 #include <time.h>
 
-#pragma GCC poison strcpy strcat sprintf vsprintf strncpy strncat strtok gets atoi atol atoll gmtime localtime system popen rand srand tmpnam mktemp
+#undef sprintf // a macro of glibc's when clang compiles with _FORTIFY_SOURCE
+#pragma GCC poison strcpy strcat sprintf vsprintf strncpy strncat strtok gets atoi atol atoll gmtime localtime system popen tmpnam mktemp
+
+// Not poisoned, because OpenSSL's headers use the name for parameters: calling it is the error.
+int rand(void) __attribute__((unavailable("use base/rng.h")));
+void srand(unsigned seed) __attribute__((unavailable("use base/rng.h")));
 
 #endif

@@ -1,7 +1,9 @@
 #include "base/log.h"
+#include "cli/cli.h"
+#include "main/commands.h"
 
-int main(void)
+int main(int argc, char **argv)
 {
     log_open("flocker");
-    return 0;
+    return cli_main(argc, argv, main_commands);
 }

@@ -38,6 +38,7 @@ struct volume {
     struct metadata metadata; // without the name
     struct volume_options options;
     struct uuid owner;        // the one node that may have it mounted read-write
+    struct uuid target;       // the node where the user wants it: differs from the owner while a move is under way
     uint64_t epoch;           // starts at 1, grows each time the owner changes
     uint64_t revision;        // starts at 1, grows with each change of anything here
     enum volume_state state;

@@ -69,10 +69,11 @@ struct http_server_config {
     bool keep_alive;            // false: every reply says Connection: close (engines' sockets)
     http_handler *on_request;
     void *arg;
-    size_t connections_max;     // 0: HTTP_CONNECTIONS_MAX. One more is closed at once
+    size_t connections_max;     // 0: HTTP_CONNECTIONS_MAX. For one more, the oldest whose request isn't complete goes; none: it is closed
     int request_ms_max;         // 0: HTTP_REQUEST_MS_MAX
 };
 
+// The process ignores SIGPIPE from here on, unless it has a handler of its own; a program that it executes inherits that.
 struct http_server *http_server_new(const struct http_server_config *config, struct error *e);
 // Stops listening and closes every connection; exchanges still unanswered stay valid until they are replied to or dropped.
 void http_server_free(struct http_server *s);
@@ -84,7 +85,7 @@ const struct http_peer *http_exchange_peer(const struct http_exchange *x);
 bool http_peer_is_gone(const struct http_exchange *x); // closed while we worked (a half-closed unix peer is still there)
 
 // Sends the reply and ends the exchange. `extra` is zero or more "Name: value\r\n". If on_sent is given it is called once: true when the
-// kernel has taken the whole reply, false when the peer went before that.
+// kernel has taken the whole reply, false when the peer went before that (then perhaps before http_reply returns).
 void http_reply(struct http_exchange *x, int status, const char *extra, const char *type, const char *body, size_t n,
                 void (*on_sent)(void *arg, bool sent), void *arg);
 // Closes the connection without a reply: the honest answer where an error would be taken for knowledge. Ends the exchange.

@@ -27,7 +27,8 @@ struct store_change {
     struct uuid id;
 };
 
-// Called for each record by store_load. `volume` is handed over; the others are borrowed. A negative return ends the load.
+// Called for each record by store_load: nodes, volumes and holds, each in the order of ids. `volume` is handed over; the others are
+// borrowed. A negative return ends the load. When a load fails, forget what it brought: damage may show only at the end.
 struct store_sink {
     int (*on_volume)(void *arg, struct volume *volume, struct error *e);
     int (*on_hold)(void *arg, const struct hold *hold, struct error *e);
@@ -42,9 +43,9 @@ struct store_ops {
     int (*open)(const char *path, struct store **ret, struct error *e);
     void (*close)(struct store *s);
     int (*load)(struct store *s, const struct store_sink *sink, struct error *e);
-    // All or nothing. E_CONFLICT if a live volume's name is taken by another; E_NO_SPACE, E_IO: nothing was changed.
+    // All or nothing, in the order given. E_CONFLICT if a live volume's name is taken by another; E_NO_SPACE, E_IO: nothing was changed.
     int (*commit)(struct store *s, const struct store_change *changes, size_t n, struct error *e);
-    // Writes a consistent copy to a new file while in use. E_CONFLICT if the file exists.
+    // Writes a consistent copy to a new file while in use. E_CONFLICT if the file exists. `memory`: E_UNSUPPORTED.
     int (*backup)(struct store *s, const char *path, struct error *e);
 };
 

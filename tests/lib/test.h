@@ -9,7 +9,9 @@
 
 #include <cmocka.h>
 
-#undef fail // base/error.h has a function of that name; tests use assert_... only
+#undef fail // base/error.h has a function of that name; tests use assert_... and fail_msg only
+#undef fail_msg
+#define fail_msg(...) (print_error("ERROR: " __VA_ARGS__), print_error("\n"), _fail(__FILE__, __LINE__))
 
 #define RUN_TESTS(tests) cmocka_run_group_tests(tests, NULL, NULL)
 

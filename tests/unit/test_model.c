@@ -174,7 +174,7 @@ static struct volume *full_volume(void)
     v->size = 10ULL << 30;
     assert_int_equal(metadata_set(&v->metadata, "a", "b", &e), 0);
     v->options = (struct volume_options){ .uid = 999, .gid = UINT32_MAX - 1, .mode = 0750, .nocow = true };
-    v->owner = uuid_of(OWNER_TEXT);
+    v->owner = v->target = uuid_of(OWNER_TEXT);
     v->epoch = 7;
     v->revision = 42;
     v->state = VOLUME_TRASHED;
@@ -187,7 +187,7 @@ static struct volume *full_volume(void)
 
 static const char *const full_text =
     "{\"id\":\"" ID_TEXT "\",\"name\":\"db\",\"size\":10737418240,\"metadata\":{\"a\":\"b\"},"
-    "\"options\":{\"uid\":999,\"gid\":4294967294,\"mode\":488,\"nocow\":true},\"owner\":\"" OWNER_TEXT "\",\"epoch\":7,\"revision\":42,"
+    "\"options\":{\"uid\":999,\"gid\":4294967294,\"mode\":488,\"nocow\":true},\"owner\":\"" OWNER_TEXT "\",\"target\":\"" OWNER_TEXT "\",\"epoch\":7,\"revision\":42,"
     "\"state\":\"trashed\",\"born\":true,\"keep_mounted\":true,\"created_ms\":1767323045678,\"trashed_ms\":1767323045679,"
     "\"purge_ms\":9223372036854775807}";
 
@@ -303,6 +303,7 @@ static void wrong_members_are_named(void **state)
         { "options", "mode", { "-1", "4096", "\"0777\"" } },
         { "options", "nocow", { "0", "1", "null", "\"true\"" } },
         { NULL, "owner", { "null", "\"\"", "7" } },
+        { NULL, "target", { "null", "\"\"", "7" } },
         { NULL, "epoch", { "0", "-1", "1.5", "null", "\"1\"" } },
         { NULL, "revision", { "0", "-1", "true" } },
         { NULL, "state", { "\"gone\"", "\"\"", "1", "null", "\"Live\"", "\"live\"" } }, // live, but with trashed_ms

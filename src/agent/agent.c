@@ -1,0 +1,429 @@
+#include "agent/internal.h"
+
+#include "base/clock.h"
+#include "base/failpoint.h"
+#include "base/log.h"
+#include "base/mem.h"
+
+#include <errno.h>
+#include <event2/event.h>
+#include <fcntl.h>
+#include <search.h>
+#include <string.h>
+#include <sys/stat.h>
+
+static int compare(const void *a, const void *b)
+{
+    return uuid_compare(a, b);
+}
+
+struct agent_volume *agent_volume(const struct agent *a, const struct uuid *id)
+{
+    void *node = tfind(id, &a->table, compare);
+    return node ? *(struct agent_volume **)node : NULL;
+}
+
+struct agent_volume *agent_volume_add(struct agent *a, const struct uuid *id)
+{
+    struct agent_volume *v = agent_volume(a, id);
+    if (v)
+        return v;
+    v = xcalloc(1, sizeof *v);
+    v->id = *id;
+    v->agent = a;
+    ASSERT(tsearch(v, &a->table, compare));
+    return v;
+}
+
+static void volume_done(struct agent_volume *v)
+{
+    volume_free(v->record);
+    volume_free(v->order);
+    refs_done(&v->refs);
+    free(v);
+}
+
+void agent_volume_drop(struct agent_volume *v)
+{
+    ASSERT(v->step == STEP_NONE && !v->looking && !v->record);
+    if (v->failures)
+        LIST_REMOVE(v, failing);
+    tdelete(&v->id, &v->agent->table, compare);
+    volume_done(v);
+}
+
+struct walk {
+    void (*fn)(struct agent_volume *v, void *arg);
+    void *arg;
+};
+
+static void walk_node(const void *node, VISIT which, void *arg)
+{
+    const struct walk *w = arg;
+    if (which == postorder || which == leaf)
+        w->fn(*(struct agent_volume *const *)node, w->arg);
+}
+
+void agent_for_each(const struct agent *a, void (*fn)(struct agent_volume *v, void *arg), void *arg)
+{
+    struct walk w = { fn, arg };
+    twalk_r(a->table, walk_node, &w);
+}
+
+// ---- opening the pool
+
+struct opening {
+    struct agent *agent;
+    json_t *volumes; // in the child: what observe found
+};
+
+static void on_observed(void *arg, struct backend_volume *v)
+{
+    struct opening *o = arg;
+    json_array_append_new(o->volumes, json_pack("{s:o, s:b}", "record", volume_to_json(v->record), "mounted", (int)v->mounted));
+    volume_free(v->record);
+}
+
+static void on_damaged(void *arg, const char *id, const struct error *why)
+{
+    struct opening *o = arg;
+    json_array_append_new(o->volumes, json_pack("{s:s, s:s}", "damaged", id, "why", why->msg));
+}
+
+// In a worker: making or reading a large pool takes long, and a sick disk takes for ever. The worker opens the pool for itself; the
+// agent does so once more afterwards, which is quick then, to hold the pool's lock.
+static int observe(void *ctx, json_t *result, struct error *e)
+{
+    struct opening o = { ctx, json_array() };
+    struct agent *a = o.agent;
+    json_object_set_new(result, "volumes", o.volumes);
+    int rc = a->backend ? 0 : a->config.backend->open(&a->config.pool, &a->backend, e);
+    return rc < 0 ? rc : a->backend->ops->observe(a->backend, on_observed, on_damaged, &o, e);
+}
+
+static void take_inventory(struct agent *a, const json_t *volumes)
+{
+    size_t i;
+    json_t *item;
+    json_array_foreach (volumes, i, item) {
+        struct error e = ERROR_INIT;
+        struct volume *record = NULL;
+        const char *id = json_string_value(json_object_get(item, "damaged"));
+        if (id) {
+            log_error("volume %s is kept as it is: %s", id, json_string_value(json_object_get(item, "why")));
+            continue;
+        }
+        if (volume_from_json(json_object_get(item, "record"), &record, &e) < 0) {
+            log_error("a volume is kept as it is: %s", e.msg);
+            continue;
+        }
+        struct agent_volume *v = agent_volume_add(a, &record->id);
+        v->record = record;
+        v->mounted = json_is_true(json_object_get(item, "mounted"));
+        if (!volume_set_find(&a->wants, &record->id)) {
+            struct volume *want = volume_copy(record);
+            want->born = true;
+            if (want->name && want->state == VOLUME_LIVE && volume_set_find_name(&a->wants, want->name)) {
+                log_error("volumes %s and another are both named %s", UUID_TEXT(&want->id), want->name);
+                volume_free(want);
+                continue;
+            }
+            volume_set_put(&a->wants, want);
+        }
+    }
+}
+
+static void turn_volume(struct agent_volume *v, void *arg)
+{
+    (void)arg;
+    turn(v);
+}
+
+static void open_later(struct agent *a, const struct error *e)
+{
+    static const int delays_s[] = { 1, 2, 5, 10, 30 };
+    unsigned n = a->open_failures < ARRAY_SIZE(delays_s) ? a->open_failures : ARRAY_SIZE(delays_s) - 1;
+    const struct timeval delay = { delays_s[n], 0 };
+    if (!a->pool_error || strcmp(a->pool_error, e->msg) != 0)
+        log_error("the pool can't be opened, trying again: %s", e->msg);
+    free(a->pool_error);
+    a->pool_error = xstrdup(e->msg);
+    a->open_failures++;
+    evtimer_add(a->reopen, &delay);
+    operations_turn(a);
+}
+
+static void on_inventory(void *arg, int rc, json_t *result, const struct error *e)
+{
+    struct agent *a = arg;
+    struct error lock_error = ERROR_INIT;
+    FAILPOINT(AGENT_POOL_READ);
+    if (rc < 0 || (!a->backend && a->config.backend->open(&a->config.pool, &a->backend, &lock_error) < 0)) {
+        open_later(a, rc < 0 ? e : &lock_error);
+        return;
+    }
+    take_inventory(a, json_object_get(result, "volumes"));
+    free(a->pool_error);
+    a->pool_error = NULL;
+    a->open = true;
+    a->open_failures = 0;
+    FAILPOINT(AGENT_POOL_OPEN);
+    refs_load(a);
+    FAILPOINT(AGENT_REFS_LOADED);
+    log_info("pool is open: %zu volumes known", a->wants.n);
+    link_connect(a);
+    agent_for_each(a, turn_volume, NULL);
+    operations_turn(a);
+}
+
+void agent_open_pool(struct agent *a)
+{
+    const struct worker_task task = { .what = "read the pool", .run = observe, .ctx = a, .done = on_inventory, .arg = a };
+    worker_start(a->workers, &task);
+}
+
+static void on_reopen(evutil_socket_t fd, short what, void *arg)
+{
+    (void)fd;
+    (void)what;
+    agent_open_pool(arg);
+}
+
+static void on_turn(evutil_socket_t fd, short what, void *arg)
+{
+    (void)fd;
+    (void)what;
+    operations_turn(arg);
+}
+
+static void on_retry(evutil_socket_t fd, short what, void *arg)
+{
+    (void)fd;
+    (void)what;
+    turn_failing(arg);
+}
+
+static void on_reconnect(evutil_socket_t fd, short what, void *arg)
+{
+    (void)fd;
+    (void)what;
+    link_connect(arg);
+}
+
+static void look_at_volume(struct agent_volume *v, void *arg)
+{
+    (void)arg;
+    turn_look(v);
+}
+
+static void on_recheck(evutil_socket_t fd, short what, void *arg)
+{
+    struct agent *a = arg;
+    (void)fd;
+    (void)what;
+    agent_for_each(a, look_at_volume, NULL);
+    engines_recheck_soon(a); // what was busy is looked at next time
+}
+
+int agent_new(const struct agent_config *config, struct agent **ret, struct error *e)
+{
+    mkdir(config->refs_dir, 0700);
+    int refs_fd = open(config->refs_dir, O_DIRECTORY | O_RDONLY | O_CLOEXEC);
+    if (refs_fd < 0)
+        return fail_os(e, errno, "open %s", config->refs_dir);
+    struct agent *a = xcalloc(1, sizeof *a);
+    a->config = *config;
+    a->refs_fd = refs_fd;
+    a->workers = workers_new(config->base, config->backend == &backend_memory);
+    a->reconnect = evtimer_new(config->base, on_reconnect, a);
+    a->retry = evtimer_new(config->base, on_retry, a);
+    a->turn = evtimer_new(config->base, on_turn, a);
+    a->recheck = evtimer_new(config->base, on_recheck, a);
+    a->reopen = evtimer_new(config->base, on_reopen, a);
+    const struct timeval now = { 0, 0 };
+    evtimer_add(a->reopen, &now);
+    *ret = a;
+    return 0;
+}
+
+static void free_node(void *node)
+{
+    volume_done(node);
+}
+
+void agent_free(struct agent *a)
+{
+    if (!a)
+        return;
+    workers_free(a->workers);
+    operations_free(a);
+    link_close(a);
+    engines_free(a);
+    tdestroy(a->table, free_node);
+    volume_set_done(&a->wants);
+    struct event *events[] = { a->reconnect, a->retry, a->turn, a->recheck, a->reopen };
+    for (size_t i = 0; i < ARRAY_SIZE(events); i++)
+        event_free(events[i]);
+    if (a->backend)
+        a->backend->ops->close(a->backend);
+    close(a->refs_fd);
+    free(a->pool_error);
+    free(a);
+}
+
+// ---- what is known
+
+bool agent_is_open(const struct agent *a)
+{
+    return a->open;
+}
+
+bool agent_is_synced(const struct agent *a)
+{
+    return a->open && a->synced;
+}
+
+const char *agent_pool_error(const struct agent *a)
+{
+    return a->pool_error;
+}
+
+static void view(const struct agent *a, const struct volume *want, struct agent_view *ret)
+{
+    const struct agent_volume *v = agent_volume(a, &want->id);
+    *ret = (struct agent_view){ .volume = want, .here = uuid_equal(&want->owner, &a->config.node) };
+    if (!v)
+        return;
+    ret->present = v->record != NULL;
+    ret->mounted = v->mounted;
+    ret->references = refs_total(&v->refs);
+    ret->error = v->error.code ? v->error.msg : NULL;
+    ret->doing = v->step != STEP_NONE ? step_word(v->step) : NULL;
+}
+
+bool agent_find(const struct agent *a, const char *name, struct agent_view *ret)
+{
+    const struct volume *want = volume_set_find_name(&a->wants, name);
+    if (want)
+        view(a, want, ret);
+    return want != NULL;
+}
+
+void agent_each(const struct agent *a, void (*on_volume)(void *arg, const struct agent_view *v), void *arg)
+{
+    for (size_t i = 0; i < a->wants.names; i++) {
+        struct agent_view v;
+        view(a, a->wants.by_name[i], &v);
+        on_volume(arg, &v);
+    }
+}
+
+const char *agent_mount_point(const struct agent *a, const struct uuid *id, char ret[4096])
+{
+    return backend_mount_point(a->config.pool.mount_root, id, ret);
+}
+
+// ---- the pool
+
+struct pool_job {
+    struct agent *agent;
+    uint64_t size;
+    agent_pool_done *usage_done;
+    agent_done *done;
+    void *arg;
+};
+
+static int run_usage(void *ctx, json_t *result, struct error *e)
+{
+    const struct pool_job *j = ctx;
+    struct backend_usage u;
+    int rc = j->agent->backend->ops->pool_usage(j->agent->backend, &u, e);
+    if (rc < 0)
+        return rc;
+    json_object_set_new(result, "used", json_integer((json_int_t)u.used_bytes));
+    json_object_set_new(result, "size", json_integer((json_int_t)u.limit_bytes));
+    return 0;
+}
+
+static void on_usage(void *arg, int rc, json_t *result, const struct error *e)
+{
+    struct pool_job *j = arg;
+    struct agent_pool_facts facts = { .backend = j->agent->config.backend->name };
+    if (rc == 0) {
+        facts.usage.used_bytes = (uint64_t)json_integer_value(json_object_get(result, "used"));
+        facts.usage.limit_bytes = (uint64_t)json_integer_value(json_object_get(result, "size"));
+    }
+    j->usage_done(j->arg, rc, &facts, e);
+    free(j);
+}
+
+static int run_grow(void *ctx, json_t *result, struct error *e)
+{
+    const struct pool_job *j = ctx;
+    (void)result;
+    return j->agent->backend->ops->grow(j->agent->backend, j->size, e);
+}
+
+static int run_shutdown(void *ctx, json_t *result, struct error *e)
+{
+    const struct pool_job *j = ctx;
+    (void)result;
+    return j->agent->backend->ops->shutdown(j->agent->backend, e);
+}
+
+static void on_pool_job(void *arg, int rc, json_t *result, const struct error *e)
+{
+    struct pool_job *j = arg;
+    (void)result;
+    j->done(j->arg, rc, e);
+    free(j);
+}
+
+static struct pool_job *pool_job(struct agent *a, void *arg, struct error *e)
+{
+    if (!a->backend) {
+        fail(e, E_UNAVAILABLE, "the pool is not open: %s", a->pool_error ? a->pool_error : "it is being opened");
+        return NULL;
+    }
+    struct pool_job *j = xcalloc(1, sizeof *j);
+    j->agent = a;
+    j->arg = arg;
+    return j;
+}
+
+void agent_pool_usage(struct agent *a, agent_pool_done *done, void *arg)
+{
+    struct error e = ERROR_INIT;
+    struct pool_job *j = pool_job(a, arg, &e);
+    if (!j) {
+        done(arg, -(int)e.code, NULL, &e);
+        return;
+    }
+    j->usage_done = done;
+    const struct worker_task task = { .what = "measure the pool", .run = run_usage, .ctx = j, .done = on_usage, .arg = j };
+    worker_start(a->workers, &task);
+}
+
+static void start_pool_job(struct agent *a, const char *what, worker_fn *run, uint64_t size, agent_done *done, void *arg)
+{
+    struct error e = ERROR_INIT;
+    struct pool_job *j = pool_job(a, arg, &e);
+    if (!j) {
+        done(arg, -(int)e.code, &e);
+        return;
+    }
+    j->size = size;
+    j->done = done;
+    const struct worker_task task = { .what = what, .run = run, .ctx = j, .done = on_pool_job, .arg = j };
+    worker_start(a->workers, &task);
+}
+
+void agent_pool_grow(struct agent *a, uint64_t size, agent_done *done, void *arg)
+{
+    start_pool_job(a, "grow the pool", run_grow, size, done, arg);
+}
+
+void agent_shutdown(struct agent *a, agent_done *done, void *arg)
+{
+    start_pool_job(a, "shut the pool down", run_shutdown, 0, done, arg);
+}

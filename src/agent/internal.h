@@ -1,0 +1,136 @@
+// What the files of the agent share. agent.c owns the table of volumes, turn.c carries out steps, operation.c serves callers,
+// link.c talks to control, engines.c watches engines and keeps references over restarts.
+#ifndef FLOCKER_AGENT_INTERNAL_H
+#define FLOCKER_AGENT_INTERNAL_H
+
+#include "agent/agent.h"
+#include "agent/worker.h"
+#include "model/volume_set.h"
+#include "plan/step.h"
+
+#include <jansson.h>
+#include <sys/queue.h>
+
+struct event;
+struct line_peer;
+
+// One volume as this node knows it: ordered by control, or found on disk, or both.
+struct agent_volume {
+    struct uuid id; // first: the table is searched by it
+    struct agent *agent;
+    struct volume *record; // beside the data on disk; NULL: no data here
+    bool mounted;
+    struct refs refs;
+    bool held;           // by a user's hold for this node
+    bool confirmed;      // control has named it since the connection came up
+    bool removing;       // a Remove is under way: no new mounts
+    bool checked;        // with removing: unmounted, and no container has it
+    enum step step;      // what a worker does with it; STEP_NONE: nothing
+    struct volume *order; // what that worker works from
+    bool looking;        // a worker looks for users in other mount namespaces
+    struct error error;  // of the last attempt; E_NONE: all well
+    unsigned failures;   // in a row; those that have failed are in the agent's list
+    LIST_ENTRY(agent_volume) failing;
+    uint64_t attempts;   // ended ones, good or bad
+    int64_t retry_ms;    // boot clock: not before then, unless somebody asks
+    struct {
+        bool sent, present, mounted;
+        uint64_t epoch, revision;
+        enum errcode code;
+    } reported; // what control was told last
+};
+
+enum operation_kind { OP_SYNC, OP_CREATE, OP_MOUNT, OP_REMOVE };
+
+struct operation {
+    LIST_ENTRY(operation) all;
+    enum operation_kind kind;
+    struct agent *agent;
+    struct event *deadline;
+    char *name;
+    struct volume_wish wish; // of CREATE; owned copies below
+    struct metadata metadata;
+    char id[MOUNT_ID_SIZE]; // of MOUNT
+    struct engine engine;
+    bool asked;             // control was asked and has not answered
+    bool begun;             // REMOVE: has claimed the volume; CREATE: control has answered
+    struct uuid volume;     // once known
+    uint64_t attempts_before;
+    agent_done *done;
+    void *arg;
+};
+
+typedef void request_done(void *arg, int rc, const json_t *reply, const struct error *e);
+
+struct request {
+    LIST_ENTRY(request) all;
+    json_int_t n;
+    request_done *done;
+    void *arg;
+};
+
+struct engine_watch {
+    LIST_ENTRY(engine_watch) all;
+    struct agent *agent;
+    struct engine engine;
+    int fd;
+    struct event *on_end;
+};
+
+struct agent {
+    struct agent_config config;
+    struct workers *workers;
+    struct backend *backend; // of this process: for plain data and the pool's lock; workers use it too
+    bool open;
+    int refs_fd; // the directory of the references' files
+    char *pool_error;
+    void *table;             // tree of struct agent_volume by id (tsearch)
+    struct volume_set wants; // what control wants; until it is heard, what the disk says
+    bool synced;
+    struct line_peer *link;
+    bool welcome;            // control has answered our hello
+    struct event *reconnect, *retry, *turn, *recheck, *reopen;
+    unsigned link_failures, recheck_s, open_failures;
+    json_int_t last_request;
+    LIST_HEAD(, agent_volume) failing; // to be tried again
+    LIST_HEAD(, operation) operations;
+    LIST_HEAD(, request) requests;
+    LIST_HEAD(, engine_watch) engines;
+};
+
+// agent.c
+struct agent_volume *agent_volume(const struct agent *a, const struct uuid *id);
+struct agent_volume *agent_volume_add(struct agent *a, const struct uuid *id);
+void agent_volume_drop(struct agent_volume *v); // forgets one that neither control nor the disk knows
+void agent_for_each(const struct agent *a, void (*fn)(struct agent_volume *v, void *arg), void *arg);
+void agent_open_pool(struct agent *a);
+
+// turn.c
+void turn(struct agent_volume *v);     // plans and starts the next step
+void turn_soon(struct agent *a);       // lets every operation look again, from the loop
+void turn_failing(struct agent *a);    // gives those their turn whose time has come
+void turn_arm_retry(struct agent *a);  // sets the timer for the next volume that waits to be tried again
+void turn_report(struct agent_volume *v); // tells control what is here, if it has changed
+void turn_look(struct agent_volume *v);   // looks for users where references are doubtful
+
+// operation.c
+void operations_turn(struct agent *a);
+void operations_free(struct agent *a);
+void operation_remove(struct agent *a, const struct uuid *id, agent_done *done, void *arg); // as agent_remove, for any user of the CLI or API
+
+// link.c
+void link_connect(struct agent *a);
+void link_close(struct agent *a);
+void link_request(struct agent *a, json_t *message /* taken */, request_done *done, void *arg);
+void link_forget(struct agent *a, const void *arg); // requests with this argument are no longer waited for
+void link_report(struct agent *a, json_t *message /* taken */);
+
+// engines.c
+bool engine_is_dead(struct engine engine);
+void refs_save(struct agent_volume *v);
+void refs_load(struct agent *a);
+void engines_watch(struct agent *a, struct engine engine);
+void engines_free(struct agent *a);
+void engines_recheck_soon(struct agent *a);
+
+#endif

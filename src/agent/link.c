@@ -1,0 +1,257 @@
+// The agent's side of its connection to control: what control wants comes in, what is here goes out (docs/protocol.md).
+#include "agent/internal.h"
+
+#include "base/failpoint.h"
+#include "base/limits.h"
+#include "base/log.h"
+#include "base/mem.h"
+#include "net/line.h"
+#include "net/socket.h"
+
+#include <event2/event.h>
+#include <event2/util.h>
+#include <string.h>
+
+#define CONNECT_MS 1000
+
+static void send_json(struct agent *a, json_t *message /* taken */)
+{
+    AUTO(free) char *text = json_dumps(message, JSON_COMPACT);
+    json_decref(message);
+    ASSERT(text);
+    line_send(a->link, text, strlen(text));
+}
+
+void link_report(struct agent *a, json_t *message)
+{
+    send_json(a, message);
+}
+
+void link_request(struct agent *a, json_t *message, request_done *done, void *arg)
+{
+    struct request *r = xcalloc(1, sizeof *r);
+    r->n = ++a->last_request;
+    r->done = done;
+    r->arg = arg;
+    LIST_INSERT_HEAD(&a->requests, r, all);
+    ASSERT(message);
+    json_object_set_new(message, "n", json_integer(r->n));
+    send_json(a, message);
+}
+
+static void ignore_reply(void *arg, int rc, const json_t *reply, const struct error *e)
+{
+    (void)arg;
+    (void)rc;
+    (void)reply;
+    (void)e;
+}
+
+void link_forget(struct agent *a, const void *arg)
+{
+    struct request *r;
+    LIST_FOREACH (r, &a->requests, all)
+        if (r->arg == arg)
+            r->done = ignore_reply;
+}
+
+// ---- messages of control
+
+static void unconfirm(struct agent_volume *v, void *arg)
+{
+    (void)arg;
+    v->confirmed = false;
+    v->reported.sent = false;
+}
+
+static void report(struct agent_volume *v, void *arg)
+{
+    (void)arg;
+    if (v->record)
+        turn_report(v);
+}
+
+static void on_welcome(struct agent *a, const json_t *message)
+{
+    const char *version = json_string_value(json_object_get(message, "version"));
+    log_info("connected to control %s", version ? version : "?");
+    a->welcome = true;
+    a->link_failures = 0;
+    agent_for_each(a, unconfirm, NULL);
+    agent_for_each(a, report, NULL);
+    send_json(a, json_pack("{s:s}", "type", "inventory-end"));
+}
+
+static void on_want(struct agent *a, const json_t *message)
+{
+    struct error e = ERROR_INIT;
+    struct volume *want = NULL;
+    FAILPOINT(AGENT_WANT);
+    if (volume_from_json(json_object_get(message, "volume"), &want, &e) < 0) {
+        log_error("control sent a volume that makes no sense: %s", e.msg);
+        return;
+    }
+    const struct volume *same = want->name && want->state == VOLUME_LIVE ? volume_set_find_name(&a->wants, want->name) : NULL;
+    if (same && !uuid_equal(&same->id, &want->id))
+        volume_set_remove(&a->wants, &same->id); // what the disk said of a name that control gives to another
+    struct agent_volume *v = agent_volume_add(a, &want->id);
+    bool over = want->state == VOLUME_DELETED && !v->record;
+    v->confirmed = true;
+    v->held = json_is_true(json_object_get(message, "held"));
+    if (over) {
+        volume_set_remove(&a->wants, &want->id);
+        volume_free(want);
+        if (v->step == STEP_NONE && !v->looking)
+            agent_volume_drop(v);
+    } else {
+        volume_set_put(&a->wants, want);
+        turn(v);
+    }
+    if (a->synced)
+        turn_soon(a);
+}
+
+static void orphan(struct agent_volume *v, void *arg)
+{
+    (void)arg;
+    if (v->confirmed || !v->record || !volume_set_find(&v->agent->wants, &v->id))
+        return;
+    log_warn("volume %s (%s) is in this node's pool and control does not know it: it is kept, and not served",
+             UUID_TEXT(&v->id), v->record->name ? v->record->name : "no name");
+    volume_set_remove(&v->agent->wants, &v->id);
+}
+
+static void on_want_end(struct agent *a, const json_t *message)
+{
+    (void)message;
+    agent_for_each(a, orphan, NULL);
+    FAILPOINT(AGENT_SYNCED);
+    a->synced = true;
+    turn_soon(a);
+}
+
+static void on_reply(struct agent *a, const json_t *message)
+{
+    struct error e = ERROR_INIT;
+    struct request *r;
+    json_int_t n = json_integer_value(json_object_get(message, "n"));
+    const char *code = NULL, *text = NULL;
+    int rc = 0;
+    LIST_FOREACH (r, &a->requests, all)
+        if (r->n == n)
+            break;
+    if (!r)
+        return;
+    if (json_unpack(json_object_get(message, "error"), "{s:s, s:s}", "code", &code, "message", &text) == 0)
+        rc = fail(&e, error_from_word(code), "%s", text);
+    LIST_REMOVE(r, all);
+    r->done(r->arg, rc, message, &e);
+    free(r);
+}
+
+// Control asks on behalf of a client whether the volume can go; the answer travels back when this node has let go of it.
+struct asked {
+    struct agent *agent;
+    json_int_t n;
+};
+
+static void on_asked_done(void *arg, int rc, const struct error *e)
+{
+    struct asked *asked = arg;
+    struct agent *a = asked->agent;
+    json_t *reply = json_pack("{s:s, s:I}", "type", "reply", "n", asked->n);
+    if (rc < 0)
+        json_object_set_new(reply, "error", json_pack("{s:s, s:s}", "code", error_word(e->code), "message", e->msg));
+    if (a->link)
+        send_json(a, reply);
+    else
+        json_decref(reply);
+    free(asked);
+}
+
+static void on_remove(struct agent *a, const json_t *message)
+{
+    const char *text = json_string_value(json_object_get(message, "id"));
+    struct uuid id;
+    struct asked *asked = xcalloc(1, sizeof *asked);
+    asked->agent = a;
+    asked->n = json_integer_value(json_object_get(message, "n"));
+    if (text && uuid_parse(text, &id))
+        operation_remove(a, &id, on_asked_done, asked);
+    else
+        free(asked);
+}
+
+static const struct {
+    const char *type;
+    void (*run)(struct agent *a, const json_t *message);
+} messages[] = {
+    { "welcome", on_welcome }, { "want", on_want }, { "want-end", on_want_end }, { "reply", on_reply }, { "remove", on_remove },
+};
+
+static void on_line(void *arg, char *line, size_t n)
+{
+    struct agent *a = arg;
+    json_error_t why;
+    json_t *message = json_loadb(line, n, JSON_REJECT_DUPLICATES, &why);
+    const char *type = json_string_value(json_object_get(message, "type"));
+    for (size_t i = 0; type && i < ARRAY_SIZE(messages); i++)
+        if (strcmp(messages[i].type, type) == 0)
+            messages[i].run(a, message);
+    if (!type)
+        log_error("control sent a line that is no message: %s", message ? "it has no type" : why.text);
+    json_decref(message);
+}
+
+// ---- the connection
+
+static void reconnect_later(struct agent *a)
+{
+    static const int delays_ms[] = { 20, 50, 100, 200, 500, 1000, 2000, 5000 };
+    size_t n = a->link_failures < ARRAY_SIZE(delays_ms) ? a->link_failures : ARRAY_SIZE(delays_ms) - 1;
+    const struct timeval delay = { delays_ms[n] / 1000, delays_ms[n] % 1000 * 1000 };
+    a->link_failures++;
+    evtimer_add(a->reconnect, &delay);
+}
+
+static void on_closed(void *arg, const char *why)
+{
+    struct agent *a = arg;
+    struct request *r;
+    log_warn("the connection to control is closed: %s", why);
+    link_close(a);
+    while ((r = LIST_FIRST(&a->requests))) {
+        struct error e = ERROR_INIT;
+        int rc = fail(&e, E_UNAVAILABLE, "the control service went away before it answered; try again");
+        LIST_REMOVE(r, all);
+        r->done(r->arg, rc, NULL, &e);
+        free(r);
+    }
+    reconnect_later(a);
+}
+
+void link_close(struct agent *a)
+{
+    if (a->link)
+        line_free(a->link);
+    a->link = NULL;
+    a->synced = a->welcome = false;
+}
+
+void link_connect(struct agent *a)
+{
+    static const struct line_callbacks callbacks = { on_line, on_closed };
+    struct error e = ERROR_INIT;
+    int fd = socket_connect_unix(a->config.control_socket, CONNECT_MS, &e);
+    if (fd < 0) {
+        if (a->link_failures == 5)
+            log_warn("control can't be reached, trying on: %s", e.msg);
+        reconnect_later(a);
+        return;
+    }
+    evutil_make_socket_nonblocking(fd);
+    a->link = line_new(a->config.base, fd, NULL, &callbacks, a);
+    send_json(a, json_pack("{s:s, s:i, s:s, s:s, s:s, s:s}", "type", "hello", "protocol", 1, "version", FLOCKER_VERSION, "node",
+                           UUID_TEXT(&a->config.node), "era", UUID_TEXT(&a->config.era), "host", a->config.host));
+    FAILPOINT(AGENT_HELLO);
+}

@@ -1,0 +1,400 @@
+// What callers (the plugin) ask for: each operation looks at its volume whenever something has changed, until it is done or late.
+#include "agent/internal.h"
+
+#include "base/clock.h"
+#include "base/failpoint.h"
+#include "base/limits.h"
+#include "base/mem.h"
+
+#include <event2/event.h>
+#include <string.h>
+
+static struct agent_volume *known(const struct operation *o)
+{
+    return uuid_is_zero(&o->volume) ? NULL : agent_volume(o->agent, &o->volume);
+}
+
+static void operation_free(struct operation *o)
+{
+    LIST_REMOVE(o, all);
+    link_forget(o->agent, o);
+    event_free(o->deadline);
+    free(o->name);
+    metadata_done(&o->metadata);
+    free(o);
+}
+
+static const enum failpoint replies[] = {
+    [OP_SYNC] = FAIL_AGENT_SYNCED,
+    [OP_CREATE] = FAIL_AGENT_CREATE_REPLY,
+    [OP_MOUNT] = FAIL_AGENT_MOUNT_REPLY,
+    [OP_REMOVE] = FAIL_AGENT_REMOVE_REPLY,
+};
+
+static void finish(struct operation *o, int rc, const struct error *e)
+{
+    struct agent *a = o->agent;
+    struct agent_volume *v = known(o);
+    agent_done *done = o->done;
+    void *arg = o->arg;
+    enum operation_kind kind = o->kind;
+    bool claimed = kind == OP_REMOVE && o->begun;
+    operation_free(o);
+    if (claimed && v)
+        v->removing = v->checked = false;
+    failpoint(replies[kind]);
+    done(arg, rc, e);
+    if (v)
+        turn(v);
+    turn_soon(a);
+}
+
+static void finish_with(struct operation *o, enum errcode code, const char *what, const char *why)
+{
+    struct error e = ERROR_INIT;
+    int rc = why ? fail(&e, code, "%s: %s", what, why) : fail(&e, code, "%s", what);
+    finish(o, rc, &e);
+}
+
+static void on_deadline(evutil_socket_t fd, short what, void *arg)
+{
+    struct operation *o = arg;
+    struct agent *a = o->agent;
+    const struct agent_volume *v = known(o);
+    char text[400];
+    (void)fd;
+    (void)what;
+    if (!a->open)
+        finish_with(o, E_UNAVAILABLE, "this node's pool is not ready, try again", a->pool_error ? a->pool_error : "it is being opened");
+    else if (!a->synced)
+        finish_with(o, E_UNAVAILABLE, "the control service can't be reached, try again", NULL);
+    else {
+        snprintf(text, sizeof text, "volume %.255s: %s goes on, try again", o->name,
+                 v && v->step != STEP_NONE ? step_word(v->step) : "waiting for the control service");
+        finish_with(o, E_TIMEOUT, text, NULL);
+    }
+}
+
+static struct operation *operation_new(struct agent *a, enum operation_kind kind, const char *name, agent_done *done, void *arg)
+{
+    static const struct timeval limit = { PLUGIN_ANSWER_MS / 1000, PLUGIN_ANSWER_MS % 1000 * 1000 };
+    struct operation *o = xcalloc(1, sizeof *o);
+    o->kind = kind;
+    o->agent = a;
+    o->name = xstrdup(name);
+    o->done = done;
+    o->arg = arg;
+    o->deadline = evtimer_new(a->config.base, on_deadline, o);
+    evtimer_add(o->deadline, &limit);
+    LIST_INSERT_HEAD(&a->operations, o, all);
+    turn_soon(a);
+    return o;
+}
+
+// Finds the operation's volume by name, once; lets a volume that failed try again at once for it.
+static struct agent_volume *find(struct operation *o)
+{
+    if (uuid_is_zero(&o->volume)) {
+        const struct volume *want = volume_set_find_name(&o->agent->wants, o->name);
+        if (!want)
+            return NULL;
+        o->volume = want->id;
+        struct agent_volume *v = agent_volume_add(o->agent, &want->id);
+        o->attempts_before = v->attempts;
+        v->retry_ms = 0;
+        return v;
+    }
+    return agent_volume_add(o->agent, &o->volume);
+}
+
+static bool has_failed(const struct operation *o, const struct agent_volume *v)
+{
+    return v->error.code == E_CORRUPT || (v->error.code && v->attempts > o->attempts_before);
+}
+
+// ---- create
+
+static void on_discarded(void *arg, int rc, const json_t *reply, const struct error *e)
+{
+    (void)arg;
+    (void)rc;
+    (void)reply;
+    (void)e; // an entry that stays is harmless: it is made when it can be, or removed by its user
+}
+
+static void on_created(void *arg, int rc, const json_t *reply, const struct error *e);
+
+static json_t *wish_to_json(const struct operation *o)
+{
+    const struct volume_options *p = &o->wish.options;
+    return json_pack("{s:s, s:s, s:s, s:I, s:o, s:{s:i, s:i, s:i, s:b}}", "type", "request", "op", "create", "name", o->name, "size",
+                     (json_int_t)o->wish.size, "metadata", metadata_to_json(&o->metadata), "options", "uid", (int)p->uid, "gid", (int)p->gid,
+                     "mode", (int)p->mode, "nocow", (int)p->nocow);
+}
+
+static void create_turn(struct operation *o)
+{
+    struct agent *a = o->agent;
+    if (!a->synced || o->asked)
+        return;
+    struct agent_volume *v = find(o);
+    if (!v) {
+        o->asked = true;
+        link_request(a, wish_to_json(o), on_created, o);
+        FAILPOINT(AGENT_CREATE_ASKED);
+        return;
+    }
+    const struct volume *want = volume_set_find(&a->wants, &o->volume);
+    if (!want || v->record || !uuid_equal(&want->owner, &a->config.node)) {
+        finish(o, 0, NULL);
+        return;
+    }
+    turn(v);
+    if (!has_failed(o, v))
+        return;
+    struct error e = v->error;
+    if (v->step == STEP_NONE && e.code != E_CORRUPT)
+        link_request(a, json_pack("{s:s, s:s, s:s}", "type", "request", "op", "discard", "id", UUID_TEXT(&v->id)), on_discarded, NULL);
+    finish(o, -(int)e.code, &e);
+}
+
+static struct operation *still_there(const struct agent *a, const struct operation *o)
+{
+    struct operation *p;
+    LIST_FOREACH (p, &a->operations, all)
+        if (p == o)
+            return p;
+    return NULL;
+}
+
+static void on_created(void *arg, int rc, const json_t *reply, const struct error *e)
+{
+    struct operation *o = arg;
+    (void)reply;
+    o->asked = false;
+    FAILPOINT(AGENT_CREATE_ANSWERED);
+    if (rc < 0)
+        finish(o, rc, e);
+    else
+        turn_soon(o->agent);
+}
+
+// ---- mount
+
+static void mount_turn(struct operation *o)
+{
+    struct agent *a = o->agent;
+    struct error e = ERROR_INIT;
+    if (!a->open)
+        return;
+    struct agent_volume *v = find(o);
+    if (!v) {
+        if (a->synced) {
+            int rc = fail(&e, E_NOT_FOUND, "no such volume: %.255s", o->name);
+            finish(o, rc, &e);
+        }
+        return;
+    }
+    const struct volume *want = volume_set_find(&a->wants, &o->volume);
+    if (!want || want->state != VOLUME_LIVE) {
+        int rc = fail(&e, E_NOT_FOUND, "volume %.255s was removed", o->name);
+        finish(o, rc, &e);
+        return;
+    }
+    if (!uuid_equal(&want->owner, &a->config.node)) {
+        int rc = fail(&e, E_UNAVAILABLE, "volume %.200s belongs to node %s and can't be mounted here", o->name, UUID_TEXT(&want->owner));
+        finish(o, rc, &e);
+        return;
+    }
+    if (v->removing)
+        return;
+    if (v->mounted && v->step == STEP_NONE) {
+        int rc = refs_open(&v->refs, o->id, o->engine, clock_boot_ms(), &e);
+        FAILPOINT(AGENT_REF_OPENED);
+        if (rc == 0)
+            refs_save(v);
+        finish(o, rc, &e);
+        return;
+    }
+    turn(v);
+    if (has_failed(o, v) && !v->mounted) {
+        e = v->error;
+        finish(o, -(int)e.code, &e);
+    }
+}
+
+// ---- remove
+
+static void on_removed(void *arg, int rc, const json_t *reply, const struct error *e)
+{
+    struct operation *o = arg;
+    struct agent_volume *v = known(o);
+    (void)reply;
+    FAILPOINT(AGENT_REMOVE_ANSWERED);
+    if (rc == 0 && v) {
+        refs_done(&v->refs);
+        refs_save(v);
+    }
+    finish(o, rc, e);
+}
+
+static void remove_turn(struct operation *o)
+{
+    struct agent *a = o->agent;
+    struct error e = ERROR_INIT;
+    if (!a->synced || o->asked)
+        return;
+    struct agent_volume *v = find(o);
+    if (!v) {
+        finish(o, 0, NULL);
+        return;
+    }
+    if (!o->begun) {
+        if (v->removing)
+            return; // another Remove is at it
+        if (v->held) {
+            int rc = fail(&e, E_BUSY, "volume %.255s is held on this node by a lease: release that first", o->name);
+            finish(o, rc, &e);
+            return;
+        }
+        if (refs_forbid_remove(&v->refs, o->engine, engine_is_dead)) {
+            int rc = fail(&e, E_BUSY, "volume %.255s is in use: another engine on this node has it mounted", o->name);
+            finish(o, rc, &e);
+            return;
+        }
+        o->begun = v->removing = true;
+        v->checked = false;
+        o->attempts_before = v->attempts;
+        v->retry_ms = 0;
+        turn(v);
+    }
+    if (has_failed(o, v) && v->step == STEP_NONE) {
+        e = v->error;
+        finish(o, -(int)e.code, &e);
+        return;
+    }
+    if (!v->checked || v->mounted || v->step != STEP_NONE)
+        return;
+    o->asked = true;
+    FAILPOINT(AGENT_REMOVE_CHECKED);
+    link_request(a, json_pack("{s:s, s:s, s:s}", "type", "request", "op", "remove", "id", UUID_TEXT(&v->id)), on_removed, o);
+    FAILPOINT(AGENT_REMOVE_ASKED);
+}
+
+// ---- all
+
+static void sync_turn(struct operation *o)
+{
+    if (agent_is_synced(o->agent))
+        finish(o, 0, NULL);
+}
+
+void operations_turn(struct agent *a)
+{
+    static void (*const turns[])(struct operation *o) = {
+        [OP_SYNC] = sync_turn, [OP_CREATE] = create_turn, [OP_MOUNT] = mount_turn, [OP_REMOVE] = remove_turn,
+    };
+    struct operation *o = LIST_FIRST(&a->operations);
+    while (o) {
+        struct operation *next = LIST_NEXT(o, all);
+        turns[o->kind](o);
+        o = next && still_there(a, next) ? next : NULL;
+    }
+}
+
+void operations_free(struct agent *a)
+{
+    struct operation *o;
+    while ((o = LIST_FIRST(&a->operations)))
+        operation_free(o);
+}
+
+void agent_when_synced(struct agent *a, agent_done *done, void *arg)
+{
+    operation_new(a, OP_SYNC, "", done, arg);
+}
+
+void agent_create(struct agent *a, const struct volume_wish *wish, agent_done *done, void *arg)
+{
+    struct operation *o = operation_new(a, OP_CREATE, wish->name, done, arg);
+    o->wish = *wish;
+    if (wish->metadata)
+        metadata_copy(&o->metadata, wish->metadata);
+}
+
+void agent_mount(struct agent *a, const char *name, const char *id, struct engine engine, agent_done *done, void *arg)
+{
+    struct operation *o = operation_new(a, OP_MOUNT, name, done, arg);
+    ASSERT(strlen(id) < sizeof o->id);
+    memcpy(o->id, id, strlen(id) + 1);
+    o->engine = engine;
+    struct agent_volume *v = find(o);
+    if (v)
+        turn_look(v); // a counter that a dead engine process left must not keep this one's company
+}
+
+void agent_settle(struct agent *a, const struct uuid *volume, const char *id, struct engine engine, bool taken)
+{
+    struct agent_volume *v = agent_volume(a, volume);
+    if (!v)
+        return;
+    FAILPOINT(AGENT_MOUNT_SENT);
+    refs_settle(&v->refs, id, engine, taken);
+    refs_save(v);
+    FAILPOINT(AGENT_MOUNT_SETTLED);
+    engines_recheck_soon(a);
+    turn(v);
+}
+
+struct named {
+    const char *name;
+    struct agent_volume *found;
+};
+
+static void match_used(struct agent_volume *v, void *arg)
+{
+    struct named *n = arg;
+    if (v->refs.n && v->record && v->record->name && strcmp(v->record->name, n->name) == 0)
+        n->found = v;
+}
+
+// The live volume of that name, or one that was removed or renamed under its user.
+static struct agent_volume *used_by_name(const struct agent *a, const char *name)
+{
+    const struct volume *want = volume_set_find_name(&a->wants, name);
+    struct named n = { name, want ? agent_volume(a, &want->id) : NULL };
+    if (!want)
+        agent_for_each(a, match_used, &n);
+    return n.found;
+}
+
+void agent_unmount(struct agent *a, const char *name, const char *id, struct engine engine)
+{
+    struct agent_volume *v = used_by_name(a, name);
+    if (!v || !refs_release(&v->refs, id, engine))
+        return;
+    FAILPOINT(AGENT_REF_RELEASED);
+    refs_save(v);
+    FAILPOINT(AGENT_UNMOUNT_SAVED);
+    turn_look(v);
+    turn(v);
+}
+
+void agent_remove(struct agent *a, const char *name, struct engine caller, agent_done *done, void *arg)
+{
+    struct operation *o = operation_new(a, OP_REMOVE, name, done, arg);
+    o->engine = caller;
+}
+
+void operation_remove(struct agent *a, const struct uuid *id, agent_done *done, void *arg)
+{
+    const struct volume *want = volume_set_find(&a->wants, id);
+    struct operation *o = operation_new(a, OP_REMOVE, want && want->name ? want->name : UUID_TEXT(id), done, arg);
+    o->volume = *id;
+    o->engine = (struct engine){ -1, 0 }; // no engine: every live reference forbids it
+}
+
+void agent_saw_engine(struct agent *a, struct engine engine)
+{
+    engines_watch(a, engine);
+}

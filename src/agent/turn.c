@@ -1,0 +1,296 @@
+// Observe, plan, do one thing: each volume takes its turn whenever something about it has changed.
+#include "agent/internal.h"
+
+#include "base/clock.h"
+#include "base/failpoint.h"
+#include "base/limits.h"
+#include "base/log.h"
+#include "base/mem.h"
+
+#include <event2/event.h>
+#include <stdio.h>
+
+#define RETRY_MS_MIN 250
+#define RETRY_MS_MAX 30000
+
+static const struct volume *wanted(const struct agent_volume *v)
+{
+    return volume_set_find(&v->agent->wants, &v->id);
+}
+
+static bool has_mount_operation(const struct agent_volume *v)
+{
+    const struct operation *o;
+    LIST_FOREACH (o, &v->agent->operations, all)
+        if (o->kind == OP_MOUNT && uuid_equal(&o->volume, &v->id))
+            return true;
+    return false;
+}
+
+// ---- the steps, in a worker
+
+static int run_create(struct backend *b, const struct volume *order, struct error *e)
+{
+    return b->ops->create(b, order, e);
+}
+
+static int run_update(struct backend *b, const struct volume *order, struct error *e)
+{
+    return b->ops->update(b, order, e);
+}
+
+static int run_mount(struct backend *b, const struct volume *order, struct error *e)
+{
+    return b->ops->mount(b, &order->id, e);
+}
+
+static int run_unmount(struct backend *b, const struct volume *order, struct error *e)
+{
+    return b->ops->unmount(b, &order->id, e);
+}
+
+static int run_destroy(struct backend *b, const struct volume *order, struct error *e)
+{
+    return b->ops->destroy(b, &order->id, e);
+}
+
+static int (*const runs[STEP_COUNT])(struct backend *b, const struct volume *order, struct error *e) = {
+    [STEP_CREATE] = run_create, [STEP_UPDATE] = run_update,   [STEP_MOUNT] = run_mount,
+    [STEP_UNMOUNT] = run_unmount, [STEP_DESTROY] = run_destroy,
+};
+
+static int run_step(void *ctx, json_t *result, struct error *e)
+{
+    const struct agent_volume *v = ctx;
+    (void)result;
+    return runs[v->step](v->agent->backend, v->order, e);
+}
+
+// ---- what they change here
+
+static void apply(struct agent_volume *v)
+{
+    switch (v->step) {
+    case STEP_CREATE:
+    case STEP_UPDATE:
+        volume_free(v->record);
+        v->record = TAKE(v->order, NULL);
+        break;
+    case STEP_MOUNT:
+        v->mounted = true;
+        break;
+    case STEP_UNMOUNT:
+        v->mounted = false;
+        v->checked = v->removing;
+        break;
+    case STEP_DESTROY:
+        volume_free(v->record);
+        v->record = NULL;
+        break;
+    case STEP_NONE:
+    case STEP_MISSING:
+    case STEP_COUNT:
+        ASSERT(!"a step that no worker does");
+    }
+}
+
+static void set_failures(struct agent_volume *v, unsigned n)
+{
+    if (!v->failures && n)
+        LIST_INSERT_HEAD(&v->agent->failing, v, failing);
+    if (v->failures && !n)
+        LIST_REMOVE(v, failing);
+    v->failures = n;
+}
+
+static void note_failure(struct agent_volume *v, const struct error *e)
+{
+    unsigned doublings = v->failures < 8 ? v->failures : 8;
+    int64_t delay_ms = (int64_t)RETRY_MS_MIN << doublings;
+    if (v->error.code != e->code)
+        log_line(v->step == STEP_UNMOUNT ? LOG_LEVEL_INFO : LOG_LEVEL_WARN, "%s of volume %s: %s", step_word(v->step), UUID_TEXT(&v->id), e->msg);
+    v->error = *e;
+    set_failures(v, v->failures + 1);
+    v->retry_ms = clock_boot_ms() + (delay_ms < RETRY_MS_MAX ? delay_ms : RETRY_MS_MAX);
+}
+
+static void on_step_done(void *arg, int rc, json_t *result, const struct error *e)
+{
+    struct agent_volume *v = arg;
+    struct agent *a = v->agent;
+    (void)result;
+    v->attempts++;
+    FAILPOINT(AGENT_STEP_DONE);
+    if (rc == 0) {
+        log_debug("%s of volume %s is done", step_word(v->step), UUID_TEXT(&v->id));
+        apply(v);
+        set_failures(v, 0);
+        v->error = (struct error)ERROR_INIT;
+    } else
+        note_failure(v, e);
+    volume_free(v->order);
+    v->order = NULL;
+    v->step = STEP_NONE;
+    turn_report(v);
+    FAILPOINT(AGENT_STEP_REPORTED);
+    operations_turn(a);
+    if (rc == 0)
+        turn(v);
+    turn_arm_retry(a);
+}
+
+static void on_step_late(void *arg)
+{
+    struct agent_volume *v = arg;
+    struct error e = ERROR_INIT;
+    fail(&e, E_TIMEOUT, "%s of the volume hangs in the kernel for over %d s: look at the disk", step_word(v->step), WORKER_MS_MAX / 1000);
+    log_error("volume %s: %s", UUID_TEXT(&v->id), e.msg);
+    v->error = e;
+    turn_report(v);
+}
+
+static void start(struct agent_volume *v, const struct volume *want, enum step step)
+{
+    char what[128], label[UUID_TEXT_SIZE];
+    v->step = step;
+    v->order = volume_copy(want);
+    FAILPOINT(AGENT_STEP_START);
+    snprintf(what, sizeof what, "%s volume %.90s", step_word(step), volume_label(want, label));
+    const struct worker_task task = { .what = what, .run = run_step, .ctx = v, .done = on_step_done, .on_late = on_step_late, .arg = v };
+    worker_start(v->agent->workers, &task);
+}
+
+static void note_missing(struct agent_volume *v)
+{
+    if (v->error.code == E_CORRUPT)
+        return;
+    fail(&v->error, E_CORRUPT, "the data of volume %s should be in this node's pool and is not there; nothing was made in its place",
+         UUID_TEXT(&v->id));
+    log_error("%s", v->error.msg);
+    v->attempts++;
+}
+
+void turn(struct agent_volume *v)
+{
+    const struct volume *want = wanted(v);
+    const struct volume_here here = {
+        .record = v->record,
+        .mounted = v->mounted,
+        .mount_wanted = refs_total(&v->refs) > 0 || has_mount_operation(v),
+        .held = v->held,
+        .leaving = v->removing,
+    };
+    if (!v->agent->open || v->step != STEP_NONE || v->looking)
+        return;
+    if (v->failures && v->retry_ms > clock_boot_ms())
+        return;
+    enum step step = plan_step(want, &here, &v->agent->config.node);
+    if (step == STEP_NONE && v->removing && !v->checked)
+        step = STEP_UNMOUNT; // also what is not mounted here may be in a container
+    if (step == STEP_MISSING)
+        note_missing(v);
+    else if (step != STEP_NONE) {
+        start(v, want, step);
+        return;
+    } else if (v->failures) {
+        set_failures(v, 0); // what failed is no longer wanted
+        v->error = (struct error)ERROR_INIT;
+    }
+    turn_report(v);
+}
+
+void turn_soon(struct agent *a)
+{
+    const struct timeval now = { 0, 0 };
+    evtimer_add(a->turn, &now);
+}
+
+void turn_arm_retry(struct agent *a)
+{
+    const struct agent_volume *v;
+    int64_t earliest = -1, now_ms = clock_boot_ms();
+    LIST_FOREACH (v, &a->failing, failing)
+        if (v->step == STEP_NONE && (earliest < 0 || v->retry_ms < earliest))
+            earliest = v->retry_ms;
+    if (earliest < 0) {
+        evtimer_del(a->retry);
+        return;
+    }
+    int64_t delay_ms = earliest > now_ms ? earliest - now_ms : 1;
+    const struct timeval delay = { delay_ms / 1000, (int)(delay_ms % 1000) * 1000 };
+    evtimer_add(a->retry, &delay);
+}
+
+void turn_failing(struct agent *a)
+{
+    int64_t now_ms = clock_boot_ms();
+    struct agent_volume *v = LIST_FIRST(&a->failing);
+    while (v) {
+        struct agent_volume *next = LIST_NEXT(v, failing);
+        if (v->retry_ms <= now_ms)
+            turn(v);
+        v = next;
+    }
+    turn_arm_retry(a);
+}
+
+void turn_report(struct agent_volume *v)
+{
+    const struct agent *a = v->agent;
+    bool present = v->record != NULL;
+    uint64_t epoch = present ? v->record->epoch : 0, revision = present ? v->record->revision : 0;
+    char path[4096];
+    if (!a->link || !a->welcome)
+        return;
+    if (v->reported.sent && v->reported.present == present && v->reported.mounted == v->mounted && v->reported.epoch == epoch &&
+        v->reported.revision == revision && v->reported.code == v->error.code)
+        return;
+    v->reported.sent = true;
+    v->reported.present = present;
+    v->reported.mounted = v->mounted;
+    v->reported.epoch = epoch;
+    v->reported.revision = revision;
+    v->reported.code = v->error.code;
+    json_t *message = json_pack("{s:s, s:s, s:I, s:I, s:b, s:b}", "type", "report", "id", UUID_TEXT(&v->id), "epoch", (json_int_t)epoch,
+                                "revision", (json_int_t)revision, "present", (int)present, "mounted", (int)v->mounted);
+    if (v->mounted)
+        json_object_set_new(message, "path", json_string(agent_mount_point(a, &v->id, path)));
+    if (v->error.code)
+        json_object_set_new(message, "error", json_pack("{s:s, s:s}", "code", error_word(v->error.code), "message", v->error.msg));
+    link_report(v->agent, message);
+}
+
+// ---- doubtful references: the kernel has the last word
+
+static int run_look(void *ctx, json_t *result, struct error *e)
+{
+    const struct agent_volume *v = ctx;
+    struct backend_user user;
+    int n = v->agent->backend->ops->users(v->agent->backend, &v->id, &user, 1, e);
+    json_object_set_new(result, "in_use", json_boolean(n > 0));
+    return n < 0 ? n : 0;
+}
+
+static void on_looked(void *arg, int rc, json_t *result, const struct error *e)
+{
+    struct agent_volume *v = arg;
+    v->looking = false;
+    if (rc < 0)
+        log_warn("can't tell whether volume %s is in use: %s", UUID_TEXT(&v->id), e->msg);
+    else if (refs_reap(&v->refs, engine_is_dead, json_is_true(json_object_get(result, "in_use")), clock_boot_ms())) {
+        log_info("volume %s: references that an engine left behind are gone, %u remain", UUID_TEXT(&v->id), refs_total(&v->refs));
+        refs_save(v);
+    }
+    engines_recheck_soon(v->agent);
+    operations_turn(v->agent);
+    turn(v);
+}
+
+void turn_look(struct agent_volume *v)
+{
+    if (v->looking || v->step != STEP_NONE || !v->agent->open || !refs_has_doubtful(&v->refs, engine_is_dead, clock_boot_ms()))
+        return;
+    v->looking = true;
+    const struct worker_task task = { .what = "look for users", .run = run_look, .ctx = v, .done = on_looked, .arg = v };
+    worker_start(v->agent->workers, &task);
+}

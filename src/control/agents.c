@@ -1,0 +1,375 @@
+// Control's side of the connections to agents (docs/protocol.md): each agent gets only what concerns its node.
+#include "control/internal.h"
+
+#include "base/clock.h"
+#include "base/failpoint.h"
+#include "base/log.h"
+#include "base/mem.h"
+#include "base/rng.h"
+#include "net/line.h"
+
+#include <event2/event.h>
+#include <string.h>
+#include <sys/socket.h>
+#include <unistd.h>
+
+struct ask {
+    LIST_ENTRY(ask) all;
+    json_int_t n;
+    agents_done *done;
+    void *arg;
+};
+
+struct agent_peer {
+    LIST_ENTRY(agent_peer) all;
+    struct control *control;
+    struct line_peer *line;
+    struct control_node *node; // NULL until its hello
+    bool synced;               // inventory-end was seen and all wants were sent
+    json_int_t last_ask;
+    LIST_HEAD(, ask) asks;
+};
+
+static void send_json(struct agent_peer *p, json_t *message /* taken */)
+{
+    AUTO(free) char *text = json_dumps(message, JSON_COMPACT);
+    json_decref(message);
+    ASSERT(text);
+    line_send(p->line, text, strlen(text));
+}
+
+static void send_want(struct agent_peer *p, const struct volume *v)
+{
+    const struct hold *h = control_hold(p->control, &v->id);
+    bool held = h && uuid_equal(&h->node, &p->node->node.id);
+    send_json(p, json_pack("{s:s, s:o, s:b}", "type", "want", "volume", volume_to_json(v), "held", (int)held));
+}
+
+struct control_node *agents_node(const struct control *c, const struct uuid *id)
+{
+    struct control_node *n;
+    LIST_FOREACH (n, &c->nodes, all)
+        if (uuid_equal(&n->node.id, id))
+            return n;
+    return NULL;
+}
+
+void agents_tell(struct control *c, const struct uuid *node, const struct volume *v)
+{
+    const struct control_node *n = agents_node(c, node);
+    if (n && n->peer && n->peer->synced)
+        send_want(n->peer, v);
+}
+
+void agents_ask(struct control *c, const struct uuid *node, json_t *message, agents_done *done, void *arg)
+{
+    struct error e = ERROR_INIT;
+    const struct control_node *n = agents_node(c, node);
+    if (!n || !n->peer || !n->peer->synced) {
+        json_decref(message);
+        int rc = fail(&e, E_UNAVAILABLE, "the agent of node %s is not connected; try again when it is", UUID_TEXT(node));
+        done(arg, rc, NULL, &e);
+        return;
+    }
+    struct agent_peer *p = n->peer;
+    struct ask *a = xcalloc(1, sizeof *a);
+    a->n = ++p->last_ask;
+    a->done = done;
+    a->arg = arg;
+    LIST_INSERT_HEAD(&p->asks, a, all);
+    json_object_set_new(message, "n", json_integer(a->n));
+    send_json(p, message);
+}
+
+static void peer_free(struct agent_peer *p)
+{
+    struct ask *a;
+    LIST_REMOVE(p, all);
+    if (p->node && p->node->peer == p) {
+        p->node->peer = NULL;
+        p->node->seen_ms = clock_boot_ms();
+    }
+    while ((a = LIST_FIRST(&p->asks))) {
+        struct error e = ERROR_INIT;
+        int rc = fail(&e, E_UNAVAILABLE, "the agent went away before it answered; try again");
+        LIST_REMOVE(a, all);
+        a->done(a->arg, rc, NULL, &e);
+        free(a);
+    }
+    line_free(p->line);
+    free(p);
+}
+
+// ---- messages
+
+static bool read_uuid(const json_t *message, const char *member, struct uuid *ret)
+{
+    const char *text = json_string_value(json_object_get(message, member));
+    return text && uuid_parse(text, ret);
+}
+
+static bool node_is_new(struct control *c, const struct node *said, struct control_node **ret)
+{
+    struct control_node *n = agents_node(c, &said->id);
+    bool changed = !n || strcmp(n->node.host, said->host) != 0 || !uuid_equal(&n->node.era, &said->era);
+    if (!n) {
+        n = xcalloc(1, sizeof *n);
+        LIST_INSERT_HEAD(&c->nodes, n, all);
+    }
+    n->node = *said;
+    *ret = n;
+    return changed;
+}
+
+// Returns a reason to close the connection, or NULL.
+static const char *on_hello(struct agent_peer *p, const json_t *message)
+{
+    struct control *c = p->control;
+    struct node said = { .host = "" };
+    struct error e = ERROR_INIT;
+    const char *host = json_string_value(json_object_get(message, "host"));
+    if (json_integer_value(json_object_get(message, "protocol")) != 1)
+        return "it speaks a protocol other than 1: run the same version of Flocker on every host";
+    if (!read_uuid(message, "node", &said.id) || !read_uuid(message, "era", &said.era) || !host || strlen(host) >= sizeof said.host)
+        return "its hello lacks node, era or host";
+    memcpy(said.host, host, strlen(host) + 1);
+    if (node_is_new(c, &said, &p->node)) {
+        const struct store_change change = { .kind = STORE_PUT_NODE, .node = &said };
+        if (store_commit(c->store, &change, 1, &e) < 0)
+            log_error("remember node %s: %s", UUID_TEXT(&said.id), e.msg);
+    }
+    FAILPOINT(CONTROL_HELLO);
+    struct agent_peer *old = p->node->peer;
+    p->node->peer = p;
+    if (old) {
+        log_warn("node %s has connected again: its earlier connection is closed", UUID_TEXT(&said.id));
+        peer_free(old);
+    }
+    log_info("agent of node %s at %s is connected", UUID_TEXT(&said.id), said.host);
+    send_json(p, json_pack("{s:s, s:s}", "type", "welcome", "version", FLOCKER_VERSION));
+    return NULL;
+}
+
+static void set_text(char **place, const char *text)
+{
+    free(*place);
+    *place = text ? xstrdup(text) : NULL;
+}
+
+static void note_present(struct control *c, const struct volume *v, const struct uuid *node, uint64_t epoch)
+{
+    struct error e = ERROR_INIT;
+    struct volume *changed = NULL;
+    if (decide_present(v, node, epoch, &changed, &e) < 0)
+        log_warn("%s", e.msg);
+    else if (changed && control_put(c, changed, &e) < 0)
+        log_error("note that volume %s is there: %s", UUID_TEXT(&v->id), e.msg);
+}
+
+static void note_absent(struct control *c, const struct volume *v, const struct uuid *node)
+{
+    struct error e = ERROR_INIT;
+    struct volume *changed = NULL;
+    if (decide_destroyed(v, node, &changed, &e) == 0 && changed && control_put(c, changed, &e) < 0)
+        log_error("note that volume %s is destroyed: %s", UUID_TEXT(&v->id), e.msg);
+}
+
+static const char *on_report(struct agent_peer *p, const json_t *message)
+{
+    struct control *c = p->control;
+    struct uuid id;
+    if (!read_uuid(message, "id", &id))
+        return "a report without a volume's id";
+    FAILPOINT(CONTROL_REPORT);
+    const struct volume *v = volume_set_find(&c->volumes, &id);
+    if (!v) {
+        log_warn("node %s has volume %s, which is not known here: it is kept there", UUID_TEXT(&p->node->node.id), UUID_TEXT(&id));
+        return NULL;
+    }
+    const json_t *error = json_object_get(message, "error");
+    struct sighting *s = control_sighting_add(c, &id);
+    s->node = p->node->node.id;
+    s->present = json_is_true(json_object_get(message, "present"));
+    s->mounted = json_is_true(json_object_get(message, "mounted"));
+    s->epoch = (uint64_t)json_integer_value(json_object_get(message, "epoch"));
+    s->revision = (uint64_t)json_integer_value(json_object_get(message, "revision"));
+    set_text(&s->path, json_string_value(json_object_get(message, "path")));
+    set_text(&s->error_word, json_string_value(json_object_get(error, "code")));
+    set_text(&s->error, json_string_value(json_object_get(error, "message")));
+    if (s->present)
+        note_present(c, v, &s->node, s->epoch);
+    else
+        note_absent(c, v, &s->node);
+    waiters_turn(c, &id);
+    return NULL;
+}
+
+static const char *on_inventory_end(struct agent_peer *p, const json_t *message)
+{
+    struct control *c = p->control;
+    (void)message;
+    for (size_t i = 0; i < c->volumes.n; i++)
+        if (uuid_equal(&c->volumes.by_id[i]->owner, &p->node->node.id) && c->volumes.by_id[i]->state != VOLUME_DELETED)
+            send_want(p, c->volumes.by_id[i]);
+    FAILPOINT(CONTROL_WANTS_SENT);
+    send_json(p, json_pack("{s:s}", "type", "want-end"));
+    p->synced = true;
+    return NULL;
+}
+
+static int request_create(struct agent_peer *p, const json_t *message, const struct volume **ret, struct error *e)
+{
+    struct control *c = p->control;
+    struct volume_wish wish = { .owner = p->node->node.id, .options = VOLUME_OPTIONS_DEFAULT };
+    struct metadata metadata = { 0, NULL };
+    int uid = 0, gid = 0, mode = 0777, nocow = 0;
+    json_int_t size = 0;
+    if (json_unpack_ex((json_t *)(uintptr_t)message, NULL, 0, "{s:s, s:I, s:{s:i, s:i, s:i, s:b}}", "name", &wish.name, "size", &size, "options",
+                       "uid", &uid, "gid", &gid, "mode", &mode, "nocow", &nocow) != 0)
+        return fail(e, E_INVALID, "a request to create that lacks a member");
+    wish.size = (uint64_t)size;
+    wish.options = (struct volume_options){ (uint32_t)uid, (uint32_t)gid, (uint32_t)mode, nocow };
+    int rc = metadata_from_json(json_object_get(message, "metadata"), &metadata, e);
+    if (rc < 0)
+        return rc;
+    wish.metadata = &metadata;
+    const struct uuid fresh = rng_uuid();
+    const struct volume *existing = NULL;
+    struct volume *created = NULL;
+    rc = decide_create(&c->volumes, &wish, &fresh, clock_wall_ms(), &created, &existing, e);
+    metadata_done(&metadata);
+    if (existing) { // creating what is there is a success, as with every Docker volume
+        *ret = existing;
+        return 0;
+    }
+    rc = rc < 0 ? rc : control_put(c, created, e);
+    *ret = rc < 0 ? NULL : volume_set_find(&c->volumes, &fresh);
+    return rc;
+}
+
+static int named_volume(struct agent_peer *p, const json_t *message, const struct volume **ret, struct error *e)
+{
+    struct uuid id;
+    *ret = read_uuid(message, "id", &id) ? volume_set_find(&p->control->volumes, &id) : NULL;
+    return *ret ? 0 : fail(e, E_NOT_FOUND, "no such volume");
+}
+
+static int request_remove(struct agent_peer *p, const json_t *message, const struct volume **ret, struct error *e)
+{
+    struct control *c = p->control;
+    struct volume *changed = NULL;
+    int rc = named_volume(p, message, ret, e);
+    if (rc < 0 || (rc = decide_remove(*ret, clock_wall_ms(), c->config.trash_keep_ms, &changed, e)) < 0)
+        return rc;
+    return control_put(c, changed, e);
+}
+
+// The data could not be made: the entry goes as if it had never been asked for.
+static int request_discard(struct agent_peer *p, const json_t *message, const struct volume **ret, struct error *e)
+{
+    int rc = named_volume(p, message, ret, e);
+    if (rc == 0 && (*ret)->born)
+        return fail(e, E_CONFLICT, "the volume has data");
+    return rc < 0 ? rc : request_remove(p, message, ret, e);
+}
+
+static const char *on_request(struct agent_peer *p, const json_t *message)
+{
+    static const struct {
+        const char *op;
+        int (*run)(struct agent_peer *p, const json_t *message, const struct volume **ret, struct error *e);
+    } ops[] = { { "create", request_create }, { "remove", request_remove }, { "discard", request_discard } };
+    struct error e = ERROR_INIT;
+    const struct volume *v = NULL;
+    const char *op = json_string_value(json_object_get(message, "op"));
+    int rc = -E_UNSUPPORTED;
+    fail(&e, E_UNSUPPORTED, "a request that this version does not know");
+    for (size_t i = 0; op && i < ARRAY_SIZE(ops); i++)
+        if (strcmp(ops[i].op, op) == 0)
+            rc = ops[i].run(p, message, &v, &e);
+    FAILPOINT(CONTROL_TOLD);
+    json_t *reply = json_pack("{s:s, s:O}", "type", "reply", "n", json_object_get(message, "n"));
+    if (!reply)
+        return "a request without a number";
+    if (rc < 0)
+        json_object_set_new(reply, "error", json_pack("{s:s, s:s}", "code", error_word(e.code), "message", e.msg));
+    else
+        json_object_set_new(reply, "id", json_string(UUID_TEXT(&v->id)));
+    send_json(p, reply);
+    return NULL;
+}
+
+static const char *on_reply(struct agent_peer *p, const json_t *message)
+{
+    struct error e = ERROR_INIT;
+    struct ask *a;
+    json_int_t n = json_integer_value(json_object_get(message, "n"));
+    const char *code = NULL, *text = NULL;
+    int rc = 0;
+    LIST_FOREACH (a, &p->asks, all)
+        if (a->n == n)
+            break;
+    if (!a)
+        return NULL;
+    if (json_unpack(json_object_get(message, "error"), "{s:s, s:s}", "code", &code, "message", &text) == 0)
+        rc = fail(&e, error_from_word(code), "%s", text);
+    LIST_REMOVE(a, all);
+    a->done(a->arg, rc, message, &e);
+    free(a);
+    return NULL;
+}
+
+static const struct {
+    const char *type;
+    const char *(*run)(struct agent_peer *p, const json_t *message);
+} messages[] = {
+    { "hello", on_hello },     { "report", on_report }, { "inventory-end", on_inventory_end },
+    { "request", on_request }, { "reply", on_reply },
+};
+
+static void on_closed(void *arg, const char *why)
+{
+    struct agent_peer *p = arg;
+    if (p->node)
+        log_warn("agent of node %s is disconnected: %s", UUID_TEXT(&p->node->node.id), why);
+    peer_free(p);
+}
+
+static void on_line(void *arg, char *line, size_t n)
+{
+    struct agent_peer *p = arg;
+    struct error e = ERROR_INIT;
+    json_t *message = NULL;
+    const char *why = "a line that is no message";
+    if (json_read(line, n, &message, &e) == 0) {
+        const char *type = json_string_value(json_object_get(message, "type"));
+        for (size_t i = 0; type && i < ARRAY_SIZE(messages); i++)
+            if (strcmp(messages[i].type, type) == 0)
+                why = !p->node && i != 0 ? "it speaks before its hello" : messages[i].run(p, message);
+    }
+    json_decref(message);
+    if (why)
+        on_closed(p, why);
+}
+
+void agents_accept(int fd, short what, void *control)
+{
+    static const struct line_callbacks callbacks = { on_line, on_closed };
+    struct control *c = control;
+    (void)what;
+    int peer = accept4(fd, NULL, NULL, SOCK_NONBLOCK | SOCK_CLOEXEC);
+    if (peer < 0)
+        return;
+    struct agent_peer *p = xcalloc(1, sizeof *p);
+    p->control = c;
+    LIST_INSERT_HEAD(&c->peers, p, all);
+    p->line = line_new(c->config.base, peer, NULL, &callbacks, p);
+}
+
+void agents_free(struct control *c)
+{
+    struct agent_peer *p;
+    while ((p = LIST_FIRST(&c->peers)))
+        peer_free(p);
+    close(c->config.agents_fd);
+}

@@ -1,0 +1,424 @@
+// REST API v1, as the original Flocker answers it: the reference is its clients (flockerctl, the Kubernetes plugin, the old Docker plugin).
+// The word for a volume here, and only here, is dataset.
+#include "control/internal.h"
+
+#include "base/clock.h"
+#include "base/limits.h"
+#include "base/mem.h"
+#include "base/rng.h"
+
+#include <stdarg.h>
+#include <string.h>
+
+// ---- checking bodies: every violation is told, in the wording of the original's schema library
+
+static void violation(json_t *errors, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
+static void violation(json_t *errors, const char *fmt, ...)
+{
+    char text[400];
+    va_list ap;
+    va_start(ap, fmt);
+    vsnprintf(text, sizeof text, fmt, ap);
+    va_end(ap);
+    json_array_append_new(errors, json_string(text));
+}
+
+enum kind { KIND_UUID, KIND_METADATA, KIND_SIZE, KIND_ID36, KIND_EXPIRES };
+
+struct field {
+    const char *name;
+    enum kind kind;
+    bool required;
+};
+
+static void check_metadata(const json_t *value, const char *name, json_t *errors)
+{
+    const char *key;
+    json_t *item;
+    struct metadata m = { 0, NULL };
+    struct error e = ERROR_INIT;
+    if (!json_is_object(value)) {
+        violation(errors, "'%s' is not of type 'object'", name);
+        return;
+    }
+    if (json_object_size(value) > METADATA_ITEMS_MAX)
+        violation(errors, "'%s' has too many properties: at most %d", name, METADATA_ITEMS_MAX);
+    json_object_foreach ((json_t *)(uintptr_t)value, key, item) {
+        if (!json_is_string(item))
+            violation(errors, "the value of '%.100s' in '%s' is not of type 'string'", key, name);
+        else if (strlen(json_string_value(item)) != json_string_length(item))
+            violation(errors, "the value of '%.100s' in '%s' holds a NUL character", key, name);
+        else if (metadata_set(&m, key, json_string_value(item), &e) < 0 && m.n < METADATA_ITEMS_MAX)
+            violation(errors, "'%s': %.300s", name, e.msg);
+    }
+    metadata_done(&m);
+}
+
+static void check_size(const json_t *value, const char *name, json_t *errors)
+{
+    if (json_is_null(value))
+        return;
+    json_int_t size = json_integer_value(value);
+    if (!json_is_integer(value))
+        violation(errors, "'%s' is not of type 'integer', 'null'", name);
+    else if (size < (json_int_t)VOLUME_SIZE_MIN)
+        violation(errors, "%lld is less than the minimum of %lld", (long long)size, (long long)VOLUME_SIZE_MIN);
+    else if (size > (json_int_t)VOLUME_SIZE_MAX)
+        violation(errors, "%lld is greater than the maximum of %lld", (long long)size, (long long)VOLUME_SIZE_MAX);
+}
+
+static void check_field(const struct field *f, const json_t *value, json_t *errors)
+{
+    const char *text = json_string_value(value);
+    struct uuid u;
+    switch (f->kind) {
+    case KIND_UUID:
+        if (!text || !uuid_parse(text, &u) || !uuid_is_v4(&u))
+            violation(errors, "'%s' is not a UUID of version 4", f->name);
+        break;
+    case KIND_ID36:
+        if (!text || !uuid_parse(text, &u))
+            violation(errors, "'%s' is not a UUID", f->name);
+        break;
+    case KIND_METADATA:
+        check_metadata(value, f->name, errors);
+        break;
+    case KIND_SIZE:
+        check_size(value, f->name, errors);
+        break;
+    case KIND_EXPIRES:
+        if (!json_is_number(value) && !json_is_null(value))
+            violation(errors, "'%s' is not of type 'number', 'null'", f->name);
+        break;
+    }
+}
+
+// Replies 400 and returns false if the body breaks the schema.
+static bool check(const struct call *call, const struct field *fields, size_t n)
+{
+    json_t *errors = json_array();
+    const char *key;
+    json_t *value;
+    if (!json_is_object(call->body))
+        violation(errors, "the body is not of type 'object'");
+    for (size_t i = 0; i < n; i++) {
+        value = json_object_get(call->body, fields[i].name);
+        if (value)
+            check_field(&fields[i], value, errors);
+        else if (fields[i].required)
+            violation(errors, "'%s' is a required property", fields[i].name);
+    }
+    json_object_foreach (call->body, key, value) {
+        bool known = false;
+        for (size_t i = 0; i < n; i++)
+            known |= strcmp(fields[i].name, key) == 0;
+        if (!known)
+            violation(errors, "Additional properties are not allowed ('%.100s' was unexpected)", key);
+    }
+    if (json_array_size(errors) == 0) {
+        json_decref(errors);
+        return true;
+    }
+    api_reply(call->exchange, 400,
+              json_pack("{s:s, s:o}", "description", "The provided JSON doesn't match the required schema.", "errors", errors));
+    return false;
+}
+
+// ---- shapes
+
+static json_t *dataset_to_json(const struct volume *v)
+{
+    json_t *metadata = metadata_to_json(&v->metadata);
+    if (v->name)
+        json_object_set_new(metadata, "name", json_string(v->name));
+    json_t *d = json_pack("{s:s, s:s, s:b, s:o}", "dataset_id", UUID_TEXT(&v->id), "primary", UUID_TEXT(&v->target), "deleted",
+                          (int)(v->state != VOLUME_LIVE), "metadata", metadata);
+    if (v->size)
+        json_object_set_new(d, "maximum_size", json_integer((json_int_t)v->size));
+    return d;
+}
+
+static json_t *hold_to_json(const struct hold *h)
+{
+    double left = (double)(h->expires_ms - clock_wall_ms()) / 1000;
+    return json_pack("{s:s, s:s, s:o}", "dataset_id", UUID_TEXT(&h->volume), "node_uuid", UUID_TEXT(&h->node), "expires",
+                     h->has_expiry ? json_real(left) : json_null());
+}
+
+// What stops a call here is no schema violation: the store failed, or the name is taken.
+static void refuse(struct http_exchange *x, const struct error *e)
+{
+    api_describe(x, error_http(e->code), "%s", e->msg);
+}
+
+// ---- datasets
+
+static void list_datasets(struct call *call)
+{
+    const struct control *c = call->control;
+    char tag[33];
+    json_t *list = json_array();
+    for (size_t i = 0; i < c->volumes.n; i++)
+        json_array_append_new(list, dataset_to_json(c->volumes.by_id[i]));
+    control_tag(c, tag);
+    AUTO(free) char *extra = xasprintf("X-Configuration-Tag: %s\r\n", tag);
+    api_reply_extra(call->exchange, 200, extra, list);
+}
+
+// The member `name` of the metadata becomes the volume's name if Docker could use it as one; otherwise it stays an opaque pair.
+static void read_wish(const json_t *body, struct volume_wish *wish, struct metadata *metadata)
+{
+    struct error e = ERROR_INIT;
+    const char *id = json_string_value(json_object_get(body, "dataset_id"));
+    json_int_t size = json_integer_value(json_object_get(body, "maximum_size"));
+    const json_t *given = json_object_get(body, "metadata");
+    const char *name = json_string_value(json_object_get(given, "name"));
+    if (id)
+        uuid_parse(id, &wish->id);
+    uuid_parse(json_string_value(json_object_get(body, "primary")), &wish->owner);
+    // The original refuses what is no multiple of 1024; Kubernetes' provisioner sends such sizes, so they are rounded up.
+    wish->size = ((uint64_t)size + VOLUME_SIZE_UNIT - 1) / VOLUME_SIZE_UNIT * VOLUME_SIZE_UNIT;
+    if (given)
+        metadata_from_json(given, metadata, &e);
+    if (name && volume_name_check(name, &e) == 0) {
+        wish->name = name;
+        metadata_remove(metadata, "name");
+    }
+    wish->metadata = metadata;
+    wish->keep_mounted = true;
+}
+
+static void create_dataset(struct call *call)
+{
+    static const struct field fields[] = {
+        { "primary", KIND_UUID, true },
+        { "dataset_id", KIND_UUID, false },
+        { "maximum_size", KIND_SIZE, false },
+        { "metadata", KIND_METADATA, false },
+    };
+    struct control *c = call->control;
+    struct volume_wish wish = { .options = VOLUME_OPTIONS_DEFAULT };
+    struct metadata metadata = { 0, NULL };
+    struct error e = ERROR_INIT;
+    const struct uuid fresh = rng_uuid();
+    const struct volume *existing = NULL;
+    struct volume *created = NULL;
+    if (!check(call, fields, ARRAY_SIZE(fields)))
+        return;
+    read_wish(call->body, &wish, &metadata);
+    int rc = decide_create(&c->volumes, &wish, &fresh, clock_wall_ms(), &created, &existing, &e);
+    metadata_done(&metadata);
+    if (rc == -E_CONFLICT && !existing) {
+        api_describe(call->exchange, 409, "The provided dataset_id is already in use.");
+        return;
+    }
+    struct uuid id = created ? created->id : fresh;
+    if (rc < 0 || control_put(c, created, &e) < 0)
+        refuse(call->exchange, &e);
+    else
+        api_reply(call->exchange, 201, dataset_to_json(volume_set_find(&c->volumes, &id)));
+}
+
+// The dataset of the path, or NULL after a 404. Ids in a path match exactly, lower case only, as in the original.
+static struct volume *dataset(const struct call *call)
+{
+    struct uuid id;
+    struct volume *v = uuid_parse(call->segment, &id) && strcmp(UUID_TEXT(&id), call->segment) == 0
+                           ? volume_set_find(&call->control->volumes, &id) : NULL;
+    if (!v)
+        api_describe(call->exchange, 404, "Dataset not found.");
+    return v;
+}
+
+static void move_dataset(struct call *call)
+{
+    static const struct field fields[] = { { "primary", KIND_UUID, false } };
+    struct control *c = call->control;
+    struct error e = ERROR_INIT;
+    struct volume *changed = NULL;
+    struct uuid node;
+    if (!check(call, fields, ARRAY_SIZE(fields)))
+        return;
+    const struct volume *v = dataset(call);
+    if (!v)
+        return;
+    if (v->state != VOLUME_LIVE) {
+        api_describe(call->exchange, 405, "The dataset has been deleted.");
+        return;
+    }
+    const char *primary = json_string_value(json_object_get(call->body, "primary"));
+    struct uuid id = v->id;
+    uint64_t revision = v->revision;
+    if (primary && uuid_parse(primary, &node) && decide_move(v, &node, &changed, &e) == 0) {
+        if (changed->revision == revision)
+            volume_free(changed);
+        else if (control_put(c, changed, &e) < 0) {
+            refuse(call->exchange, &e);
+            return;
+        }
+    }
+    api_reply(call->exchange, 200, dataset_to_json(volume_set_find(&c->volumes, &id)));
+}
+
+static void delete_dataset(struct call *call)
+{
+    struct control *c = call->control;
+    struct error e = ERROR_INIT;
+    struct volume *changed = NULL;
+    const struct volume *v = dataset(call);
+    if (!v)
+        return;
+    struct uuid id = v->id;
+    if (v->state == VOLUME_LIVE &&
+        (decide_remove(v, clock_wall_ms(), c->config.trash_keep_ms, &changed, &e) < 0 || control_put(c, changed, &e) < 0)) {
+        refuse(call->exchange, &e);
+        return;
+    }
+    api_reply(call->exchange, 200, dataset_to_json(volume_set_find(&c->volumes, &id)));
+}
+
+static json_t *state_to_json(const struct volume *v, const struct sighting *s)
+{
+    json_t *d = json_pack("{s:s}", "dataset_id", UUID_TEXT(&v->id));
+    if (s->mounted && s->path) {
+        json_object_set_new(d, "primary", json_string(UUID_TEXT(&s->node)));
+        json_object_set_new(d, "path", json_string(s->path));
+    }
+    if (v->size)
+        json_object_set_new(d, "maximum_size", json_integer((json_int_t)v->size));
+    if (s->error)
+        json_object_set_new(d, "error", json_string(s->error));
+    return d;
+}
+
+static bool is_heard_of(const struct control_node *n)
+{
+    return n->peer || clock_boot_ms() - n->seen_ms < NODE_SILENT_MS;
+}
+
+static void list_states(struct call *call)
+{
+    const struct control *c = call->control;
+    json_t *mounted = json_array(), *other = json_array();
+    for (size_t i = 0; i < c->volumes.n; i++) {
+        const struct volume *v = c->volumes.by_id[i];
+        const struct sighting *s = control_sighting(c, &v->id);
+        const struct control_node *n = s ? agents_node(c, &s->node) : NULL;
+        if (!n || !s->present || !is_heard_of(n) || (v->state != VOLUME_LIVE && !s->mounted))
+            continue;
+        json_array_append_new(s->mounted ? mounted : other, state_to_json(v, s));
+    }
+    json_array_extend(mounted, other);
+    json_decref(other);
+    api_reply(call->exchange, 200, mounted);
+}
+
+// ---- nodes
+
+static void list_nodes(struct call *call)
+{
+    json_t *list = json_array();
+    const struct control_node *n;
+    LIST_FOREACH (n, &call->control->nodes, all)
+        if (is_heard_of(n))
+            json_array_append_new(list, json_pack("{s:s, s:s}", "host", n->node.host, "uuid", UUID_TEXT(&n->node.id)));
+    api_reply(call->exchange, 200, list);
+}
+
+static void node_by_era(struct call *call)
+{
+    struct uuid era;
+    const struct control_node *n;
+    bool valid = uuid_parse(call->segment, &era);
+    LIST_FOREACH (n, &call->control->nodes, all) {
+        if (valid && uuid_equal(&n->node.era, &era)) {
+            api_reply(call->exchange, 200, json_pack("{s:s}", "uuid", UUID_TEXT(&n->node.id)));
+            return;
+        }
+    }
+    api_describe(call->exchange, 404, "No node found with given era.");
+}
+
+// ---- leases
+
+static void list_leases(struct call *call)
+{
+    const struct control *c = call->control;
+    json_t *list = json_array();
+    for (size_t i = 0; i < c->hold_count; i++)
+        json_array_append_new(list, hold_to_json(&c->holds[i]));
+    api_reply(call->exchange, 200, list);
+}
+
+#define EXPIRES_S_MAX 1e12 // 31 700 years; more would not fit a clock of milliseconds
+
+static void acquire_lease(struct call *call)
+{
+    static const struct field fields[] = {
+        { "dataset_id", KIND_ID36, true }, { "node_uuid", KIND_UUID, true }, { "expires", KIND_EXPIRES, true },
+    };
+    struct control *c = call->control;
+    struct hold wish = { .has_expiry = false };
+    struct error e = ERROR_INIT;
+    bool renewal;
+    if (!check(call, fields, ARRAY_SIZE(fields)))
+        return;
+    const json_t *expires = json_object_get(call->body, "expires");
+    double left = json_number_value(expires);
+    uuid_parse(json_string_value(json_object_get(call->body, "dataset_id")), &wish.volume);
+    uuid_parse(json_string_value(json_object_get(call->body, "node_uuid")), &wish.node);
+    wish.has_expiry = !json_is_null(expires);
+    left = left > EXPIRES_S_MAX ? EXPIRES_S_MAX : left < -EXPIRES_S_MAX ? -EXPIRES_S_MAX : left;
+    wish.expires_ms = wish.has_expiry ? clock_wall_ms() + (int64_t)(left * 1000) : 0;
+    if (decide_hold(control_hold(c, &wish.volume), &wish, &renewal, &e) < 0 || control_put_hold(c, &wish, &e) < 0)
+        refuse(call->exchange, &e);
+    else
+        api_reply(call->exchange, renewal ? 200 : 201, hold_to_json(&wish));
+}
+
+static void release_lease(struct call *call)
+{
+    struct control *c = call->control;
+    struct error e = ERROR_INIT;
+    struct uuid id;
+    const struct hold *h = uuid_parse(call->segment, &id) ? control_hold(c, &id) : NULL;
+    if (!h) {
+        api_describe(call->exchange, 404, "Lease not found.");
+        return;
+    }
+    json_t *was = hold_to_json(h);
+    if (control_remove_hold(c, &id, &e) < 0) {
+        json_decref(was);
+        refuse(call->exchange, &e);
+    } else
+        api_reply(call->exchange, 200, was);
+}
+
+// ---- the rest
+
+static void version(struct call *call)
+{
+    api_reply(call->exchange, 200, json_pack("{s:s}", "flocker", FLOCKER_VERSION));
+}
+
+static void empty_list(struct call *call)
+{
+    api_reply(call->exchange, 200, json_array());
+}
+
+const struct route routes_v1[] = {
+    { "GET", "/v1/version", 0, version, "the version of Flocker" },
+    { "GET", "/v1/configuration/datasets", 0, list_datasets, "datasets as wanted" },
+    { "POST", "/v1/configuration/datasets", ROUTE_BODY | ROUTE_TAG, create_dataset, "create a dataset" },
+    { "POST", "/v1/configuration/datasets/*", ROUTE_BODY | ROUTE_TAG, move_dataset, "move a dataset" },
+    { "DELETE", "/v1/configuration/datasets/*", ROUTE_TAG, delete_dataset, "delete a dataset" },
+    { "GET", "/v1/state/datasets", 0, list_states, "datasets as they are" },
+    { "GET", "/v1/state/nodes", 0, list_nodes, "nodes heard of in the last two minutes" },
+    { "GET", "/v1/state/nodes/by_era/*", 0, node_by_era, "the node whose kernel has this boot id" },
+    { "GET", "/v1/configuration/leases", 0, list_leases, "leases" },
+    { "POST", "/v1/configuration/leases", ROUTE_BODY, acquire_lease, "acquire or renew a lease" },
+    { "DELETE", "/v1/configuration/leases/*", 0, release_lease, "release a lease" },
+    { "GET", "/v1/configuration/containers", 0, empty_list, "containers: none are managed" },
+    { "GET", "/v1/state/containers", 0, empty_list, "containers: none are managed" },
+    { NULL, NULL, 0, NULL, NULL },
+};

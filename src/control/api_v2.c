@@ -1,0 +1,342 @@
+// REST API v2: what v1 never had: names, sizes that change, the trash, and answers that wait for the effect. Errors are
+// {"code": <word of the error table>, "description": <sentence>}.
+#include "control/internal.h"
+
+#include "base/clock.h"
+#include "base/limits.h"
+#include "base/mem.h"
+#include "base/rng.h"
+#include "base/size.h"
+
+#include <string.h>
+
+static json_t *time_to_json(int64_t ms)
+{
+    char text[CLOCK_TEXT_SIZE];
+    return ms ? json_string(clock_format(ms, text)) : json_null();
+}
+
+json_t *volume_to_v2(const struct control *c, const struct volume *v)
+{
+    const struct sighting *s = control_sighting(c, &v->id);
+    const struct control_node *owner = agents_node(c, &v->owner);
+    json_t *o = json_pack("{s:s, s:s?, s:s, s:I, s:o, s:s, s:s, s:s, s:I, s:o, s:b, s:b, s:o, s:o}", "id", UUID_TEXT(&v->id), "name", v->name,
+                          "state", volume_state_word(v->state), "size", (json_int_t)v->size, "metadata", metadata_to_json(&v->metadata),
+                          "owner", UUID_TEXT(&v->owner), "host", owner ? owner->node.host : "", "target", UUID_TEXT(&v->target), "epoch",
+                          (json_int_t)v->epoch, "options",
+                          json_pack("{s:I, s:I, s:I, s:b}", "uid", (json_int_t)v->options.uid, "gid", (json_int_t)v->options.gid, "mode",
+                                    (json_int_t)v->options.mode, "nocow", (int)v->options.nocow),
+                          "ready", (int)(s && s->present && s->epoch == v->epoch && v->state == VOLUME_LIVE), "mounted", (int)(s && s->mounted),
+                          "created", time_to_json(v->created_ms), "purge", time_to_json(v->purge_ms));
+    if (s && s->path)
+        json_object_set_new(o, "path", json_string(s->path));
+    if (!owner || !owner->peer)
+        json_object_set_new(o, "error", json_pack("{s:s, s:s}", "code", "unavailable", "description", "the node's agent is not connected"));
+    else if (s && s->error)
+        json_object_set_new(o, "error", json_pack("{s:s, s:s}", "code", s->error_word, "description", s->error));
+    return o;
+}
+
+static void list_volumes(struct call *call)
+{
+    const struct control *c = call->control;
+    char text[16];
+    bool all = api_query(call->exchange, "all", text, sizeof text) != NULL;
+    json_t *list = json_array();
+    for (size_t i = 0; i < c->volumes.n; i++)
+        if (all ? c->volumes.by_id[i]->state != VOLUME_DELETED : c->volumes.by_id[i]->state == VOLUME_LIVE)
+            json_array_append_new(list, volume_to_v2(c, c->volumes.by_id[i]));
+    api_reply(call->exchange, 200, list);
+}
+
+// ---- reading bodies
+
+static int read_size(const json_t *value, uint64_t *ret, struct error *e)
+{
+    if (json_is_string(value))
+        return size_parse(json_string_value(value), ret, e);
+    if (!json_is_integer(value) || json_integer_value(value) < 0)
+        return fail(e, E_INVALID, "\"size\" is neither a number of bytes nor a text such as \"10G\"");
+    *ret = ((uint64_t)json_integer_value(value) + VOLUME_SIZE_UNIT - 1) / VOLUME_SIZE_UNIT * VOLUME_SIZE_UNIT;
+    return 0;
+}
+
+static int read_id(const json_t *body, const char *member, struct uuid *ret, struct error *e)
+{
+    const json_t *value = json_object_get(body, member);
+    if (value && (!json_is_string(value) || !uuid_parse(json_string_value(value), ret) || !uuid_is_v4(ret)))
+        return fail(e, E_INVALID, "\"%s\" is not a UUID of version 4", member);
+    return 0;
+}
+
+static int read_options(const json_t *object, struct volume_options *ret, struct error *e)
+{
+    struct {
+        const char *name;
+        uint32_t *place;
+        json_int_t max;
+    } numbers[] = { { "uid", &ret->uid, UINT32_MAX - 1 }, { "gid", &ret->gid, UINT32_MAX - 1 }, { "mode", &ret->mode, 07777 } };
+    for (size_t i = 0; i < ARRAY_SIZE(numbers); i++) {
+        const json_t *value = json_object_get(object, numbers[i].name);
+        json_int_t n = json_integer_value(value);
+        if (value && (!json_is_integer(value) || n < 0 || n > numbers[i].max))
+            return fail(e, E_INVALID, "\"%s\" is not a number from 0 to %lld", numbers[i].name, (long long)numbers[i].max);
+        if (value)
+            *numbers[i].place = (uint32_t)n;
+    }
+    ret->nocow = json_is_true(json_object_get(object, "nocow"));
+    return 0;
+}
+
+static int check_members(const json_t *body, const char *const *names, struct error *e)
+{
+    const char *key;
+    json_t *value;
+    if (!json_is_object(body))
+        return fail(e, E_INVALID, "the body is not a JSON object");
+    json_object_foreach ((json_t *)(uintptr_t)body, key, value) {
+        bool known = false;
+        for (size_t i = 0; names[i]; i++)
+            known |= strcmp(names[i], key) == 0;
+        if (!known)
+            return fail(e, E_INVALID, "\"%.100s\" is not a member that this call knows", key);
+    }
+    return 0;
+}
+
+static int read_wish(const struct call *call, struct volume_wish *wish, struct metadata *metadata, struct error *e)
+{
+    static const char *const members[] = { "name", "id", "size", "owner", "metadata", "options", NULL };
+    const json_t *body = call->body, *name = json_object_get(body, "name"), *size = json_object_get(body, "size");
+    int rc = check_members(body, members, e);
+    if (rc < 0)
+        return rc;
+    if (name && (!json_is_string(name) || strlen(json_string_value(name)) != json_string_length(name)))
+        return fail(e, E_INVALID, "\"name\" is not a text");
+    wish->name = json_string_value(name);
+    if ((size && (rc = read_size(size, &wish->size, e)) < 0) || (rc = read_id(body, "id", &wish->id, e)) < 0 ||
+        (rc = read_id(body, "owner", &wish->owner, e)) < 0 || (rc = read_options(json_object_get(body, "options"), &wish->options, e)) < 0)
+        return rc;
+    if (json_object_get(body, "metadata") && (rc = metadata_from_json(json_object_get(body, "metadata"), metadata, e)) < 0)
+        return rc;
+    wish->metadata = metadata;
+    return 0;
+}
+
+// Without a wish for a node, the one that is connected, if it is the only one.
+static int choose_owner(const struct control *c, struct uuid *owner, struct error *e)
+{
+    const struct control_node *n, *only = NULL;
+    if (!uuid_is_zero(owner))
+        return 0;
+    LIST_FOREACH (n, &c->nodes, all) {
+        if (!n->peer)
+            continue;
+        if (only)
+            return fail(e, E_INVALID, "several nodes are connected: say which is to have the volume");
+        only = n;
+    }
+    if (!only)
+        return fail(e, E_UNAVAILABLE, "no node is connected: is the agent running?");
+    *owner = only->node.id;
+    return 0;
+}
+
+static void create_volume(struct call *call)
+{
+    struct control *c = call->control;
+    struct volume_wish wish = { .options = VOLUME_OPTIONS_DEFAULT };
+    struct metadata metadata = { 0, NULL };
+    struct error e = ERROR_INIT;
+    const struct uuid fresh = rng_uuid();
+    const struct volume *existing = NULL;
+    struct volume *created = NULL;
+    int rc = read_wish(call, &wish, &metadata, &e);
+    if (rc == 0)
+        rc = choose_owner(c, &wish.owner, &e);
+    if (rc == 0)
+        rc = decide_create(&c->volumes, &wish, &fresh, clock_wall_ms(), &created, &existing, &e);
+    metadata_done(&metadata);
+    struct uuid id = created ? created->id : fresh;
+    if (rc < 0 || control_put(c, created, &e) < 0)
+        api_fail(call->exchange, &e);
+    else
+        wait_and_reply(call, volume_set_find(&c->volumes, &id), 201);
+}
+
+// ---- one volume
+
+// The volume of the path by name or id, or NULL after a 404. A name of the trash is found if it is the only one.
+static const struct volume *volume(const struct call *call)
+{
+    const struct control *c = call->control;
+    const struct volume *found = control_find(c, call->segment);
+    struct error e = ERROR_INIT;
+    for (size_t i = 0; !found && i < c->volumes.n; i++) {
+        const struct volume *v = c->volumes.by_id[i];
+        if (v->state != VOLUME_TRASHED || !v->name || strcmp(v->name, call->segment) != 0)
+            continue;
+        if (!found || v->trashed_ms > found->trashed_ms)
+            found = v;
+    }
+    if (!found) {
+        fail(&e, E_NOT_FOUND, "no such volume: %.255s", call->segment);
+        api_fail(call->exchange, &e);
+    }
+    return found;
+}
+
+static void get_volume(struct call *call)
+{
+    const struct volume *v = volume(call);
+    if (v)
+        api_reply(call->exchange, 200, volume_to_v2(call->control, v));
+}
+
+// Commits what was decided and replies, perhaps after waiting. An unchanged copy is not written.
+static void put_and_reply(struct call *call, int rc, const struct volume *old, struct volume *changed, struct error *e)
+{
+    struct control *c = call->control;
+    struct uuid id = old->id;
+    if (rc == 0 && changed->revision == old->revision)
+        volume_free(changed);
+    else if (rc == 0)
+        rc = control_put(c, changed, e);
+    if (rc < 0)
+        api_fail(call->exchange, e);
+    else
+        wait_and_reply(call, volume_set_find(&c->volumes, &id), 200);
+}
+
+static void resize_volume(struct call *call)
+{
+    static const char *const members[] = { "size", NULL };
+    struct error e = ERROR_INIT;
+    struct volume *changed = NULL;
+    uint64_t size = 0;
+    const struct volume *v = volume(call);
+    if (!v)
+        return;
+    int rc = check_members(call->body, members, &e);
+    if (rc == 0)
+        rc = read_size(json_object_get(call->body, "size"), &size, &e);
+    if (rc == 0)
+        rc = decide_resize(v, size, &changed, &e);
+    put_and_reply(call, rc, v, changed, &e);
+}
+
+static void restore_volume(struct call *call)
+{
+    static const char *const members[] = { "name", NULL };
+    struct error e = ERROR_INIT;
+    struct volume *changed = NULL;
+    struct uuid id;
+    const struct control *c = call->control;
+    const struct volume *v = uuid_parse(call->segment, &id) ? volume_set_find(&c->volumes, &id) : NULL;
+    for (size_t i = 0; !v && i < c->volumes.n; i++) // by name: the one removed last
+        if (c->volumes.by_id[i]->state == VOLUME_TRASHED && c->volumes.by_id[i]->name && strcmp(c->volumes.by_id[i]->name, call->segment) == 0)
+            v = c->volumes.by_id[i];
+    if (!v && !(v = volume(call)))
+        return;
+    int rc = check_members(call->body, members, &e);
+    if (rc == 0)
+        rc = decide_restore(&c->volumes, v, json_string_value(json_object_get(call->body, "name")), &changed, &e);
+    put_and_reply(call, rc, v, changed, &e);
+}
+
+struct removal {
+    struct control *control;
+    struct http_exchange *exchange;
+    struct uuid id;
+};
+
+static void on_removed(void *arg, int rc, const json_t *reply, const struct error *e)
+{
+    struct removal *r = arg;
+    const struct volume *v = volume_set_find(&r->control->volumes, &r->id);
+    (void)reply;
+    if (rc < 0)
+        api_fail(r->exchange, e);
+    else if (v)
+        api_reply(r->exchange, 200, volume_to_v2(r->control, v));
+    else
+        api_describe(r->exchange, 404, "The volume is gone.");
+    free(r);
+}
+
+// To the trash, if its owner finds that nothing uses it; with ?purge=1 what is in the trash goes for good, now.
+static void remove_volume(struct call *call)
+{
+    char text[16];
+    struct error e = ERROR_INIT;
+    struct volume *changed = NULL;
+    const struct volume *v = volume(call);
+    if (!v)
+        return;
+    if (v->state != VOLUME_LIVE && api_query(call->exchange, "purge", text, sizeof text)) {
+        int rc = decide_purge(v, &changed, &e); // not as an argument below: `changed` might be read before it is set
+        put_and_reply(call, rc, v, changed, &e);
+        return;
+    }
+    if (v->state != VOLUME_LIVE) {
+        fail(&e, E_NOT_FOUND, "volume %s is in the trash already; purge it to free its space now", call->segment);
+        api_fail(call->exchange, &e);
+        return;
+    }
+    struct removal *r = xcalloc(1, sizeof *r);
+    *r = (struct removal){ call->control, call->exchange, v->id };
+    agents_ask(call->control, &v->owner, json_pack("{s:s, s:s}", "type", "remove", "id", UUID_TEXT(&v->id)), on_removed, r);
+}
+
+// ---- nodes and control itself
+
+static void list_nodes(struct call *call)
+{
+    json_t *list = json_array();
+    const struct control_node *n;
+    LIST_FOREACH (n, &call->control->nodes, all)
+        json_array_append_new(list, json_pack("{s:s, s:s, s:s, s:b}", "id", UUID_TEXT(&n->node.id), "host", n->node.host, "era",
+                                              UUID_TEXT(&n->node.era), "connected", (int)(n->peer != NULL)));
+    api_reply(call->exchange, 200, list);
+}
+
+static void get_status(struct call *call)
+{
+    const struct control *c = call->control;
+    const struct control_node *n;
+    int nodes = 0, connected = 0, counts[VOLUME_STATE_COUNT] = { 0 };
+    LIST_FOREACH (n, &c->nodes, all) {
+        nodes++;
+        connected += n->peer != NULL;
+    }
+    for (size_t i = 0; i < c->volumes.n; i++)
+        counts[c->volumes.by_id[i]->state]++;
+    api_reply(call->exchange, 200,
+              json_pack("{s:s, s:s, s:{s:i, s:i}, s:{s:i, s:i, s:i}}", "version", FLOCKER_VERSION, "store", c->config.store->name, "nodes", "known",
+                        nodes, "connected", connected, "volumes", "live", counts[VOLUME_LIVE], "trashed", counts[VOLUME_TRASHED], "purging",
+                        counts[VOLUME_PURGING]));
+}
+
+static void backup(struct call *call)
+{
+    struct error e = ERROR_INIT;
+    const char *path = json_string_value(json_object_get(call->body, "path"));
+    int rc = path && path[0] == '/' ? store_backup(call->control->store, path, &e) : fail(&e, E_INVALID, "\"path\" is not an absolute path");
+    if (rc < 0)
+        api_fail(call->exchange, &e);
+    else
+        api_reply(call->exchange, 200, json_pack("{s:s}", "path", path));
+}
+
+const struct route routes_v2[] = {
+    { "GET", "/v2/status", 0, get_status, "version and counts" },
+    { "GET", "/v2/volumes", 0, list_volumes, "live volumes; all=1: those in the trash too" },
+    { "POST", "/v2/volumes", ROUTE_BODY, create_volume, "create a volume; wait=SECONDS" },
+    { "GET", "/v2/volumes/*", 0, get_volume, "one volume, by name or id" },
+    { "PATCH", "/v2/volumes/*", ROUTE_BODY, resize_volume, "change its size; wait=SECONDS" },
+    { "DELETE", "/v2/volumes/*", 0, remove_volume, "move it to the trash; purge=1: what is in the trash goes now" },
+    { "POST", "/v2/volumes/*/restore", ROUTE_BODY, restore_volume, "take it out of the trash, perhaps under another name" },
+    { "GET", "/v2/nodes", 0, list_nodes, "nodes" },
+    { "POST", "/v2/backup", ROUTE_BODY | ROUTE_ROOT, backup, "write a copy of the store to a file" },
+    { NULL, NULL, 0, NULL, NULL },
+};

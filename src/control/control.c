@@ -1,0 +1,345 @@
+#include "control/internal.h"
+
+#include "base/clock.h"
+#include "base/failpoint.h"
+#include "base/log.h"
+#include "base/mem.h"
+
+#include <event2/event.h>
+#include <search.h>
+#include <string.h>
+
+// ---- the tag: a sum over all volumes of a mix of id and revision, so that it follows each change in O(1) (mixing function of SplitMix64,
+// Steele, Lea, Flood 2014)
+
+static uint64_t mix(uint64_t x)
+{
+    x += 0x9e3779b97f4a7c15U;
+    x = (x ^ x >> 30) * 0xbf58476d1ce4e5b9U;
+    x = (x ^ x >> 27) * 0x94d049bb133111ebU;
+    return x ^ x >> 31;
+}
+
+static void tag_count(struct control *c, const struct volume *v, bool add)
+{
+    uint64_t half[2];
+    memcpy(half, v->id.b, sizeof half);
+    for (int i = 0; i < 2; i++) {
+        uint64_t term = mix(half[i] ^ mix(v->revision + (uint64_t)i));
+        c->tag[i] = add ? c->tag[i] + term : c->tag[i] - term;
+    }
+}
+
+void control_tag(const struct control *c, char ret[33])
+{
+    snprintf(ret, 33, "%016llx%016llx", (unsigned long long)mix(c->tag[0]), (unsigned long long)mix(c->tag[1]));
+}
+
+// ---- changes
+
+// Sees to it that the sweep runs at that time (wall clock) or before.
+static void sweep_by(struct control *c, int64_t at_ms)
+{
+    int64_t delay_ms = at_ms - clock_wall_ms();
+    if (c->sweep_ms <= at_ms)
+        return;
+    if (delay_ms < 10)
+        delay_ms = 10;
+    const struct timeval delay = { delay_ms / 1000, (int)(delay_ms % 1000) * 1000 };
+    c->sweep_ms = at_ms;
+    evtimer_add(c->sweep, &delay);
+}
+
+static void adopt(struct control *c, struct volume *v)
+{
+    const struct volume *old = volume_set_find(&c->volumes, &v->id);
+    if (old)
+        tag_count(c, old, false);
+    tag_count(c, v, true);
+    volume_set_put(&c->volumes, v);
+}
+
+int control_put(struct control *c, struct volume *changed, struct error *e)
+{
+    AUTO(volume_free) struct volume *v = changed;
+    const struct store_change change = { .kind = STORE_PUT_VOLUME, .volume = v };
+    const struct volume *old = volume_set_find(&c->volumes, &v->id);
+    struct uuid id = v->id, old_owner = old ? old->owner : v->owner;
+    int rc = store_commit(c->store, &change, 1, e);
+    if (rc < 0)
+        return rc;
+    FAILPOINT(CONTROL_COMMITTED);
+    adopt(c, TAKE(v, NULL));
+    const struct volume *now = volume_set_find(&c->volumes, &id);
+    agents_tell(c, &now->owner, now);
+    if (!uuid_equal(&now->owner, &old_owner))
+        agents_tell(c, &old_owner, now);
+    if (now->state == VOLUME_TRASHED)
+        sweep_by(c, now->purge_ms);
+    return 0;
+}
+
+struct hold *control_hold(const struct control *c, const struct uuid *volume)
+{
+    for (size_t i = 0; i < c->hold_count; i++)
+        if (uuid_equal(&c->holds[i].volume, volume))
+            return &c->holds[i];
+    return NULL;
+}
+
+static void adopt_hold(struct control *c, const struct hold *h)
+{
+    struct hold *place = control_hold(c, &h->volume);
+    if (!place) {
+        c->holds = xrealloc(c->holds, c->hold_count + 1, sizeof *c->holds);
+        place = &c->holds[c->hold_count++];
+    }
+    *place = *h;
+}
+
+static void tell_hold(struct control *c, const struct uuid *volume, const struct uuid *node)
+{
+    const struct volume *v = volume_set_find(&c->volumes, volume);
+    if (v && uuid_equal(&v->owner, node) && v->state != VOLUME_DELETED)
+        agents_tell(c, node, v);
+}
+
+int control_put_hold(struct control *c, const struct hold *h, struct error *e)
+{
+    const struct store_change change = { .kind = STORE_PUT_HOLD, .hold = h };
+    int rc = store_commit(c->store, &change, 1, e);
+    if (rc < 0)
+        return rc;
+    adopt_hold(c, h);
+    tell_hold(c, &h->volume, &h->node);
+    if (h->has_expiry)
+        sweep_by(c, h->expires_ms + 1);
+    return 0;
+}
+
+int control_remove_hold(struct control *c, const struct uuid *volume, struct error *e)
+{
+    const struct store_change change = { .kind = STORE_REMOVE_HOLD, .id = *volume };
+    struct hold *place = control_hold(c, volume);
+    int rc = store_commit(c->store, &change, 1, e);
+    if (rc < 0 || !place)
+        return rc;
+    const struct hold gone = *place;
+    *place = c->holds[--c->hold_count];
+    tell_hold(c, &gone.volume, &gone.node);
+    return 0;
+}
+
+struct volume *control_find(const struct control *c, const char *name_or_id)
+{
+    struct uuid id;
+    struct volume *v = volume_set_find_name(&c->volumes, name_or_id);
+    if (!v && uuid_parse(name_or_id, &id))
+        v = volume_set_find(&c->volumes, &id);
+    return v;
+}
+
+// ---- what agents see
+
+static int compare(const void *a, const void *b)
+{
+    return uuid_compare(a, b);
+}
+
+struct sighting *control_sighting(const struct control *c, const struct uuid *volume)
+{
+    void *node = tfind(volume, &c->sightings, compare);
+    return node ? *(struct sighting **)node : NULL;
+}
+
+struct sighting *control_sighting_add(struct control *c, const struct uuid *volume)
+{
+    struct sighting *s = control_sighting(c, volume);
+    if (s)
+        return s;
+    s = xcalloc(1, sizeof *s);
+    s->id = *volume;
+    ASSERT(tsearch(s, &c->sightings, compare));
+    return s;
+}
+
+static void sighting_free(void *node)
+{
+    struct sighting *s = node;
+    free(s->path);
+    free(s->error_word);
+    free(s->error);
+    free(s);
+}
+
+void control_sighting_remove(struct control *c, const struct uuid *volume)
+{
+    struct sighting *s = control_sighting(c, volume);
+    if (!s)
+        return;
+    tdelete(volume, &c->sightings, compare);
+    sighting_free(s);
+}
+
+// ---- what runs out: holds, the trash, entries of deleted volumes, silent nodes
+
+#define SWEEP_MS_MAX 3600000
+
+static void earlier(int64_t *next_ms, int64_t at_ms)
+{
+    if (at_ms < *next_ms)
+        *next_ms = at_ms;
+}
+
+static int64_t next_sweep(const struct control *c, int64_t now_ms)
+{
+    int64_t next_ms = now_ms + SWEEP_MS_MAX;
+    for (size_t i = 0; i < c->hold_count; i++)
+        if (c->holds[i].has_expiry)
+            earlier(&next_ms, c->holds[i].expires_ms + 1);
+    for (size_t i = 0; i < c->volumes.n; i++)
+        if (c->volumes.by_id[i]->state == VOLUME_TRASHED)
+            earlier(&next_ms, c->volumes.by_id[i]->purge_ms);
+    return next_ms;
+}
+
+static void arm_sweep(struct control *c)
+{
+    c->sweep_ms = INT64_MAX;
+    sweep_by(c, next_sweep(c, clock_wall_ms()));
+}
+
+static void sweep_holds(struct control *c, int64_t now_ms)
+{
+    struct error e = ERROR_INIT;
+    for (size_t i = c->hold_count; i-- > 0;)
+        if (hold_is_over(&c->holds[i], now_ms) && control_remove_hold(c, &c->holds[i].volume, &e) < 0)
+            log_error("remove a hold that is over: %s", e.msg);
+}
+
+// A deleted volume's entry stays as long again as the trash kept its data, so that v1 clients that poll see it go.
+static void forget(struct control *c, const struct uuid *id)
+{
+    struct error e = ERROR_INIT;
+    const struct store_change change = { .kind = STORE_REMOVE_VOLUME, .id = *id };
+    if (store_commit(c->store, &change, 1, &e) < 0) {
+        log_error("forget volume %s: %s", UUID_TEXT(id), e.msg);
+        return;
+    }
+    tag_count(c, volume_set_find(&c->volumes, id), false);
+    control_sighting_remove(c, id);
+    volume_set_remove(&c->volumes, id);
+}
+
+static void sweep_trash(struct control *c, int64_t now_ms)
+{
+    struct error e = ERROR_INIT;
+    for (size_t i = c->volumes.n; i-- > 0;) {
+        const struct volume *v = c->volumes.by_id[i];
+        struct volume *changed = NULL;
+        if (v->state == VOLUME_TRASHED && v->purge_ms <= now_ms && decide_purge(v, &changed, &e) == 0 && control_put(c, changed, &e) < 0)
+            log_error("purge volume %s: %s", UUID_TEXT(&v->id), e.msg);
+        else if (v->state == VOLUME_DELETED && v->purge_ms + c->config.trash_keep_ms <= now_ms)
+            forget(c, &v->id);
+    }
+}
+
+static void on_sweep(evutil_socket_t fd, short what, void *arg)
+{
+    struct control *c = arg;
+    int64_t now_ms = clock_wall_ms();
+    (void)fd;
+    (void)what;
+    sweep_holds(c, now_ms);
+    sweep_trash(c, now_ms);
+    arm_sweep(c);
+}
+
+// ---- start and end
+
+static int on_volume(void *arg, struct volume *volume, struct error *e)
+{
+    (void)e;
+    adopt(arg, volume);
+    return 0;
+}
+
+static int on_hold(void *arg, const struct hold *hold, struct error *e)
+{
+    (void)e;
+    adopt_hold(arg, hold);
+    return 0;
+}
+
+static int on_node(void *arg, const struct node *node, struct error *e)
+{
+    struct control *c = arg;
+    (void)e;
+    struct control_node *n = xcalloc(1, sizeof *n);
+    n->node = *node;
+    n->seen_ms = INT64_MIN / 2; // not since this control started
+    LIST_INSERT_HEAD(&c->nodes, n, all);
+    return 0;
+}
+
+static int serve(struct control *c, struct error *e)
+{
+    struct http_server_config api = { .base = c->config.base, .listen_fd = c->config.api_fd, .keep_alive = true, .on_request = api_on_request, .arg = c };
+    struct http_server_config rest = api;
+    c->api = http_server_new(&api, e);
+    if (!c->api)
+        return -(int)e->code;
+    if (c->config.rest_fd >= 0) {
+        rest.listen_fd = c->config.rest_fd;
+        rest.tls = c->config.tls;
+        c->rest = http_server_new(&rest, e);
+        if (!c->rest)
+            return -(int)e->code;
+    }
+    c->on_agent = event_new(c->config.base, c->config.agents_fd, EV_READ | EV_PERSIST, agents_accept, c);
+    event_add(c->on_agent, NULL);
+    return 0;
+}
+
+DEFINE_AUTO(struct control *, control_free)
+
+int control_new(const struct control_config *config, struct control **ret, struct error *e)
+{
+    AUTO(control_free) struct control *c = xcalloc(1, sizeof *c);
+    const struct store_sink sink = { on_volume, on_hold, on_node, c };
+    c->config = *config;
+    c->sweep_ms = INT64_MAX;
+    c->sweep = evtimer_new(config->base, on_sweep, c);
+    int rc = store_open(config->store, config->store_path, &c->store, e);
+    if (rc < 0 || (rc = store_load(c->store, &sink, e)) < 0)
+        return rc;
+    FAILPOINT(CONTROL_LOADED);
+    if ((rc = serve(c, e)) < 0)
+        return rc;
+    arm_sweep(c);
+    *ret = TAKE(c, NULL);
+    return 0;
+}
+
+void control_free(struct control *c)
+{
+    struct control_node *n;
+    if (c->on_agent)
+        event_free(c->on_agent);
+    waiters_free(c);
+    if (c->api)
+        http_server_free(c->api);
+    if (c->rest)
+        http_server_free(c->rest);
+    agents_free(c);
+    event_free(c->sweep);
+    while ((n = LIST_FIRST(&c->nodes))) {
+        LIST_REMOVE(n, all);
+        free(n);
+    }
+    tdestroy(c->sightings, sighting_free);
+    volume_set_done(&c->volumes);
+    free(c->holds);
+    store_close(c->store);
+    free(c);
+}

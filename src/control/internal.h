@@ -1,0 +1,126 @@
+// What the files of control share. control.c owns the state and is the only one that changes it; agents.c talks to agents; api.c routes
+// requests to api_v1.c and api_v2.c.
+#ifndef FLOCKER_CONTROL_INTERNAL_H
+#define FLOCKER_CONTROL_INTERNAL_H
+
+#include "control/control.h"
+#include "model/json.h"
+#include "model/volume_set.h"
+#include "net/http.h"
+#include "plan/decide.h"
+
+#include <jansson.h>
+#include <sys/queue.h>
+
+struct event;
+struct line_peer;
+
+// What the owner's agent said last about a volume.
+struct sighting {
+    struct uuid id; // first: the tree is searched by it
+    struct uuid node;
+    bool present, mounted;
+    uint64_t epoch, revision;
+    char *path;       // where it is mounted; NULL
+    char *error_word; // NULL: all well
+    char *error;
+};
+
+// A node as long as it is heard of, and for a while after.
+struct control_node {
+    LIST_ENTRY(control_node) all;
+    struct node node;
+    struct agent_peer *peer; // NULL: not connected
+    int64_t seen_ms;         // boot clock, when it was last connected
+};
+
+// A client that waits until the owner has carried out what it wished.
+struct waiter {
+    LIST_ENTRY(waiter) all;
+    struct control *control;
+    struct uuid volume;
+    uint64_t revision;
+    int status; // to answer with
+    struct http_exchange *exchange;
+    struct event *deadline;
+};
+
+struct control {
+    struct control_config config;
+    struct store *store;
+    struct volume_set volumes;
+    size_t hold_count;
+    struct hold *holds; // few; unsorted
+    uint64_t tag[2];    // of the configuration of volumes: changes with each change, the same after a restart
+    void *sightings;    // tree of struct sighting by id (tsearch)
+    LIST_HEAD(, control_node) nodes;
+    LIST_HEAD(, agent_peer) peers;
+    LIST_HEAD(, waiter) waiters;
+    struct event *sweep, *on_agent;
+    int64_t sweep_ms; // wall clock, when the sweep is to run
+    struct http_server *api, *rest;
+    int agents_fd;
+};
+
+#define NODE_SILENT_MS 120000 // Flocker v1: a node's state is forgotten after that
+
+// ---- control.c
+// Commits the changed volume and makes it the current one; tells its owner. Takes `changed`. On failure nothing has changed.
+int control_put(struct control *c, struct volume *changed, struct error *e);
+int control_put_hold(struct control *c, const struct hold *h, struct error *e);
+int control_remove_hold(struct control *c, const struct uuid *volume, struct error *e);
+struct hold *control_hold(const struct control *c, const struct uuid *volume);
+struct sighting *control_sighting(const struct control *c, const struct uuid *volume);
+struct sighting *control_sighting_add(struct control *c, const struct uuid *volume);
+void control_sighting_remove(struct control *c, const struct uuid *volume);
+// Live volume of that name, or any volume of that id.
+struct volume *control_find(const struct control *c, const char *name_or_id);
+
+// ---- agents.c
+void agents_accept(int fd, short what, void *control);
+void agents_free(struct control *c);
+void agents_tell(struct control *c, const struct uuid *node, const struct volume *v);
+struct control_node *agents_node(const struct control *c, const struct uuid *id);
+// Asks the owner's agent to let go of the volume and remove it; `done` gets its answer, E_UNAVAILABLE if it is not connected.
+typedef void agents_done(void *arg, int rc, const json_t *reply, const struct error *e);
+void agents_ask(struct control *c, const struct uuid *node, json_t *message /* taken */, agents_done *done, void *arg);
+
+// ---- api.c
+void api_on_request(struct http_exchange *x, void *control);
+void api_reply(struct http_exchange *x, int status, json_t *body /* taken */);
+void api_reply_extra(struct http_exchange *x, int status, const char *extra, json_t *body /* taken */);
+void api_describe(struct http_exchange *x, int status, const char *fmt, ...) __attribute__((format(printf, 3, 4)));
+void api_fail(struct http_exchange *x, const struct error *e); // as v2 writes errors
+const char *api_query(const struct http_exchange *x, const char *name, char *ret, size_t size); // NULL if absent
+
+// One request as handlers see it: path segments that stood for a '*', and the parsed body (NULL unless the route takes one).
+struct call {
+    struct control *control;
+    struct http_exchange *exchange;
+    const char *segment; // the '*' of the path, percent-decoded; NULL if there is none
+    json_t *body;
+};
+typedef void api_handler(struct call *call);
+
+struct route {
+    const char *method, *path; // "/v1/version"; '*' stands for one segment
+    unsigned flags;
+    api_handler *run;
+    const char *summary;       // one line for the manual
+};
+#define ROUTE_BODY   1U // takes a JSON document
+#define ROUTE_TAG    2U // honours X-If-Configuration-Matches
+#define ROUTE_ROOT   4U // only for local root
+
+extern const struct route routes_v1[], routes_v2[]; // end with a NULL method
+void control_tag(const struct control *c, char ret[33]);
+
+// ---- wait.c
+// Answers the call with the volume as v2 shows it, at once or, if the query has wait=SECONDS, when its owner has carried out the present
+// revision or that time is over.
+void wait_and_reply(struct call *call, const struct volume *v, int status);
+void waiters_turn(struct control *c, const struct uuid *volume);
+void waiters_free(struct control *c);
+json_t *volume_to_v2(const struct control *c, const struct volume *v);
+
+#endif

@@ -1,0 +1,15 @@
+// The certificates of a cluster of one host, made at the first start so that nobody has to.
+#ifndef FLOCKER_MAIN_CERTIFICATES_H
+#define FLOCKER_MAIN_CERTIFICATES_H
+
+#include "base/error.h"
+#include "base/uuid.h"
+
+// In `etc`, whichever are missing: the cluster's CA (cluster), control-service, node (with a fresh node id), user (for the REST API),
+// plugin (for the plugin's TCP door) and engine (for an engine that uses that door). A directory that has a cluster.crt and no cluster.key
+// belongs to a cluster made elsewhere: E_CONFLICT if something is missing there.
+int certificates_make(const char *etc, struct error *e);
+// The node's id: from the CN of node.crt.
+int certificates_node(const char *etc, struct uuid *ret, struct error *e);
+
+#endif

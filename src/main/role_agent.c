@@ -1,0 +1,102 @@
+#include "main/roles.h"
+
+#include "agent/admin.h"
+#include "agent/agent.h"
+#include "base/log.h"
+#include "base/mem.h"
+#include "docker/plugin.h"
+#include "main/certificates.h"
+#include "main/daemon.h"
+#include "main/listen.h"
+#include "net/http.h"
+#include "net/pki.h"
+#include "sys/process.h"
+
+#include <openssl/ssl.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+DEFINE_AUTO(struct agent *, agent_free)
+DEFINE_AUTO(struct plugin *, plugin_free)
+DEFINE_AUTO(struct http_server *, http_server_free)
+DEFINE_AUTO(SSL_CTX *, SSL_CTX_free)
+
+static void auto_daemon(struct daemon *d)
+{
+    daemon_done(d);
+}
+
+static enum backend_source source_of(const char *path)
+{
+    struct stat st;
+    if (stat(path, &st) < 0)
+        return POOL_FILE;
+    return S_ISBLK(st.st_mode) ? POOL_DEVICE : S_ISDIR(st.st_mode) ? POOL_DIRECTORY : POOL_FILE;
+}
+
+static int configure(const struct paths *p, const struct agent_options *o, struct agent_config *config, struct error *e)
+{
+    const char *pool = o->pool ? o->pool : p->pool_file;
+    config->backend = backend_find(o->backend);
+    if (!config->backend)
+        return fail(e, E_INVALID, "there is no backend '%.40s': there are btrfs and memory", o->backend);
+    config->pool = (struct backend_config){
+        .source = source_of(pool),
+        .path = pool,
+        .file_size = o->pool_size,
+        .pool_dir = p->pool,
+        .mount_root = p->mount_root,
+        .use_qgroups = o->qgroups,
+        .may_format = o->format,
+    };
+    config->era = process_boot_id();
+    config->host = o->host;
+    config->control_socket = p->agents_sock;
+    config->refs_dir = p->refs;
+    return certificates_node(p->etc, &config->node, e);
+}
+
+static int open_tls_door(const struct paths *p, const char *where, struct plugin_config *config, SSL_CTX **tls, struct error *e)
+{
+    char ca[600], crt[600], key[600];
+    if (!where)
+        return 0;
+    snprintf(ca, sizeof ca, "%s/cluster.crt", p->etc);
+    snprintf(crt, sizeof crt, "%s/plugin.crt", p->etc);
+    snprintf(key, sizeof key, "%s/plugin.key", p->etc);
+    int rc = pki_server_context(ca, crt, key, tls, e);
+    if (rc == 0)
+        rc = listen_tcp("plugin-tls", where, &config->tcp_fd, e);
+    config->tls = *tls;
+    return rc;
+}
+
+int role_agent(const struct paths *p, const struct agent_options *o, struct error *e)
+{
+    __attribute__((cleanup(auto_daemon))) struct daemon d = { NULL, { NULL, NULL }, NULL };
+    AUTO(SSL_CTX_free) SSL_CTX *tls = NULL;
+    AUTO(agent_free) struct agent *agent = NULL;
+    AUTO(http_server_free) struct http_server *admin = NULL;
+    AUTO(plugin_free) struct plugin *plugin = NULL;
+    struct agent_config config = { .node = { { 0 } } };
+    struct plugin_config doors = { .tcp_fd = -1 };
+    int admin_fd = -1;
+    int rc = daemon_init(&d, "flocker-agent", e);
+    if (rc < 0 || (rc = paths_make(p, e)) < 0 || (rc = configure(p, o, &config, e)) < 0)
+        return rc;
+    config.base = doors.base = d.base;
+    if ((rc = listen_unix("agent", p->agent_sock, &admin_fd, e)) < 0 || (rc = listen_unix("plugin", p->plugin_sock, &doors.unix_fd, e)) < 0 ||
+        (rc = open_tls_door(p, o->plugin_listen, &doors, &tls, e)) < 0 || (rc = agent_new(&config, &agent, e)) < 0)
+        return rc;
+    admin = admin_new(d.base, admin_fd, agent, e);
+    if (!admin)
+        return -(int)e->code;
+    doors.agent = agent;
+    if ((rc = plugin_new(&doors, &plugin, e)) < 0)
+        return rc;
+    rc = daemon_run(&d, p->agent_pid, e);
+    unlink(p->plugin_sock); // a dead socket would cost every volume command of Docker 15 s
+    return rc;
+}

@@ -1,0 +1,55 @@
+#include "main/roles.h"
+
+#include "base/log.h"
+#include "base/mem.h"
+#include "control/control.h"
+#include "main/certificates.h"
+#include "main/daemon.h"
+#include "main/listen.h"
+#include "net/pki.h"
+#include "net/socket.h"
+
+#include <openssl/ssl.h>
+#include <stdio.h>
+#include <string.h>
+
+DEFINE_AUTO(struct control *, control_free)
+DEFINE_AUTO(SSL_CTX *, SSL_CTX_free)
+
+static void auto_daemon(struct daemon *d)
+{
+    daemon_done(d);
+}
+
+static int open_sockets(const struct paths *p, const struct control_options *o, struct control_config *config, struct error *e)
+{
+    int rc = listen_unix("agents", p->agents_sock, &config->agents_fd, e);
+    if (rc == 0)
+        rc = listen_unix("control", p->control_sock, &config->api_fd, e);
+    config->rest_fd = -1;
+    if (rc == 0 && strcmp(o->rest, "none") != 0)
+        rc = listen_tcp("rest", o->rest, &config->rest_fd, e);
+    return rc;
+}
+
+int role_control(const struct paths *p, const struct control_options *o, struct error *e)
+{
+    __attribute__((cleanup(auto_daemon))) struct daemon d = { NULL, { NULL, NULL }, NULL };
+    AUTO(SSL_CTX_free) SSL_CTX *tls = NULL;
+    AUTO(control_free) struct control *control = NULL;
+    char ca[600], crt[600], key[600];
+    struct control_config config = { .store = &store_sqlite, .store_path = p->store, .trash_keep_ms = o->trash_keep_s * 1000 };
+    int rc = daemon_init(&d, "flocker-control", e);
+    if (rc < 0 || (rc = paths_make(p, e)) < 0 || (rc = certificates_make(p->etc, e)) < 0)
+        return rc;
+    snprintf(ca, sizeof ca, "%s/cluster.crt", p->etc);
+    snprintf(crt, sizeof crt, "%s/control-service.crt", p->etc);
+    snprintf(key, sizeof key, "%s/control-service.key", p->etc);
+    if ((rc = pki_server_context(ca, crt, key, &tls, e)) < 0 || (rc = open_sockets(p, o, &config, e)) < 0)
+        return rc;
+    config.base = d.base;
+    config.tls = tls;
+    if ((rc = control_new(&config, &control, e)) < 0)
+        return rc;
+    return daemon_run(&d, p->control_pid, e);
+}

@@ -1,0 +1,37 @@
+#include "model/json.h"
+
+#include "base/limits.h"
+
+#include <stdbool.h>
+
+// Deepest nesting of brackets outside of strings: looked at before parsing, so that depth costs the parser no stack.
+static size_t depth(const char *text, size_t n)
+{
+    size_t now = 0, most = 0;
+    bool quoted = false;
+    for (size_t i = 0; i < n; i++) {
+        char c = text[i];
+        if (quoted && c == '\\')
+            i++;
+        else if (c == '"')
+            quoted = !quoted;
+        else if (!quoted && (c == '{' || c == '[')) {
+            if (++now > most)
+                most = now;
+        } else if (!quoted && (c == '}' || c == ']') && now)
+            now--;
+    }
+    return most;
+}
+
+int json_read(const char *text, size_t n, json_t **ret, struct error *e)
+{
+    json_error_t why;
+    if (depth(text, n) > JSON_DEPTH_MAX)
+        return fail(e, E_INVALID, "JSON nested deeper than %d levels", JSON_DEPTH_MAX);
+    json_t *value = json_loadb(text, n, JSON_REJECT_DUPLICATES | JSON_DECODE_ANY, &why);
+    if (!value)
+        return fail(e, E_INVALID, "not JSON, line %d: %s", why.line, why.text);
+    *ret = value;
+    return 0;
+}

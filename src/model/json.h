@@ -1,0 +1,14 @@
+// Reading JSON that came from outside.
+#ifndef FLOCKER_MODEL_JSON_H
+#define FLOCKER_MODEL_JSON_H
+
+#include "base/error.h"
+
+#include <jansson.h>
+#include <stddef.h>
+
+// Parses one JSON document nested at most JSON_DEPTH_MAX deep, without duplicate members. E_INVALID says where and why. `text` need not end
+// in NUL. *ret is a new reference, of any type.
+int json_read(const char *text, size_t n, json_t **ret, struct error *e);
+
+#endif

@@ -1,0 +1,187 @@
+#include "net/line.h"
+
+#include "base/error.h"
+#include "base/mem.h"
+#include "net/net_internal.h"
+
+#include <errno.h>
+#include <stdbool.h>
+#include <string.h>
+#include <sys/socket.h>
+
+#include <event2/buffer.h>
+#include <event2/bufferevent.h>
+#include <event2/bufferevent_ssl.h>
+#include <event2/event.h>
+#include <openssl/err.h>
+#include <openssl/ssl.h>
+
+struct line_peer {
+    struct line_callbacks callbacks;
+    void *arg;
+    struct bufferevent *bev; // NULL: closed
+    struct event *closing;   // calls on_closed in a turn of the loop of its own
+    bool in_callback;        // line_free must leave the memory to the caller of the callback
+    bool is_freed;
+    char why[160];
+    char common_name[128];
+};
+
+static void peer_close(struct line_peer *p)
+{
+    if (p->bev)
+        bufferevent_free(p->bev);
+    p->bev = NULL;
+}
+
+static void peer_destroy(struct line_peer *p)
+{
+    peer_close(p);
+    event_free(p->closing);
+    free(p);
+}
+
+// Ends the connection; on_closed follows from the loop, so that no caller of line_send is surprised by it.
+static void peer_end(struct line_peer *p, const char *why)
+{
+    snprintf(p->why, sizeof p->why, "%s", why);
+    peer_close(p);
+    event_active(p->closing, EV_TIMEOUT, 1);
+}
+
+static void on_closing(evutil_socket_t fd, short what, void *arg)
+{
+    (void)fd, (void)what;
+    struct line_peer *p = arg;
+    p->callbacks.on_closed(p->arg, p->why); // may have freed p
+}
+
+// Takes the first line off the input and hands it out. False if there is none, or no peer any more.
+static bool peer_deliver(struct line_peer *p)
+{
+    size_t n = 0;
+    struct evbuffer *in = bufferevent_get_input(p->bev);
+    AUTO(free) char *line = evbuffer_readln(in, &n, EVBUFFER_EOL_LF);
+    size_t have = line ? n : evbuffer_get_length(in);
+    if (have > LINE_BYTES_MAX) {
+        char why[sizeof p->why];
+        snprintf(why, sizeof why, "it sent a message of more than %u bytes", LINE_BYTES_MAX);
+        peer_end(p, why);
+        return false;
+    }
+    if (!line)
+        return false;
+    p->in_callback = true;
+    p->callbacks.on_line(p->arg, line, n);
+    p->in_callback = false;
+    return !p->is_freed && p->bev;
+}
+
+static void on_read(struct bufferevent *bev, void *arg)
+{
+    (void)bev;
+    struct line_peer *p = arg;
+    while (peer_deliver(p))
+        ;
+    if (p->is_freed)
+        peer_destroy(p);
+}
+
+static void note_tls_peer(struct line_peer *p)
+{
+    SSL *ssl = bufferevent_openssl_get_ssl(p->bev);
+    X509 *certificate = SSL_get0_peer_certificate(ssl);
+    if (certificate && SSL_get_verify_result(ssl) == X509_V_OK)
+        pki_subject_name(certificate, p->common_name, sizeof p->common_name);
+}
+
+static void on_event(struct bufferevent *bev, short what, void *arg)
+{
+    struct line_peer *p = arg;
+    int err = EVUTIL_SOCKET_ERROR();
+    if (what & BEV_EVENT_CONNECTED) {
+        note_tls_peer(p);
+        return;
+    }
+    unsigned long tls_err = bufferevent_get_openssl_error(bev);
+    ERR_clear_error();
+    if (what & BEV_EVENT_EOF) {
+        bool is_cut = evbuffer_get_length(bufferevent_get_input(bev)) > 0;
+        peer_end(p, is_cut ? "it closed the connection in the middle of a message" : "it closed the connection");
+        return;
+    }
+    const char *reason = tls_err ? ERR_reason_error_string(tls_err) : NULL;
+    peer_end(p, reason ? reason : err ? strerror(err) : "the connection broke");
+}
+
+static struct bufferevent *wrap_fd(struct event_base *base, int fd, struct ssl_ctx_st *tls)
+{
+    if (!tls)
+        return bufferevent_socket_new(base, fd, BEV_OPT_CLOSE_ON_FREE);
+    SSL *ssl = SSL_new(tls);
+    if (!ssl)
+        return NULL;
+    SSL_set_options(ssl, SSL_OP_IGNORE_UNEXPECTED_EOF); // a message is whole with its line feed: no need for a close_notify
+    enum bufferevent_ssl_state role = SSL_is_server(ssl) ? BUFFEREVENT_SSL_ACCEPTING : BUFFEREVENT_SSL_CONNECTING;
+    struct bufferevent *bev = bufferevent_openssl_socket_new(base, fd, ssl, role, BEV_OPT_CLOSE_ON_FREE);
+    if (!bev)
+        SSL_free(ssl);
+    return bev;
+}
+
+struct line_peer *line_new(struct event_base *base, int fd, struct ssl_ctx_st *tls, const struct line_callbacks *callbacks, void *arg)
+{
+    ASSERT(callbacks->on_line && callbacks->on_closed);
+    socket_ignore_sigpipe();
+    struct line_peer *p = xcalloc(1, sizeof *p);
+    p->callbacks = *callbacks;
+    p->arg = arg;
+    p->closing = event_new(base, -1, 0, on_closing, p);
+    ASSERT(p->closing);
+    p->bev = wrap_fd(base, fd, tls);
+    if (!p->bev) {
+        close(fd);
+        peer_end(p, "the connection could not be set up");
+        return p;
+    }
+    bufferevent_setcb(p->bev, on_read, NULL, on_event, p);
+    bufferevent_enable(p->bev, EV_READ | EV_WRITE);
+    return p;
+}
+
+void line_send(struct line_peer *p, const char *text, size_t n)
+{
+    ASSERT(!memchr(text, '\n', n)); // it would be two messages
+    if (!p->bev)
+        return;
+    if (line_backlog(p) + n + 1 > LINE_BACKLOG_MAX) {
+        char why[sizeof p->why];
+        snprintf(why, sizeof why, "it does not take what is sent to it: %zu bytes wait", line_backlog(p));
+        peer_end(p, why);
+        return;
+    }
+    bufferevent_write(p->bev, text, n);
+    bufferevent_write(p->bev, "\n", 1);
+}
+
+size_t line_backlog(const struct line_peer *p)
+{
+    return p->bev ? evbuffer_get_length(bufferevent_get_output(p->bev)) : 0;
+}
+
+const char *line_common_name(const struct line_peer *p)
+{
+    return p->common_name;
+}
+
+void line_free(struct line_peer *p)
+{
+    if (!p)
+        return;
+    if (p->in_callback) {
+        peer_close(p);
+        p->is_freed = true;
+    } else {
+        peer_destroy(p);
+    }
+}

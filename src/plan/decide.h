@@ -1,0 +1,41 @@
+// What control decides about a volume: each function takes the cluster as it is and a wish, and gives the changed volume or an error.
+// Pure: nothing is written here; the caller commits the change to its store first and then puts it into the cluster.
+#ifndef FLOCKER_PLAN_DECIDE_H
+#define FLOCKER_PLAN_DECIDE_H
+
+#include "model/hold.h"
+#include "model/volume_set.h"
+
+struct volume_wish {
+    struct uuid id;           // zero: `fresh` becomes its id
+    const char *name;         // NULL: nameless
+    uint64_t size;
+    const struct metadata *metadata; // NULL: none
+    struct volume_options options;
+    struct uuid owner;
+    bool keep_mounted;
+};
+
+// A new live volume at epoch 1. E_CONFLICT if the id was ever used (deleted entries count), or the name is taken; in that case, and
+// only then, *ret_existing is the volume that has it. E_INVALID for a bad name or size; E_TOO_LARGE beyond VOLUMES_MAX.
+int decide_create(const struct volume_set *all, const struct volume_wish *wish, const struct uuid *fresh, int64_t now_ms,
+                  struct volume **ret, const struct volume **ret_existing, struct error *e);
+// Live -> trashed, to be purged keep_ms later. Already in the trash: unchanged copy. E_NOT_FOUND once it is being purged.
+// A volume that never had data goes straight to deleted.
+int decide_remove(const struct volume *v, int64_t now_ms, int64_t keep_ms, struct volume **ret, struct error *e);
+// Trashed -> live, under new_name if given. E_CONFLICT if the name is taken by then or it isn't in the trash.
+int decide_restore(const struct volume_set *all, const struct volume *v, const char *new_name, struct volume **ret, struct error *e);
+// Trashed -> purging, now. For the timer, and for a user who wants the space back at once.
+int decide_purge(const struct volume *v, struct volume **ret, struct error *e);
+int decide_resize(const struct volume *v, uint64_t size, struct volume **ret, struct error *e);
+// The user wants it on `node`, and mounted there from then on also while no container uses it. The owner changes at once, with the next
+// epoch, only while there is no data yet; with data it changes at the switch of a move (DESIGN 5).
+int decide_move(const struct volume *v, const struct uuid *node, struct volume **ret, struct error *e);
+// What the owner reports: its data is there (-> born), or was destroyed (purging -> deleted). NULL in *ret: nothing changes.
+int decide_present(const struct volume *v, const struct uuid *reporter, uint64_t epoch, struct volume **ret, struct error *e);
+int decide_destroyed(const struct volume *v, const struct uuid *reporter, struct volume **ret, struct error *e);
+
+// A hold for `node` until `expires`. E_CONFLICT while another node has one, over or not: the sweep removes what is over.
+int decide_hold(const struct hold *current, const struct hold *wish, bool *ret_renewal, struct error *e);
+
+#endif

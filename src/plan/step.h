@@ -1,0 +1,38 @@
+// What an agent does next for one volume. Pure: same input, same answer. One step at a time, then it looks again; a crash between two
+// steps therefore needs no recovery code.
+#ifndef FLOCKER_PLAN_STEP_H
+#define FLOCKER_PLAN_STEP_H
+
+#include "model/volume.h"
+
+#define STEP_TABLE(X) \
+    X(STEP_NONE,    "none")    /* as it should be */ \
+    X(STEP_CREATE,  "create")  /* make the volume, empty */ \
+    X(STEP_UPDATE,  "update")  /* write the record beside the data, set the size limit */ \
+    X(STEP_MOUNT,   "mount")   \
+    X(STEP_UNMOUNT, "unmount") \
+    X(STEP_DESTROY, "destroy") \
+    X(STEP_MISSING, "missing") /* its data should be here and is not: told to the user, never made anew */
+
+enum step {
+#define X(step, word) step,
+    STEP_TABLE(X)
+#undef X
+    STEP_COUNT
+};
+const char *step_word(enum step s);
+
+// What is here: from disk, the mount table and the references.
+struct volume_here {
+    const struct volume *record; // beside the data; NULL: no data here
+    bool mounted;
+    bool mount_wanted;           // somebody here uses it or waits for it
+    bool held;                   // a user wants it to stay on this node: what is mounted stays mounted, also when moved away or deleted
+    bool leaving;                // it is being removed: let go of it, whatever else is wished
+};
+
+// `want` is the latest order of control; NULL: control knows nothing of it, and then nothing is ever done to it (rule 5). `self` is
+// this node. A mount needs (a) the order to name this node as owner, (b) the record to bear the order's epoch (DESIGN 5).
+enum step plan_step(const struct volume *want, const struct volume_here *here, const struct uuid *self);
+
+#endif

@@ -1,0 +1,166 @@
+// The store of tests and of the simulator: what it holds is gone when it is closed.
+#include "store/store.h"
+
+#include "base/mem.h"
+#include "model/volume_set.h"
+
+#include <string.h>
+
+struct memory {
+    struct store base;
+    struct volume_set volumes;
+    size_t holds_n, nodes_n;
+    struct hold *holds; // in the order of volumes
+    struct node *nodes; // in the order of ids
+};
+
+static int memory_open(const char *path, struct store **ret, struct error *e)
+{
+    (void)path;
+    (void)e;
+    struct memory *m = xcalloc(1, sizeof *m);
+    m->base.ops = &store_memory;
+    *ret = &m->base;
+    return 0;
+}
+
+static void memory_close(struct store *s)
+{
+    struct memory *m = (struct memory *)s;
+    volume_set_done(&m->volumes);
+    free(m->holds);
+    free(m->nodes);
+    free(m);
+}
+
+static int memory_load(struct store *s, const struct store_sink *sink, struct error *e)
+{
+    const struct memory *m = (const struct memory *)s;
+    int rc = 0;
+    for (size_t i = 0; rc >= 0 && i < m->nodes_n; i++)
+        rc = sink->on_node(sink->arg, &m->nodes[i], e);
+    for (size_t i = 0; rc >= 0 && i < m->volumes.n; i++)
+        rc = sink->on_volume(sink->arg, volume_copy(m->volumes.by_id[i]), e);
+    for (size_t i = 0; rc >= 0 && i < m->holds_n; i++)
+        rc = sink->on_hold(sink->arg, &m->holds[i], e);
+    return rc < 0 ? rc : 0;
+}
+
+// Holds and nodes are arrays of records that start with their key, sorted by it.
+static size_t place_of(const void *array, size_t n, size_t size, const struct uuid *key, bool *ret_found)
+{
+    size_t i = 0;
+    int order = 1;
+    while (i < n && (order = memcmp((const char *)array + i * size, key, sizeof *key)) < 0)
+        i++;
+    *ret_found = i < n && order == 0;
+    return i;
+}
+
+static void *put_record(void *array, size_t *n, size_t size, const void *record)
+{
+    bool found;
+    size_t i = place_of(array, *n, size, record, &found);
+    if (!found) {
+        array = xrealloc(array, *n + 1, size);
+        memmove((char *)array + (i + 1) * size, (char *)array + i * size, (*n - i) * size);
+        ++*n;
+    }
+    memcpy((char *)array + i * size, record, size);
+    return array;
+}
+
+static void remove_record(void *array, size_t *n, size_t size, const struct uuid *key)
+{
+    bool found;
+    size_t i = place_of(array, *n, size, key, &found);
+    if (!found)
+        return;
+    --*n;
+    memmove((char *)array + i * size, (char *)array + (i + 1) * size, (*n - i) * size);
+}
+
+static const struct uuid *volume_id_of(const struct store_change *c)
+{
+    return c->kind == STORE_PUT_VOLUME ? &c->volume->id : c->kind == STORE_REMOVE_VOLUME ? &c->id : NULL;
+}
+
+static int put_volume(struct memory *m, const struct volume *v, struct error *e)
+{
+    const struct volume *holder = v->name && v->state == VOLUME_LIVE ? volume_set_find_name(&m->volumes, v->name) : NULL;
+    if (holder && !uuid_equal(&holder->id, &v->id))
+        return fail(e, E_CONFLICT, "volume name \"%s\" is in use by volume %s", v->name, UUID_TEXT(&holder->id));
+    volume_set_put(&m->volumes, volume_copy(v));
+    return 0;
+}
+
+// Puts back the volumes of the first n changes, last one first, so that each step ends in a state that was there before.
+static void undo_volumes(struct memory *m, const struct store_change *changes, size_t n, struct volume **before)
+{
+    while (n-- > 0) {
+        const struct uuid *id = volume_id_of(&changes[n]);
+        if (!id)
+            continue;
+        if (before[n])
+            volume_set_put(&m->volumes, TAKE(before[n], NULL));
+        else
+            volume_set_remove(&m->volumes, id);
+    }
+}
+
+static int commit_volumes(struct memory *m, const struct store_change *changes, size_t n, struct error *e)
+{
+    struct volume **before = xcalloc(n, sizeof(struct volume *));
+    int rc = 0;
+    for (size_t i = 0; rc == 0 && i < n; i++) {
+        const struct uuid *id = volume_id_of(&changes[i]);
+        const struct volume *old = id ? volume_set_find(&m->volumes, id) : NULL;
+        before[i] = old ? volume_copy(old) : NULL;
+        if (changes[i].kind == STORE_PUT_VOLUME)
+            rc = put_volume(m, changes[i].volume, e);
+        else if (changes[i].kind == STORE_REMOVE_VOLUME)
+            volume_set_remove(&m->volumes, id);
+        if (rc < 0)
+            undo_volumes(m, changes, i, before);
+    }
+    for (size_t i = 0; i < n; i++)
+        volume_free(before[i]);
+    free(before);
+    return rc;
+}
+
+static int memory_commit(struct store *s, const struct store_change *changes, size_t n, struct error *e)
+{
+    _Static_assert(offsetof(struct hold, volume) == 0 && offsetof(struct node, id) == 0, "the key comes first");
+    struct memory *m = (struct memory *)s;
+    int rc = commit_volumes(m, changes, n, e); // only volumes can be refused
+    if (rc < 0)
+        return rc;
+    for (size_t i = 0; i < n; i++) {
+        const struct store_change *c = &changes[i];
+        if (c->kind == STORE_PUT_HOLD)
+            m->holds = put_record(m->holds, &m->holds_n, sizeof *m->holds, c->hold);
+        else if (c->kind == STORE_REMOVE_HOLD)
+            remove_record(m->holds, &m->holds_n, sizeof *m->holds, &c->id);
+        else if (c->kind == STORE_PUT_NODE)
+            m->nodes = put_record(m->nodes, &m->nodes_n, sizeof *m->nodes, c->node);
+        else if (c->kind == STORE_REMOVE_NODE)
+            remove_record(m->nodes, &m->nodes_n, sizeof *m->nodes, &c->id);
+    }
+    return 0;
+}
+
+static int memory_backup(struct store *s, const char *path, struct error *e)
+{
+    (void)s;
+    return fail(e, E_UNSUPPORTED, "backup to %s: the memory store keeps nothing", path);
+}
+
+const struct store_ops store_memory = {
+    .name = "memory",
+    .open = memory_open,
+    .close = memory_close,
+    .load = memory_load,
+    .commit = memory_commit,
+    .backup = memory_backup,
+};
