@@ -26,7 +26,7 @@
 #include <time.h>
 
 #define MIB       (1ULL << 20)
-#define POOL_SIZE (1024 * MIB)
+#define POOL_SIZE (640 * MIB)
 
 struct setup {
     const char *name;
@@ -203,7 +203,7 @@ static inline int fixture_make(void **state, uint64_t size)
 
 static inline int fixture_closed(void **state)
 {
-    return fixture_make(state, POOL_SIZE);
+    return fixture_make(state, 128 * MIB);
 }
 
 static inline int fixture_open(void **state)
