@@ -145,7 +145,7 @@ static json_t *member_to_json(const struct member *m, const struct volume *v)
     case MEMBER_MS:
         return integer_to_json(m, *(const int64_t *)p);
     }
-    ASSERT(!"a kind of member that is not in the switch");
+    ASSERT(false && "a kind of member that is not in the switch");
 }
 
 json_t *volume_to_json(const struct volume *v)
@@ -233,7 +233,7 @@ static int member_from_json(const struct member *m, const json_t *value, struct 
         *(int64_t *)p = n;
         return rc;
     }
-    ASSERT(!"a kind of member that is not in the switch");
+    ASSERT(false && "a kind of member that is not in the switch");
 }
 
 int volume_from_json(const json_t *object, struct volume **ret, struct error *e)

@@ -292,7 +292,7 @@ static int apply(struct sqlite_store *s, const struct store_change *c)
     case STORE_REMOVE_NODE:
         return remove_record(s, REMOVE_NODE, &c->id);
     }
-    ASSERT(!"a kind of change that is not in the switch");
+    ASSERT(false && "a kind of change that is not in the switch");
 }
 
 // A commit whose sync failed is rolled back, but its frames lie complete in the log, and the next process to read the log would

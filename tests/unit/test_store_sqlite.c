@@ -422,7 +422,6 @@ static void a_cut_file_is_noticed(void **state)
     (void)state;
     fill(60);
     struct bytes good = read_bytes(path);
-    AUTO(free) char *want = content_of(path);
     for (size_t n = 0; n < good.n; n += n < 200 ? 17 : 1777) {
         write_bytes(path, good.p, n);
         assert_corrupt();
