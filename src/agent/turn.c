@@ -90,7 +90,7 @@ static void apply(struct agent_volume *v)
     case STEP_NONE:
     case STEP_MISSING:
     case STEP_COUNT:
-        ASSERT(!"a step that no worker does");
+        ASSERT(false && "a step that no worker does");
     }
 }
 

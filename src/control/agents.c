@@ -128,6 +128,8 @@ static const char *on_hello(struct agent_peer *p, const json_t *message)
     struct node said = { .host = "" };
     struct error e = ERROR_INIT;
     const char *host = json_string_value(json_object_get(message, "host"));
+    if (p->node)
+        return "a second hello";
     if (json_integer_value(json_object_get(message, "protocol")) != 1)
         return "it speaks a protocol other than 1: run the same version of Flocker on every host";
     if (!read_uuid(message, "node", &said.id) || !read_uuid(message, "era", &said.era) || !host || strlen(host) >= sizeof said.host)
