@@ -16,7 +16,7 @@ up: all
 	@tools/up $(BUILD)/flocker
 
 down: all
-	$(BUILD)/flocker down
+	@tools/down $(BUILD)/flocker
 
 test:
 	@tools/test

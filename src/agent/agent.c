@@ -1,6 +1,7 @@
 #include "agent/internal.h"
 
 #include "base/clock.h"
+#include "base/failpoint.h"
 #include "base/log.h"
 #include "base/mem.h"
 
@@ -45,6 +46,8 @@ static void volume_done(struct agent_volume *v)
 void agent_volume_drop(struct agent_volume *v)
 {
     ASSERT(v->step == STEP_NONE && !v->looking && !v->record);
+    if (v->failures)
+        LIST_REMOVE(v, failing);
     tdelete(&v->id, &v->agent->table, compare);
     volume_done(v);
 }
@@ -154,6 +157,7 @@ static void on_inventory(void *arg, int rc, json_t *result, const struct error *
 {
     struct agent *a = arg;
     struct error lock_error = ERROR_INIT;
+    FAILPOINT(AGENT_POOL_READ);
     if (rc < 0 || (!a->backend && a->config.backend->open(&a->config.pool, &a->backend, &lock_error) < 0)) {
         open_later(a, rc < 0 ? e : &lock_error);
         return;
@@ -163,7 +167,9 @@ static void on_inventory(void *arg, int rc, json_t *result, const struct error *
     a->pool_error = NULL;
     a->open = true;
     a->open_failures = 0;
+    FAILPOINT(AGENT_POOL_OPEN);
     refs_load(a);
+    FAILPOINT(AGENT_REFS_LOADED);
     log_info("pool is open: %zu volumes known", a->wants.n);
     link_connect(a);
     agent_for_each(a, turn_volume, NULL);
@@ -190,21 +196,11 @@ static void on_turn(evutil_socket_t fd, short what, void *arg)
     operations_turn(arg);
 }
 
-static void retry_volume(struct agent_volume *v, void *arg)
-{
-    const int64_t *now_ms = arg;
-    if (v->failures && v->retry_ms <= *now_ms)
-        turn(v);
-}
-
 static void on_retry(evutil_socket_t fd, short what, void *arg)
 {
-    struct agent *a = arg;
-    int64_t now_ms = clock_boot_ms();
     (void)fd;
     (void)what;
-    agent_for_each(a, retry_volume, &now_ms);
-    turn_arm_retry(a);
+    turn_failing(arg);
 }
 
 static void on_reconnect(evutil_socket_t fd, short what, void *arg)

@@ -175,8 +175,29 @@ static int load_one(struct agent *a, const char *name, struct error *e)
     return 0;
 }
 
+// References of an earlier boot are void: what they stood for is gone. A directory that is no tmpfs would keep them.
+static void refs_check_era(struct agent *a)
+{
+    struct error e = ERROR_INIT;
+    char era[UUID_TEXT_SIZE];
+    AUTO(free) char *was = NULL;
+    size_t n = 0;
+    uuid_format(&a->config.era, era);
+    if (atomic_file_read(a->refs_fd, "era", sizeof era, &was, &n, &e) == 0 && strcmp(was, era) == 0)
+        return;
+    DIR *dir = opendir(a->config.refs_dir);
+    for (struct dirent *d; dir && (d = readdir(dir));)
+        if (strlen(d->d_name) == REFS_NAME_SIZE - 2)
+            unlinkat(a->refs_fd, d->d_name, 0);
+    if (dir)
+        closedir(dir);
+    if (atomic_file_write(a->refs_fd, "era", era, sizeof era - 1, 0600, &e) < 0)
+        log_error("references: %s", e.msg);
+}
+
 void refs_load(struct agent *a)
 {
+    refs_check_era(a);
     DIR *dir = opendir(a->config.refs_dir);
     if (!dir) {
         log_error("read %s: %s", a->config.refs_dir, strerror(errno));

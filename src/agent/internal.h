@@ -21,6 +21,7 @@ struct agent_volume {
     struct volume *record; // beside the data on disk; NULL: no data here
     bool mounted;
     struct refs refs;
+    bool held;           // by a user's hold for this node
     bool confirmed;      // control has named it since the connection came up
     bool removing;       // a Remove is under way: no new mounts
     bool checked;        // with removing: unmounted, and no container has it
@@ -28,7 +29,8 @@ struct agent_volume {
     struct volume *order; // what that worker works from
     bool looking;        // a worker looks for users in other mount namespaces
     struct error error;  // of the last attempt; E_NONE: all well
-    unsigned failures;   // in a row
+    unsigned failures;   // in a row; those that have failed are in the agent's list
+    LIST_ENTRY(agent_volume) failing;
     uint64_t attempts;   // ended ones, good or bad
     int64_t retry_ms;    // boot clock: not before then, unless somebody asks
     struct {
@@ -90,6 +92,7 @@ struct agent {
     struct event *reconnect, *retry, *turn, *recheck, *reopen;
     unsigned link_failures, recheck_s, open_failures;
     json_int_t last_request;
+    LIST_HEAD(, agent_volume) failing; // to be tried again
     LIST_HEAD(, operation) operations;
     LIST_HEAD(, request) requests;
     LIST_HEAD(, engine_watch) engines;
@@ -105,6 +108,7 @@ void agent_open_pool(struct agent *a);
 // turn.c
 void turn(struct agent_volume *v);     // plans and starts the next step
 void turn_soon(struct agent *a);       // lets every operation look again, from the loop
+void turn_failing(struct agent *a);    // gives those their turn whose time has come
 void turn_arm_retry(struct agent *a);  // sets the timer for the next volume that waits to be tried again
 void turn_report(struct agent_volume *v); // tells control what is here, if it has changed
 void turn_look(struct agent_volume *v);   // looks for users where references are doubtful

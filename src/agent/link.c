@@ -1,6 +1,7 @@
 // The agent's side of its connection to control: what control wants comes in, what is here goes out (docs/protocol.md).
 #include "agent/internal.h"
 
+#include "base/failpoint.h"
 #include "base/limits.h"
 #include "base/log.h"
 #include "base/mem.h"
@@ -85,6 +86,7 @@ static void on_want(struct agent *a, const json_t *message)
 {
     struct error e = ERROR_INIT;
     struct volume *want = NULL;
+    FAILPOINT(AGENT_WANT);
     if (volume_from_json(json_object_get(message, "volume"), &want, &e) < 0) {
         log_error("control sent a volume that makes no sense: %s", e.msg);
         return;
@@ -95,6 +97,7 @@ static void on_want(struct agent *a, const json_t *message)
     struct agent_volume *v = agent_volume_add(a, &want->id);
     bool over = want->state == VOLUME_DELETED && !v->record;
     v->confirmed = true;
+    v->held = json_is_true(json_object_get(message, "held"));
     if (over) {
         volume_set_remove(&a->wants, &want->id);
         volume_free(want);
@@ -122,6 +125,7 @@ static void on_want_end(struct agent *a, const json_t *message)
 {
     (void)message;
     agent_for_each(a, orphan, NULL);
+    FAILPOINT(AGENT_SYNCED);
     a->synced = true;
     turn_soon(a);
 }
@@ -249,4 +253,5 @@ void link_connect(struct agent *a)
     a->link = line_new(a->config.base, fd, NULL, &callbacks, a);
     send_json(a, json_pack("{s:s, s:i, s:s, s:s, s:s, s:s}", "type", "hello", "protocol", 1, "version", FLOCKER_VERSION, "node",
                            UUID_TEXT(&a->config.node), "era", UUID_TEXT(&a->config.era), "host", a->config.host));
+    FAILPOINT(AGENT_HELLO);
 }

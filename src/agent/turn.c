@@ -2,6 +2,7 @@
 #include "agent/internal.h"
 
 #include "base/clock.h"
+#include "base/failpoint.h"
 #include "base/limits.h"
 #include "base/log.h"
 #include "base/mem.h"
@@ -93,6 +94,15 @@ static void apply(struct agent_volume *v)
     }
 }
 
+static void set_failures(struct agent_volume *v, unsigned n)
+{
+    if (!v->failures && n)
+        LIST_INSERT_HEAD(&v->agent->failing, v, failing);
+    if (v->failures && !n)
+        LIST_REMOVE(v, failing);
+    v->failures = n;
+}
+
 static void note_failure(struct agent_volume *v, const struct error *e)
 {
     unsigned doublings = v->failures < 8 ? v->failures : 8;
@@ -100,7 +110,7 @@ static void note_failure(struct agent_volume *v, const struct error *e)
     if (v->error.code != e->code)
         log_line(v->step == STEP_UNMOUNT ? LOG_LEVEL_INFO : LOG_LEVEL_WARN, "%s of volume %s: %s", step_word(v->step), UUID_TEXT(&v->id), e->msg);
     v->error = *e;
-    v->failures++;
+    set_failures(v, v->failures + 1);
     v->retry_ms = clock_boot_ms() + (delay_ms < RETRY_MS_MAX ? delay_ms : RETRY_MS_MAX);
 }
 
@@ -110,10 +120,11 @@ static void on_step_done(void *arg, int rc, json_t *result, const struct error *
     struct agent *a = v->agent;
     (void)result;
     v->attempts++;
+    FAILPOINT(AGENT_STEP_DONE);
     if (rc == 0) {
         log_debug("%s of volume %s is done", step_word(v->step), UUID_TEXT(&v->id));
         apply(v);
-        v->failures = 0;
+        set_failures(v, 0);
         v->error = (struct error)ERROR_INIT;
     } else
         note_failure(v, e);
@@ -121,6 +132,7 @@ static void on_step_done(void *arg, int rc, json_t *result, const struct error *
     v->order = NULL;
     v->step = STEP_NONE;
     turn_report(v);
+    FAILPOINT(AGENT_STEP_REPORTED);
     operations_turn(a);
     if (rc == 0)
         turn(v);
@@ -142,6 +154,7 @@ static void start(struct agent_volume *v, const struct volume *want, enum step s
     char what[128], label[UUID_TEXT_SIZE];
     v->step = step;
     v->order = volume_copy(want);
+    FAILPOINT(AGENT_STEP_START);
     snprintf(what, sizeof what, "%s volume %.90s", step_word(step), volume_label(want, label));
     const struct worker_task task = { .what = what, .run = run_step, .ctx = v, .done = on_step_done, .on_late = on_step_late, .arg = v };
     worker_start(v->agent->workers, &task);
@@ -164,6 +177,7 @@ void turn(struct agent_volume *v)
         .record = v->record,
         .mounted = v->mounted,
         .mount_wanted = refs_total(&v->refs) > 0 || has_mount_operation(v),
+        .held = v->held,
         .leaving = v->removing,
     };
     if (!v->agent->open || v->step != STEP_NONE || v->looking)
@@ -179,7 +193,7 @@ void turn(struct agent_volume *v)
         start(v, want, step);
         return;
     } else if (v->failures) {
-        v->failures = 0; // what failed is no longer wanted
+        set_failures(v, 0); // what failed is no longer wanted
         v->error = (struct error)ERROR_INIT;
     }
     turn_report(v);
@@ -191,17 +205,13 @@ void turn_soon(struct agent *a)
     evtimer_add(a->turn, &now);
 }
 
-static void earliest_retry(struct agent_volume *v, void *arg)
-{
-    int64_t *earliest = arg;
-    if (v->failures && v->step == STEP_NONE && (*earliest < 0 || v->retry_ms < *earliest))
-        *earliest = v->retry_ms;
-}
-
 void turn_arm_retry(struct agent *a)
 {
+    const struct agent_volume *v;
     int64_t earliest = -1, now_ms = clock_boot_ms();
-    agent_for_each(a, earliest_retry, &earliest);
+    LIST_FOREACH (v, &a->failing, failing)
+        if (v->step == STEP_NONE && (earliest < 0 || v->retry_ms < earliest))
+            earliest = v->retry_ms;
     if (earliest < 0) {
         evtimer_del(a->retry);
         return;
@@ -209,6 +219,19 @@ void turn_arm_retry(struct agent *a)
     int64_t delay_ms = earliest > now_ms ? earliest - now_ms : 1;
     const struct timeval delay = { delay_ms / 1000, (int)(delay_ms % 1000) * 1000 };
     evtimer_add(a->retry, &delay);
+}
+
+void turn_failing(struct agent *a)
+{
+    int64_t now_ms = clock_boot_ms();
+    struct agent_volume *v = LIST_FIRST(&a->failing);
+    while (v) {
+        struct agent_volume *next = LIST_NEXT(v, failing);
+        if (v->retry_ms <= now_ms)
+            turn(v);
+        v = next;
+    }
+    turn_arm_retry(a);
 }
 
 void turn_report(struct agent_volume *v)

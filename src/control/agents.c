@@ -2,6 +2,7 @@
 #include "control/internal.h"
 
 #include "base/clock.h"
+#include "base/failpoint.h"
 #include "base/log.h"
 #include "base/mem.h"
 #include "base/rng.h"
@@ -39,7 +40,9 @@ static void send_json(struct agent_peer *p, json_t *message /* taken */)
 
 static void send_want(struct agent_peer *p, const struct volume *v)
 {
-    send_json(p, json_pack("{s:s, s:o}", "type", "want", "volume", volume_to_json(v)));
+    const struct hold *h = control_hold(p->control, &v->id);
+    bool held = h && uuid_equal(&h->node, &p->node->node.id);
+    send_json(p, json_pack("{s:s, s:o, s:b}", "type", "want", "volume", volume_to_json(v), "held", (int)held));
 }
 
 struct control_node *agents_node(const struct control *c, const struct uuid *id)
@@ -135,6 +138,7 @@ static const char *on_hello(struct agent_peer *p, const json_t *message)
         if (store_commit(c->store, &change, 1, &e) < 0)
             log_error("remember node %s: %s", UUID_TEXT(&said.id), e.msg);
     }
+    FAILPOINT(CONTROL_HELLO);
     struct agent_peer *old = p->node->peer;
     p->node->peer = p;
     if (old) {
@@ -176,6 +180,7 @@ static const char *on_report(struct agent_peer *p, const json_t *message)
     struct uuid id;
     if (!read_uuid(message, "id", &id))
         return "a report without a volume's id";
+    FAILPOINT(CONTROL_REPORT);
     const struct volume *v = volume_set_find(&c->volumes, &id);
     if (!v) {
         log_warn("node %s has volume %s, which is not known here: it is kept there", UUID_TEXT(&p->node->node.id), UUID_TEXT(&id));
@@ -206,6 +211,7 @@ static const char *on_inventory_end(struct agent_peer *p, const json_t *message)
     for (size_t i = 0; i < c->volumes.n; i++)
         if (uuid_equal(&c->volumes.by_id[i]->owner, &p->node->node.id) && c->volumes.by_id[i]->state != VOLUME_DELETED)
             send_want(p, c->volumes.by_id[i]);
+    FAILPOINT(CONTROL_WANTS_SENT);
     send_json(p, json_pack("{s:s}", "type", "want-end"));
     p->synced = true;
     return NULL;
@@ -281,6 +287,7 @@ static const char *on_request(struct agent_peer *p, const json_t *message)
     for (size_t i = 0; op && i < ARRAY_SIZE(ops); i++)
         if (strcmp(ops[i].op, op) == 0)
             rc = ops[i].run(p, message, &v, &e);
+    FAILPOINT(CONTROL_TOLD);
     json_t *reply = json_pack("{s:s, s:O}", "type", "reply", "n", json_object_get(message, "n"));
     if (!reply)
         return "a request without a number";

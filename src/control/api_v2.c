@@ -274,7 +274,8 @@ static void remove_volume(struct call *call)
     if (!v)
         return;
     if (v->state != VOLUME_LIVE && api_query(call->exchange, "purge", text, sizeof text)) {
-        put_and_reply(call, decide_purge(v, &changed, &e), v, changed, &e);
+        int rc = decide_purge(v, &changed, &e); // not as an argument below: `changed` might be read before it is set
+        put_and_reply(call, rc, v, changed, &e);
         return;
     }
     if (v->state != VOLUME_LIVE) {

@@ -1,6 +1,7 @@
 #include "control/internal.h"
 
 #include "base/clock.h"
+#include "base/failpoint.h"
 #include "base/log.h"
 #include "base/mem.h"
 
@@ -36,6 +37,19 @@ void control_tag(const struct control *c, char ret[33])
 
 // ---- changes
 
+// Sees to it that the sweep runs at that time (wall clock) or before.
+static void sweep_by(struct control *c, int64_t at_ms)
+{
+    int64_t delay_ms = at_ms - clock_wall_ms();
+    if (c->sweep_ms <= at_ms)
+        return;
+    if (delay_ms < 10)
+        delay_ms = 10;
+    const struct timeval delay = { delay_ms / 1000, (int)(delay_ms % 1000) * 1000 };
+    c->sweep_ms = at_ms;
+    evtimer_add(c->sweep, &delay);
+}
+
 static void adopt(struct control *c, struct volume *v)
 {
     const struct volume *old = volume_set_find(&c->volumes, &v->id);
@@ -54,13 +68,14 @@ int control_put(struct control *c, struct volume *changed, struct error *e)
     int rc = store_commit(c->store, &change, 1, e);
     if (rc < 0)
         return rc;
+    FAILPOINT(CONTROL_COMMITTED);
     adopt(c, TAKE(v, NULL));
     const struct volume *now = volume_set_find(&c->volumes, &id);
     agents_tell(c, &now->owner, now);
     if (!uuid_equal(&now->owner, &old_owner))
         agents_tell(c, &old_owner, now);
-    if (now->state != VOLUME_LIVE)
-        control_arm_sweep(c);
+    if (now->state == VOLUME_TRASHED)
+        sweep_by(c, now->purge_ms);
     return 0;
 }
 
@@ -82,6 +97,13 @@ static void adopt_hold(struct control *c, const struct hold *h)
     *place = *h;
 }
 
+static void tell_hold(struct control *c, const struct uuid *volume, const struct uuid *node)
+{
+    const struct volume *v = volume_set_find(&c->volumes, volume);
+    if (v && uuid_equal(&v->owner, node) && v->state != VOLUME_DELETED)
+        agents_tell(c, node, v);
+}
+
 int control_put_hold(struct control *c, const struct hold *h, struct error *e)
 {
     const struct store_change change = { .kind = STORE_PUT_HOLD, .hold = h };
@@ -89,7 +111,9 @@ int control_put_hold(struct control *c, const struct hold *h, struct error *e)
     if (rc < 0)
         return rc;
     adopt_hold(c, h);
-    control_arm_sweep(c);
+    tell_hold(c, &h->volume, &h->node);
+    if (h->has_expiry)
+        sweep_by(c, h->expires_ms + 1);
     return 0;
 }
 
@@ -98,9 +122,12 @@ int control_remove_hold(struct control *c, const struct uuid *volume, struct err
     const struct store_change change = { .kind = STORE_REMOVE_HOLD, .id = *volume };
     struct hold *place = control_hold(c, volume);
     int rc = store_commit(c->store, &change, 1, e);
-    if (rc == 0 && place)
-        *place = c->holds[--c->hold_count];
-    return rc;
+    if (rc < 0 || !place)
+        return rc;
+    const struct hold gone = *place;
+    *place = c->holds[--c->hold_count];
+    tell_hold(c, &gone.volume, &gone.node);
+    return 0;
 }
 
 struct volume *control_find(const struct control *c, const char *name_or_id)
@@ -176,13 +203,10 @@ static int64_t next_sweep(const struct control *c, int64_t now_ms)
     return next_ms;
 }
 
-void control_arm_sweep(struct control *c)
+static void arm_sweep(struct control *c)
 {
-    int64_t now_ms = clock_wall_ms(), delay_ms = next_sweep(c, now_ms) - now_ms;
-    if (delay_ms < 10)
-        delay_ms = 10;
-    const struct timeval delay = { delay_ms / 1000, (int)(delay_ms % 1000) * 1000 };
-    evtimer_add(c->sweep, &delay);
+    c->sweep_ms = INT64_MAX;
+    sweep_by(c, next_sweep(c, clock_wall_ms()));
 }
 
 static void sweep_holds(struct control *c, int64_t now_ms)
@@ -228,7 +252,7 @@ static void on_sweep(evutil_socket_t fd, short what, void *arg)
     (void)what;
     sweep_holds(c, now_ms);
     sweep_trash(c, now_ms);
-    control_arm_sweep(c);
+    arm_sweep(c);
 }
 
 // ---- start and end
@@ -284,11 +308,15 @@ int control_new(const struct control_config *config, struct control **ret, struc
     AUTO(control_free) struct control *c = xcalloc(1, sizeof *c);
     const struct store_sink sink = { on_volume, on_hold, on_node, c };
     c->config = *config;
+    c->sweep_ms = INT64_MAX;
     c->sweep = evtimer_new(config->base, on_sweep, c);
     int rc = store_open(config->store, config->store_path, &c->store, e);
-    if (rc < 0 || (rc = store_load(c->store, &sink, e)) < 0 || (rc = serve(c, e)) < 0)
+    if (rc < 0 || (rc = store_load(c->store, &sink, e)) < 0)
         return rc;
-    control_arm_sweep(c);
+    FAILPOINT(CONTROL_LOADED);
+    if ((rc = serve(c, e)) < 0)
+        return rc;
+    arm_sweep(c);
     *ret = TAKE(c, NULL);
     return 0;
 }

@@ -57,6 +57,7 @@ struct control {
     LIST_HEAD(, agent_peer) peers;
     LIST_HEAD(, waiter) waiters;
     struct event *sweep, *on_agent;
+    int64_t sweep_ms; // wall clock, when the sweep is to run
     struct http_server *api, *rest;
     int agents_fd;
 };
@@ -72,7 +73,6 @@ struct hold *control_hold(const struct control *c, const struct uuid *volume);
 struct sighting *control_sighting(const struct control *c, const struct uuid *volume);
 struct sighting *control_sighting_add(struct control *c, const struct uuid *volume);
 void control_sighting_remove(struct control *c, const struct uuid *volume);
-void control_arm_sweep(struct control *c); // sets the timer for the next hold or trash that runs out
 // Live volume of that name, or any volume of that id.
 struct volume *control_find(const struct control *c, const char *name_or_id);
 

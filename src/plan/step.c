@@ -26,7 +26,7 @@ enum step plan_step(const struct volume *want, const struct volume_here *here, c
     if (here->record->epoch > want->epoch)
         return STEP_NONE; // an order older than what this node has already carried out
     if (here->mounted && !mount)
-        return STEP_UNMOUNT;
+        return here->held && !here->leaving ? STEP_NONE : STEP_UNMOUNT;
     if (owner && want->state == VOLUME_PURGING)
         return STEP_DESTROY;
     if (owner && here->record->revision != want->revision)

@@ -27,6 +27,7 @@ struct volume_here {
     const struct volume *record; // beside the data; NULL: no data here
     bool mounted;
     bool mount_wanted;           // somebody here uses it or waits for it
+    bool held;                   // a user wants it to stay on this node: what is mounted stays mounted, also when moved away or deleted
     bool leaving;                // it is being removed: let go of it, whatever else is wished
 };
 
