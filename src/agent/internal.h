@@ -20,6 +20,7 @@ struct agent_volume {
     struct agent *agent;
     struct volume *record; // beside the data on disk; NULL: no data here
     bool mounted;
+    bool unsure;         // a mount or unmount failed, perhaps after it was done: `mounted` is what was so before
     struct refs refs;
     bool confirmed;      // control has named it since the connection came up
     bool removing;       // a Remove is under way: no new mounts
@@ -117,6 +118,7 @@ void operation_remove(struct agent *a, const struct uuid *id, agent_done *done, 
 // link.c
 void link_connect(struct agent *a);
 void link_close(struct agent *a);
+void link_free(struct agent *a); // closes it, and forgets all requests
 void link_request(struct agent *a, json_t *message /* taken */, request_done *done, void *arg);
 void link_forget(struct agent *a, const void *arg); // requests with this argument are no longer waited for
 void link_report(struct agent *a, json_t *message /* taken */);

@@ -196,7 +196,7 @@ static void mount_turn(struct operation *o)
     }
     if (v->removing)
         return;
-    if (v->mounted && v->step == STEP_NONE) {
+    if (v->mounted && !v->unsure && v->step == STEP_NONE) {
         int rc = refs_open(&v->refs, o->id, o->engine, clock_boot_ms(), &e);
         if (rc == 0)
             refs_save(v);
@@ -204,7 +204,7 @@ static void mount_turn(struct operation *o)
         return;
     }
     turn(v);
-    if (has_failed(o, v) && !v->mounted) {
+    if (has_failed(o, v) && (!v->mounted || v->unsure)) {
         e = v->error;
         finish(o, -(int)e.code, &e);
     }
