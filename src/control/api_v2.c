@@ -240,14 +240,14 @@ static void ask_agent(struct call *call, const struct volume *v, const char *typ
 {
     struct asking *a = xcalloc(1, sizeof *a);
     *a = (struct asking){ call->control, call->exchange, v->id };
-    agents_ask(call->control, &v->owner, json_pack("{s:s, s:s}", "type", type, "id", UUID_TEXT(&v->id)), done, a);
+    agents_ask(call->control, &v->owner, json_pack("{s:s, s:s}", "type", type, "id", UUID_TEXT(&v->id)),
+               call->wait_s ? call->wait_s * 1000 : ASK_MS, done, a);
 }
 
 static void get_volume(struct call *call)
 {
-    char text[16];
     const struct volume *v = volume(call);
-    if (v && api_query(call->exchange, "usage", text, sizeof text))
+    if (v && api_flag(call->exchange, "usage"))
         ask_agent(call, v, "usage", on_usage);
     else if (v)
         api_reply(call->exchange, 200, volume_to_v2(call->control, v));
@@ -364,10 +364,7 @@ static void remove_volume(struct call *call)
         api_fail(call->exchange, &e);
         return;
     }
-    struct removal *r = xcalloc(1, sizeof *r);
-    *r = (struct removal){ call->control, call->exchange, v->id };
-    agents_ask(call->control, &v->owner, json_pack("{s:s, s:s}", "type", "remove", "id", UUID_TEXT(&v->id)),
-               call->wait_s ? call->wait_s * 1000 : ASK_MS, on_removed, r);
+    ask_agent(call, v, "remove", on_removed);
 }
 
 // ---- nodes and control itself
@@ -419,7 +416,7 @@ const struct route routes_v2[] = {
     { "GET", "/v2/status", 0, get_status, "version and counts" },
     { "GET", "/v2/volumes", 0, list_volumes, "live volumes; all=1: those in the trash too" },
     { "POST", "/v2/volumes", ROUTE_BODY | ROUTE_WAIT, create_volume, "create a volume; wait=SECONDS" },
-    { "GET", "/v2/volumes/*", 0, get_volume, "one volume, by name or id" },
+    { "GET", "/v2/volumes/*", 0, get_volume, "one volume, by name or id; usage=1: and how much it holds" },
     { "PATCH", "/v2/volumes/*", ROUTE_BODY | ROUTE_WAIT, resize_volume, "change its size; wait=SECONDS" },
     { "DELETE", "/v2/volumes/*", ROUTE_WAIT, remove_volume, "move it to the trash; purge=1: what is in the trash goes now; wait=SECONDS" },
     { "POST", "/v2/volumes/*/restore", ROUTE_BODY | ROUTE_WAIT, restore_volume, "take it out of the trash, perhaps as \"name\"; wait=SECONDS" },
