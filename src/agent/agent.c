@@ -123,11 +123,17 @@ static void take_inventory(struct agent *a, const json_t *volumes)
         if (!volume_set_find(&a->wants, &record->id)) {
             struct volume *want = volume_copy(record);
             want->born = true;
-            if (want->name && want->state == VOLUME_LIVE && volume_set_find_name(&a->wants, want->name)) {
-                log_error("volumes %s and another are both named %s", UUID_TEXT(&want->id), want->name);
+            const struct volume *same = want->name && want->state == VOLUME_LIVE ? volume_set_find_name(&a->wants, want->name) : NULL;
+            if (same)
+                log_warn("volumes %s and %s are both named %s: the newer one is served until control is heard", UUID_TEXT(&want->id),
+                         UUID_TEXT(&same->id), want->name);
+            // The name was given anew after the older one was removed, and its record could not be changed any more.
+            if (same && same->created_ms >= want->created_ms) {
                 volume_free(want);
                 continue;
             }
+            if (same)
+                volume_set_remove(&a->wants, &same->id);
             volume_set_put(&a->wants, want);
         }
     }

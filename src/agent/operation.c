@@ -132,6 +132,34 @@ static json_t *wish_to_json(const struct operation *o)
                      "mode", (int)p->mode, "nocow", (int)p->nocow);
 }
 
+struct namesake {
+    const char *name;
+    const struct agent_volume *found;
+};
+
+static void match_orphan(struct agent_volume *v, void *arg)
+{
+    struct namesake *n = arg;
+    const struct volume *r = v->record;
+    if (r && !v->confirmed && r->state == VOLUME_LIVE && r->name && strcmp(r->name, n->name) == 0)
+        n->found = v;
+}
+
+// An empty volume under the name of data that is here, and that control has lost, would look as if the data were gone.
+static bool refuse_namesake(struct operation *o)
+{
+    struct error e = ERROR_INIT;
+    struct namesake n = { o->name, NULL };
+    if (o->agent->orphans)
+        agent_for_each(o->agent, match_orphan, &n);
+    if (!n.found)
+        return false;
+    int rc = fail(&e, E_CONFLICT, "this node's pool has a volume %.200s (%s) that control does not know: has its store been lost? Restore a backup of it",
+                  o->name, UUID_TEXT(&n.found->id));
+    finish(o, rc, &e);
+    return true;
+}
+
 static void create_turn(struct operation *o)
 {
     struct agent *a = o->agent;
@@ -139,13 +167,20 @@ static void create_turn(struct operation *o)
         return;
     struct agent_volume *v = find(o);
     if (!v) {
+        if (refuse_namesake(o))
+            return;
         o->asked = true;
         link_request(a, wish_to_json(o), on_created, o);
         FAILPOINT(AGENT_CREATE_ASKED);
         return;
     }
     const struct volume *want = volume_set_find(&a->wants, &o->volume);
-    if (!want || v->record || !uuid_equal(&want->owner, &a->config.node)) {
+    if (!want || want->state != VOLUME_LIVE) { // discarded, because another's attempt to make it failed
+        o->volume = (struct uuid){ { 0 } };
+        turn_soon(a);
+        return;
+    }
+    if (v->record || !uuid_equal(&want->owner, &a->config.node)) {
         finish(o, 0, NULL);
         return;
     }
@@ -173,6 +208,8 @@ static void on_created(void *arg, int rc, const json_t *reply, const struct erro
     (void)reply;
     o->asked = false;
     FAILPOINT(AGENT_CREATE_ANSWERED);
+    if (rc == -E_UNAVAILABLE)
+        return; // control has gone: it is asked again when it is back, and makes one volume of a name, however often it is asked
     if (rc < 0)
         finish(o, rc, e);
     else
@@ -231,6 +268,9 @@ static void on_removed(void *arg, int rc, const json_t *reply, const struct erro
     struct agent_volume *v = known(o);
     (void)reply;
     FAILPOINT(AGENT_REMOVE_ANSWERED);
+    o->asked = false;
+    if (rc == -E_UNAVAILABLE)
+        return; // asked again when control is back
     if (rc == 0 && v) {
         refs_done(&v->refs);
         refs_save(v);

@@ -101,10 +101,13 @@ int role_up(const struct paths *p, int agent_argc, char *const *agent_argv, void
     memcpy(argv + 3, agent_argv, (size_t)agent_argc * sizeof *argv);
     const struct service control = { "control", p->control_sock, "/v2/status", control_log, control_argv };
     const struct service agent = { "agent", p->agent_sock, "/v2/pool", agent_log, argv };
+    struct error agent_error = ERROR_INIT;
     int rc = paths_make(p, e);
-    if (rc < 0 || (rc = start(&control, say, e)) < 0)
-        return rc;
-    return start(&agent, say, e);
+    if (rc < 0 || (rc = start(&control, say, e)) == 0)
+        return rc < 0 ? rc : start(&agent, say, e);
+    // Containers can use the volumes of this host without control.
+    start(&agent, say, &agent_error);
+    return rc;
 }
 
 // ---- down
