@@ -228,6 +228,7 @@ static void on_recheck(evutil_socket_t fd, short what, void *arg)
     (void)fd;
     (void)what;
     agent_for_each(a, look_at_volume, NULL);
+    engines_recheck_soon(a);
 }
 
 int agent_new(const struct agent_config *config, struct agent **ret, struct error *e)
@@ -384,6 +385,16 @@ static void on_pool_job(void *arg, int rc, json_t *result, const struct error *e
     free(j);
 }
 
+// An agent whose pool is gone is of no use: it ends. One that could not unmount because of a user goes on as before.
+static void on_shutdown(void *arg, int rc, json_t *result, const struct error *e)
+{
+    static const struct timeval soon = { 0, 200000 }; // time for the answer; `flocker down` does not wait for this end
+    const struct pool_job *j = arg;
+    if (rc != -E_BUSY)
+        event_base_loopexit(j->agent->config.base, &soon);
+    on_pool_job(arg, rc, result, e);
+}
+
 static struct pool_job *pool_job(struct agent *a, void *arg, struct error *e)
 {
     if (!a->backend) {
@@ -409,7 +420,7 @@ void agent_pool_usage(struct agent *a, agent_pool_done *done, void *arg)
     worker_start(a->workers, &task);
 }
 
-static void start_pool_job(struct agent *a, const char *what, worker_fn *run, uint64_t size, agent_done *done, void *arg)
+static void start_pool_job(struct agent *a, const char *what, worker_fn *run, worker_done *on_done, uint64_t size, agent_done *done, void *arg)
 {
     struct error e = ERROR_INIT;
     struct pool_job *j = pool_job(a, arg, &e);
@@ -419,16 +430,16 @@ static void start_pool_job(struct agent *a, const char *what, worker_fn *run, ui
     }
     j->size = size;
     j->done = done;
-    const struct worker_task task = { .what = what, .run = run, .ctx = j, .done = on_pool_job, .arg = j };
+    const struct worker_task task = { .what = what, .run = run, .ctx = j, .done = on_done, .arg = j };
     worker_start(a->workers, &task);
 }
 
 void agent_pool_grow(struct agent *a, uint64_t size, agent_done *done, void *arg)
 {
-    start_pool_job(a, "grow the pool", run_grow, size, done, arg);
+    start_pool_job(a, "grow the pool", run_grow, on_pool_job, size, done, arg);
 }
 
 void agent_shutdown(struct agent *a, agent_done *done, void *arg)
 {
-    start_pool_job(a, "shut the pool down", run_shutdown, 0, done, arg);
+    start_pool_job(a, "shut the pool down", run_shutdown, on_shutdown, 0, done, arg);
 }

@@ -112,6 +112,16 @@ static bool has_failed(const struct operation *o, const struct agent_volume *v)
     return v->error.code == E_CORRUPT || (v->error.code && v->attempts > o->attempts_before);
 }
 
+// What the last attempt failed of, in the words of whoever asked: engines know names, not ids.
+static void finish_failed(struct operation *o, const struct agent_volume *v)
+{
+    struct error e = v->error;
+    int rc = -(int)e.code;
+    if (!strstr(e.msg, o->name))
+        fail_ctx(&e, rc, "volume %.255s", o->name);
+    finish(o, rc, &e);
+}
+
 // ---- create
 
 static void on_discarded(void *arg, int rc, const json_t *reply, const struct error *e)
@@ -187,10 +197,9 @@ static void create_turn(struct operation *o)
     turn(v);
     if (!has_failed(o, v))
         return;
-    struct error e = v->error;
-    if (v->step == STEP_NONE && e.code != E_CORRUPT)
+    if (v->step == STEP_NONE && v->error.code != E_CORRUPT)
         link_request(a, json_pack("{s:s, s:s, s:s}", "type", "request", "op", "discard", "id", UUID_TEXT(&v->id)), on_discarded, NULL);
-    finish(o, -(int)e.code, &e);
+    finish_failed(o, v);
 }
 
 static struct operation *still_there(const struct agent *a, const struct operation *o)
@@ -254,10 +263,8 @@ static void mount_turn(struct operation *o)
         return;
     }
     turn(v);
-    if (has_failed(o, v) && !v->mounted) {
-        e = v->error;
-        finish(o, -(int)e.code, &e);
-    }
+    if (has_failed(o, v) && !v->mounted)
+        finish_failed(o, v);
 }
 
 // ---- remove
@@ -309,8 +316,7 @@ static void remove_turn(struct operation *o)
         turn(v);
     }
     if (has_failed(o, v) && v->step == STEP_NONE) {
-        e = v->error;
-        finish(o, -(int)e.code, &e);
+        finish_failed(o, v);
         return;
     }
     if (!v->checked || v->mounted || v->step != STEP_NONE)

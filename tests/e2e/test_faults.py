@@ -11,8 +11,10 @@ import random
 import re
 import sqlite3
 import subprocess
+import tempfile
 import threading
 import time
+from pathlib import Path
 
 import pytest
 
@@ -101,6 +103,7 @@ class Cycle:
         self.unused("b")
         self.revive()
         flocker.host.run([flocker.binary, "down"], check=not self.failpoint.startswith("shutdown"))
+        wait_for("the end of an agent without a pool", lambda: not flocker.answers("agent"))
         flocker.up()
         self.plugin("Mount", Name="b", ID="user")
         assert flocker.host.path(flocker.get("b")["Mountpoint"] + "/file").read_text() == "kept"
@@ -261,3 +264,299 @@ def test_one_name_created_by_twenty_at_once(hosts, flocker_binary):
     assert [answer[0] for answer in answers] == [200] * 20
     flocker.check(live=["one"])
     assert len(os.listdir(flocker.host.path(f"{POOL}/volumes"))) == 1
+
+
+# ---- pools
+
+
+@pytest.fixture
+def small(hosts, flocker_binary):
+    """A host with an engine and a small pool."""
+    host = hosts(network=hosts.network())
+    flocker = Flocker(host, flocker_binary, ["--pool-size=256M"])
+    flocker.up()
+    start_docker(host, "20")
+    host.load_image("busybox")
+    return flocker
+
+
+def run_busybox(host, volume, command, **options):
+    return host.docker("run", "--rm", "-v", f"{volume}:/keep", "--volume-driver=flocker", "busybox", "sh", "-c", command, **options)
+
+
+def fill(folder):
+    """Data first, then what needs metadata only, until nothing more fits."""
+    for size in (1 << 20, 2000):
+        number = 0
+        try:
+            while True:
+                number += 1
+                (folder / f"{size}-{number}").write_bytes(bytes(size))
+        except OSError as error:
+            assert error.errno == 28, error
+        os.sync()
+
+
+@pytest.mark.docker("20")
+def test_full_pool(small):
+    host = small.host
+    run_busybox(host, "db", "echo 1 >/keep/file")
+    run_busybox(host, "big", "true")
+    small.ok("Mount", Name="big", ID="filler")
+    fill(host.path(small.get("big")["Mountpoint"]))
+    full = run_busybox(host, "db", "dd if=/dev/zero of=/keep/more bs=1M count=64", check=False)
+    assert full.returncode and "No space left on device" in full.stderr
+    refused = None
+    for number in range(2000):  # small trees fit in what btrfs keeps in reserve
+        refused = small.plugin("Create", Name=f"more{number}", timeout=20)
+        if not refused or refused[0] != 200:
+            break
+    assert refused and refused[0] == 500, refused
+    assert "pool /var/lib/flocker/pool.img is full" in refused[1]["Err"], refused
+    error = host.docker("volume", "create", "-d", "flocker", "another", check=False).stderr
+    assert "pool /var/lib/flocker/pool.img is full" in error, error
+    assert run_busybox(host, "db", "cat /keep/file").stdout == "1\n"
+    host.docker("volume", "ls")
+    volume = small.get("big")["Status"]["id"]
+    small.ok("Remove", Name="big")
+    assert small.purge(volume)[0] == 200
+    wait_for("the space", lambda: host.docker("volume", "create", "-d", "flocker", "another", check=False).returncode == 0, 60)
+    run_busybox(host, "another", "dd if=/dev/zero of=/keep/more bs=1M count=64")
+    assert run_busybox(host, "db", "cat /keep/file").stdout == "1\n"
+    small.check(live=["db", "another"], gone=["big", refused and f"more{number}"])
+
+
+@pytest.mark.docker("20")
+def test_read_only_pool(small):
+    host = small.host
+    run_busybox(host, "db", "echo 1 >/keep/file")
+    host.docker("volume", "create", "-d", "flocker", "old")
+    host.run(["mount", "-o", "remount,ro", POOL])
+    refused = host.docker("volume", "create", "-d", "flocker", "more", check=False)
+    assert "pool /var/lib/flocker/pool.img is read-only" in refused.stderr
+    assert small.get("db") and small.get("old") and not small.get("more")
+    assert "Read-only file system" in run_busybox(host, "db", "echo 2 >/keep/file", check=False).stderr
+    assert run_busybox(host, "db", "cat /keep/file").stdout == "1\n"
+    host.docker("volume", "rm", "old")
+    small.kill("agent")
+    small.up(check=False)
+    assert small.get("db")["Name"] == "db"
+    assert run_busybox(host, "db", "cat /keep/file").stdout == "1\n"
+    host.run(["mount", "-o", "remount,rw", POOL])
+    wait_for("creates to work", lambda: host.docker("volume", "create", "-d", "flocker", "more", check=False).returncode == 0)
+    run_busybox(host, "db", "echo 2 >/keep/file")
+    small.check(live=["db", "more"], gone=["old"], timeout=60)
+
+
+def test_second_agent_and_second_control(hosts, flocker_binary):
+    host = hosts(network=hosts.network())
+    flocker = Flocker(host, flocker_binary)
+    flocker.up()
+    for role, said in (("agent", "agent.sock"), ("control", "agents.sock")):
+        refused = host.run([flocker.binary, role], check=False)
+        assert refused.returncode and f"{said}: another process listens there" in refused.stderr
+    # Other roots, the same files.
+    host.run(["sh", "-c", "mkdir -p /tmp/o/etc /tmp/o/var/lib && ln -s /etc/flocker /tmp/o/etc/flocker && "
+              "ln -s /var/lib/flocker /tmp/o/var/lib/flocker"])
+    refused = host.run([flocker.binary, "control", "--root=/tmp/o", "--rest=none"], check=False)
+    assert refused.returncode and "control.db is in use by another process" in refused.stderr
+    with open(host.work / "log/second.log", "ab") as log:
+        second = host.popen([flocker.binary, "agent", "--root=/tmp/o"], stdout=log, stderr=log)
+    wait_for("its refusal", lambda: "pool.img is in use by another agent" in host.log("second"))
+    second.kill()
+    flocker.ok("Create", Name="db")
+    flocker.check(live=["db"])
+
+
+# ---- the store
+
+
+def cut(path):
+    path.write_bytes(path.read_bytes()[:50])
+
+
+def overwrite(path):
+    path.write_bytes(b"x" * 4096 + path.read_bytes()[4096:])
+
+
+def scribble(path):
+    content = path.read_bytes()
+    at = content.index(b'db', 4096)
+    path.write_bytes(content[:at - 40] + bytes(60) + content[at + 20:])
+
+
+def foreign(path):
+    with tempfile.TemporaryDirectory() as folder:
+        database = sqlite3.connect(f"{folder}/foreign.db")
+        database.execute("create table t (x)")
+        database.close()
+        path.write_bytes(Path(f"{folder}/foreign.db").read_bytes())
+
+
+@pytest.mark.docker("20")
+def test_damaged_store(small):
+    host = small.host
+    store = host.path("/var/lib/flocker/control.db")
+    run_busybox(host, "db", "echo 1 >/keep/file")
+    small.stop("control")
+    good = store.read_bytes()
+    for damage in (cut, overwrite, scribble, foreign, lambda path: path.write_bytes(b"")):
+        damage(store)
+        digest = hashlib.sha256(store.read_bytes()).digest()
+        refused = small.up(check=False)
+        assert refused.returncode
+        assert "control.db" in refused.stderr and "Restore a backup" in refused.stderr and "nothing was changed" in refused.stderr
+        assert hashlib.sha256(store.read_bytes()).digest() == digest
+        store.write_bytes(good)
+        for beside in ("-wal", "-shm", "-journal"):
+            assert not store.with_name("control.db" + beside).exists()
+    # Containers go on all the same, also after a restart of the agent.
+    cut(store)
+    assert run_busybox(host, "db", "cat /keep/file; echo 2 >/keep/file").stdout == "1\n"
+    refused = host.docker("volume", "create", "-d", "flocker", "more", check=False)
+    assert "control service can't be reached" in refused.stderr
+    small.kill("agent")
+    assert "Restore a backup" in small.up(check=False).stderr
+    assert run_busybox(host, "db", "cat /keep/file").stdout == "2\n"
+    store.write_bytes(good)
+    small.up()
+    host.docker("volume", "create", "-d", "flocker", "more")
+    small.check(live=["db", "more"])
+
+
+def test_lost_store(hosts, flocker_binary):
+    host = hosts(network=hosts.network())
+    flocker = Flocker(host, flocker_binary)
+    flocker.up()
+    flocker.ok("Create", Name="db")
+    volume = flocker.get("db")["Status"]["id"]
+    flocker.stop("control")
+    host.run(["sh", "-c", "mkdir /tmp/lost && mv /var/lib/flocker/control.db* /tmp/lost"])
+    for _ in range(2):
+        flocker.up()
+        wait_for("both to say so", lambda: f"{volume} (db) is in this node's pool and control does not know it: it is kept" in flocker.log()
+                 and f"has volume {volume}, which is not known here: it is kept there" in flocker.log())
+        refused = flocker.plugin("Create", Name="db")
+        assert refused[0] == 500 and volume in refused[1]["Err"] and "does not know" in refused[1]["Err"]
+        flocker.ok("Create", Name="other")
+        assert host.path(f"{POOL}/volumes/{volume}/data").is_dir()
+        flocker.kill("agent")
+    flocker.stop("control")
+    host.run(["sh", "-c", "mv /tmp/lost/* /var/lib/flocker"])
+    flocker.up()
+    wait_for("the volume", lambda: flocker.get("db"))
+    flocker.ok("Mount", Name="db", ID="1")
+
+
+# ---- workers, references, power
+
+
+def test_stuck_worker(hosts, flocker_binary):
+    flocker = Flocker(hosts(network=hosts.network()), flocker_binary)
+    flocker.up("mount.point-made:1:hang")
+    for name in ("stuck", "free"):
+        flocker.ok("Create", Name=name)
+
+    def timed(call, **body):
+        begin = time.monotonic()
+        answer = flocker.plugin(call, **body)
+        return time.monotonic() - begin, answer
+
+    with concurrent.futures.ThreadPoolExecutor(1) as pool:
+        mount = pool.submit(timed, "Mount", Name="stuck", ID="1")
+        wait_for("the hang", lambda: "failpoint mount.point-made" in flocker.log())
+        flocker.ok("Mount", Name="free", ID="1")
+        flocker.ok("Unmount", Name="free", ID="1")
+        flocker.ok("Create", Name="third")
+        for call in ("Get", "List", "Path", "Capabilities"):
+            times = sorted(timed(call, Name="stuck")[0] for _ in range(20))
+            assert times[-2] < 0.05, (call, times)
+        assert flocker.get("stuck")["Status"]["doing"] == "mount"
+        seconds, answer = mount.result()
+    assert seconds < 4 and answer[0] == 500 and "mount goes on, try again" in answer[1]["Err"], (seconds, answer)
+    flocker.kill("worker")
+    wait_for("the mount", lambda: flocker.plugin("Mount", Name="stuck", ID="1")[0] == 200)
+
+
+def test_failed_create_leaves_nothing(hosts, flocker_binary):
+    flocker = Flocker(hosts(network=hosts.network()), flocker_binary)
+    flocker.up("create.staged:1:error")
+    answer = flocker.plugin("Create", Name="db")
+    assert answer[0] == 500 and re.fullmatch("volume db: create volume [0-9a-f-]*: failpoint", answer[1]["Err"])
+    flocker.check(gone=["db"])
+    flocker.ok("Create", Name="db")
+    flocker.check(live=["db"])
+
+
+def restart_agent(flocker, later_s=0):
+    """The agent anew, with a boot clock that is so much later."""
+    flocker.kill("agent")
+    flocker.host.run(["unshare", "--time", "--boottime", str(later_s), "--fork", flocker.binary, "up", *flocker.args])
+
+
+def test_lost_unmount(hosts, flocker_binary):
+    """An Unmount is lost while no agent runs: the reference goes when no container can be behind it any more."""
+    flocker = Flocker(hosts(network=hosts.network()), flocker_binary)
+    flocker.up()
+    flocker.ok("Create", Name="db")
+    flocker.ok("Mount", Name="db", ID="1")
+    restart_agent(flocker)
+    assert flocker.get("db")["Status"]["references"] == 1
+    restart_agent(flocker, 125)
+    assert flocker.get("db")["Status"]["references"] == 1
+    wait_for("the reference to go", lambda: flocker.get("db")["Status"]["references"] == 0, 30)
+    flocker.check(live=["db"], references={"db": 0})
+
+
+@pytest.mark.docker("20")
+def test_damaged_references(small):
+    host = small.host
+    counter = Counter(host)
+    folder = host.path("/run/flocker/refs")
+    for content in (b"", b"[{]", b"[1]", b"\0" * 100):
+        file = next(folder.glob("*.json"))
+        small.kill("agent")
+        file.write_bytes(content)
+        file.with_name(file.name + ".tmp").write_bytes(content)
+        small.up()
+        assert "references are lost, the kernel's mount tables decide alone" in small.log()
+        small.ok("Mount", Name="counter", ID="other")
+    counter.check()
+    small.ok("Unmount", Name="counter", ID="other")
+    counter.check()
+    # No folder to keep them in.
+    small.kill("agent")
+    host.run(["sh", "-c", "mv /run/flocker/refs /run/flocker/away; echo >/run/flocker/refs"])
+    refused = small.up(check=False)
+    assert refused.returncode and "/run/flocker/refs: Not a directory" in refused.stderr
+    counter.check()
+    host.run(["rm", "/run/flocker/refs"])
+    small.up()
+    counter.check()
+    host.docker("rm", "-f", "counter")
+    wait_for("the unmount", lambda: not small.mounts(), 60)
+    small.check(live=["counter"])
+
+
+def test_power_cut(hosts, flocker_binary):
+    """What was acknowledged is on disk: the pool and the store are set back to what had been written to them when the power went."""
+    host = hosts(network=hosts.network())
+    flocker = Flocker(host, flocker_binary)
+    flocker.up()
+    flocker.ok("Create", Name="old")
+    flocker.ok("Mount", Name="old", ID="1")
+    removed = flocker.get("old")["Status"]["id"]
+    with concurrent.futures.ThreadPoolExecutor(10) as pool:
+        answers = list(pool.map(lambda name: flocker.plugin("Create", Name=name), [f"v{number}" for number in range(10)]))
+    flocker.ok("Remove", Name="old")
+    disk = host.work / "disk/var/lib/flocker"
+    subprocess.run(f"mkdir {disk}/at-cut && cp --sparse=always {disk}/pool.img {disk}/control.db* {disk}/at-cut", shell=True, check=True)
+    host.power_cut()
+    subprocess.run(f"rm -f {disk}/control.db* && mv {disk}/at-cut/* {disk} && rmdir {disk}/at-cut", shell=True, check=True)
+    host.power_on()
+    assert [answer[0] for answer in answers] == [200] * 10
+    flocker = Flocker(host, flocker_binary)
+    flocker.up()
+    flocker.check(live=[f"v{number}" for number in range(10)], gone=["old"], trashed=[removed])
+    for number in range(10):
+        flocker.ok("Mount", Name=f"v{number}", ID="1")
