@@ -19,6 +19,7 @@ struct agent_volume {
     struct uuid id; // first: the table is searched by it
     struct agent *agent;
     struct volume *record; // beside the data on disk; NULL: no data here
+    bool half_made;        // a create was begun and has not succeeded since
     bool mounted;
     bool unsure;         // a mount or unmount failed, perhaps after it was done: `mounted` is what was so before
     struct refs refs;
@@ -87,6 +88,7 @@ struct agent {
     char *pool_error;
     void *table;             // tree of struct agent_volume by id (tsearch)
     struct volume_set wants; // what control wants; until it is heard, what the disk says
+    size_t orphans;          // volumes on disk that control did not name
     bool synced;
     struct line_peer *link;
     bool welcome;            // control has answered our hello

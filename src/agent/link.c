@@ -114,7 +114,10 @@ static void on_want(struct agent *a, const json_t *message)
 static void orphan(struct agent_volume *v, void *arg)
 {
     (void)arg;
-    if (v->confirmed || !v->record || !volume_set_find(&v->agent->wants, &v->id))
+    if (v->confirmed || !v->record)
+        return;
+    v->agent->orphans++;
+    if (!volume_set_find(&v->agent->wants, &v->id))
         return;
     log_warn("volume %s (%s) is in this node's pool and control does not know it: it is kept, and not served",
              UUID_TEXT(&v->id), v->record->name ? v->record->name : "no name");
@@ -124,6 +127,7 @@ static void orphan(struct agent_volume *v, void *arg)
 static void on_want_end(struct agent *a, const json_t *message)
 {
     (void)message;
+    a->orphans = 0;
     agent_for_each(a, orphan, NULL);
     FAILPOINT(AGENT_SYNCED);
     a->synced = true;

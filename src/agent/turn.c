@@ -75,6 +75,7 @@ static void apply(struct agent_volume *v)
     case STEP_UPDATE:
         volume_free(v->record);
         v->record = TAKE(v->order, NULL);
+        v->half_made = false;
         break;
     case STEP_MOUNT:
         v->mounted = true;
@@ -87,6 +88,7 @@ static void apply(struct agent_volume *v)
     case STEP_DESTROY:
         volume_free(v->record);
         v->record = NULL;
+        v->half_made = false;
         break;
     case STEP_NONE:
     case STEP_MISSING:
@@ -156,6 +158,7 @@ static void start(struct agent_volume *v, const struct volume *want, enum step s
     char what[128], label[UUID_TEXT_SIZE];
     v->step = step;
     v->order = volume_copy(want);
+    v->half_made |= step == STEP_CREATE;
     FAILPOINT(AGENT_STEP_START);
     snprintf(what, sizeof what, "%s volume %.90s", step_word(step), volume_label(want, label));
     const struct worker_task task = { .what = what, .run = run_step, .ctx = v, .done = on_step_done, .on_late = on_step_late, .arg = v };
@@ -177,6 +180,7 @@ static enum step plan(const struct agent_volume *v, const struct volume *want)
 {
     struct volume_here here = {
         .record = v->record,
+        .half_made = v->half_made,
         .mounted = v->mounted && !v->unsure,
         .mount_wanted = refs_total(&v->refs) > 0 || has_mount_operation(v),
         .held = v->held,
@@ -289,7 +293,7 @@ static void on_looked(void *arg, int rc, json_t *result, const struct error *e)
     v->looking = false;
     if (rc < 0)
         log_warn("can't tell whether volume %s is in use: %s", UUID_TEXT(&v->id), e->msg);
-    else if (refs_reap(&v->refs, engine_is_dead, json_is_true(json_object_get(result, "in_use")), clock_boot_ms())) {
+    else if (!json_is_true(json_object_get(result, "in_use")) && refs_reap(&v->refs, engine_is_dead, false, clock_boot_ms())) {
         log_info("volume %s: references that an engine left behind are gone, %u remain", UUID_TEXT(&v->id), refs_total(&v->refs));
         refs_save(v);
     }

@@ -108,11 +108,17 @@ int role_up(const struct paths *p, const struct up_arguments *arguments, void (*
     AUTO(free) char **control_argv = daemon_argv(control_word, root, arguments->control, arguments->control_n);
     AUTO(free) char **agent_argv = daemon_argv(agent_word, root, arguments->agent, arguments->agent_n);
     const struct service control = { "control", p->control_sock, "/v2/status", "", control_log, control_argv };
-    const struct service agent = { "agent", p->agent_sock, "/v2/pool", "\"synced\":true", agent_log, agent_argv };
+    struct service agent = { "agent", p->agent_sock, "/v2/pool", "\"synced\":true", agent_log, agent_argv };
+    struct error agent_error = ERROR_INIT;
     int rc = paths_make(p, e);
-    if (rc < 0 || (rc = start(&control, say, e)) < 0)
+    if (rc < 0)
         return rc;
-    return start(&agent, say, e);
+    rc = start(&control, say, e);
+    if (rc == 0)
+        return start(&agent, say, e);
+    agent.ready_word = ""; // containers can use the volumes of this host without control
+    start(&agent, say, &agent_error);
+    return rc;
 }
 
 // ---- down

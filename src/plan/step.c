@@ -20,7 +20,7 @@ enum step plan_step(const struct volume *want, const struct volume_here *here, c
     bool mount = live && !here->leaving && (want->keep_mounted || here->mount_wanted);
     if (!here->record) {
         if (!live)
-            return STEP_NONE;
+            return owner && here->half_made && want->state == VOLUME_PURGING ? STEP_DESTROY : STEP_NONE;
         return want->born ? STEP_MISSING : STEP_CREATE;
     }
     if (here->record->epoch > want->epoch)
