@@ -1,6 +1,7 @@
 #include "agent/internal.h"
 
 #include "base/clock.h"
+#include "base/failpoint.h"
 #include "base/log.h"
 #include "base/mem.h"
 
@@ -156,6 +157,7 @@ static void on_inventory(void *arg, int rc, json_t *result, const struct error *
 {
     struct agent *a = arg;
     struct error lock_error = ERROR_INIT;
+    FAILPOINT(AGENT_POOL_READ);
     if (rc < 0 || (!a->backend && a->config.backend->open(&a->config.pool, &a->backend, &lock_error) < 0)) {
         open_later(a, rc < 0 ? e : &lock_error);
         return;
@@ -165,7 +167,9 @@ static void on_inventory(void *arg, int rc, json_t *result, const struct error *
     a->pool_error = NULL;
     a->open = true;
     a->open_failures = 0;
+    FAILPOINT(AGENT_POOL_OPEN);
     refs_load(a);
+    FAILPOINT(AGENT_REFS_LOADED);
     log_info("pool is open: %zu volumes known", a->wants.n);
     link_connect(a);
     agent_for_each(a, turn_volume, NULL);
@@ -218,6 +222,7 @@ static void on_recheck(evutil_socket_t fd, short what, void *arg)
     (void)fd;
     (void)what;
     agent_for_each(a, look_at_volume, NULL);
+    engines_recheck_soon(a); // what was busy is looked at next time
 }
 
 int agent_new(const struct agent_config *config, struct agent **ret, struct error *e)

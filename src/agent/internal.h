@@ -125,6 +125,9 @@ void link_request(struct agent *a, json_t *message /* taken */, request_done *do
 void link_forget(struct agent *a, const void *arg); // requests with this argument are no longer waited for
 void link_report(struct agent *a, json_t *message /* taken */);
 
+// usage.c
+void usage_measure(struct agent *a, const struct uuid *id, void (*done)(void *arg, int rc, uint64_t used, const struct error *e), void *arg);
+
 // engines.c
 bool engine_is_dead(struct engine engine);
 void refs_save(struct agent_volume *v);

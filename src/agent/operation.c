@@ -2,6 +2,7 @@
 #include "agent/internal.h"
 
 #include "base/clock.h"
+#include "base/failpoint.h"
 #include "base/limits.h"
 #include "base/mem.h"
 
@@ -23,16 +24,25 @@ static void operation_free(struct operation *o)
     free(o);
 }
 
+static const enum failpoint replies[] = {
+    [OP_SYNC] = FAIL_AGENT_SYNCED,
+    [OP_CREATE] = FAIL_AGENT_CREATE_REPLY,
+    [OP_MOUNT] = FAIL_AGENT_MOUNT_REPLY,
+    [OP_REMOVE] = FAIL_AGENT_REMOVE_REPLY,
+};
+
 static void finish(struct operation *o, int rc, const struct error *e)
 {
     struct agent *a = o->agent;
     struct agent_volume *v = known(o);
     agent_done *done = o->done;
     void *arg = o->arg;
-    bool claimed = o->kind == OP_REMOVE && o->begun;
+    enum operation_kind kind = o->kind;
+    bool claimed = kind == OP_REMOVE && o->begun;
     operation_free(o);
     if (claimed && v)
         v->removing = v->checked = false;
+    failpoint(replies[kind]);
     done(arg, rc, e);
     if (v)
         turn(v);
@@ -131,6 +141,7 @@ static void create_turn(struct operation *o)
     if (!v) {
         o->asked = true;
         link_request(a, wish_to_json(o), on_created, o);
+        FAILPOINT(AGENT_CREATE_ASKED);
         return;
     }
     const struct volume *want = volume_set_find(&a->wants, &o->volume);
@@ -161,6 +172,7 @@ static void on_created(void *arg, int rc, const json_t *reply, const struct erro
     struct operation *o = arg;
     (void)reply;
     o->asked = false;
+    FAILPOINT(AGENT_CREATE_ANSWERED);
     if (rc < 0)
         finish(o, rc, e);
     else
@@ -198,6 +210,7 @@ static void mount_turn(struct operation *o)
         return;
     if (v->mounted && v->step == STEP_NONE) {
         int rc = refs_open(&v->refs, o->id, o->engine, clock_boot_ms(), &e);
+        FAILPOINT(AGENT_REF_OPENED);
         if (rc == 0)
             refs_save(v);
         finish(o, rc, &e);
@@ -217,6 +230,7 @@ static void on_removed(void *arg, int rc, const json_t *reply, const struct erro
     struct operation *o = arg;
     struct agent_volume *v = known(o);
     (void)reply;
+    FAILPOINT(AGENT_REMOVE_ANSWERED);
     if (rc == 0 && v) {
         refs_done(&v->refs);
         refs_save(v);
@@ -262,7 +276,9 @@ static void remove_turn(struct operation *o)
     if (!v->checked || v->mounted || v->step != STEP_NONE)
         return;
     o->asked = true;
+    FAILPOINT(AGENT_REMOVE_CHECKED);
     link_request(a, json_pack("{s:s, s:s, s:s}", "type", "request", "op", "remove", "id", UUID_TEXT(&v->id)), on_removed, o);
+    FAILPOINT(AGENT_REMOVE_ASKED);
 }
 
 // ---- all
@@ -322,8 +338,11 @@ void agent_settle(struct agent *a, const struct uuid *volume, const char *id, st
     struct agent_volume *v = agent_volume(a, volume);
     if (!v)
         return;
+    FAILPOINT(AGENT_MOUNT_SENT);
     refs_settle(&v->refs, id, engine, taken);
     refs_save(v);
+    FAILPOINT(AGENT_MOUNT_SETTLED);
+    engines_recheck_soon(a);
     turn(v);
 }
 
@@ -354,7 +373,9 @@ void agent_unmount(struct agent *a, const char *name, const char *id, struct eng
     struct agent_volume *v = used_by_name(a, name);
     if (!v || !refs_release(&v->refs, id, engine))
         return;
+    FAILPOINT(AGENT_REF_RELEASED);
     refs_save(v);
+    FAILPOINT(AGENT_UNMOUNT_SAVED);
     turn_look(v);
     turn(v);
 }

@@ -2,6 +2,7 @@
 #include "agent/internal.h"
 
 #include "base/clock.h"
+#include "base/failpoint.h"
 #include "base/limits.h"
 #include "base/log.h"
 #include "base/mem.h"
@@ -89,7 +90,7 @@ static void apply(struct agent_volume *v)
     case STEP_NONE:
     case STEP_MISSING:
     case STEP_COUNT:
-        ASSERT(!"a step that no worker does");
+        ASSERT(false && "a step that no worker does");
     }
 }
 
@@ -119,6 +120,7 @@ static void on_step_done(void *arg, int rc, json_t *result, const struct error *
     struct agent *a = v->agent;
     (void)result;
     v->attempts++;
+    FAILPOINT(AGENT_STEP_DONE);
     if (rc == 0) {
         log_debug("%s of volume %s is done", step_word(v->step), UUID_TEXT(&v->id));
         apply(v);
@@ -130,6 +132,7 @@ static void on_step_done(void *arg, int rc, json_t *result, const struct error *
     v->order = NULL;
     v->step = STEP_NONE;
     turn_report(v);
+    FAILPOINT(AGENT_STEP_REPORTED);
     operations_turn(a);
     if (rc == 0)
         turn(v);
@@ -151,6 +154,7 @@ static void start(struct agent_volume *v, const struct volume *want, enum step s
     char what[128], label[UUID_TEXT_SIZE];
     v->step = step;
     v->order = volume_copy(want);
+    FAILPOINT(AGENT_STEP_START);
     snprintf(what, sizeof what, "%s volume %.90s", step_word(step), volume_label(want, label));
     const struct worker_task task = { .what = what, .run = run_step, .ctx = v, .done = on_step_done, .on_late = on_step_late, .arg = v };
     worker_start(v->agent->workers, &task);

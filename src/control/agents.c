@@ -2,6 +2,7 @@
 #include "control/internal.h"
 
 #include "base/clock.h"
+#include "base/failpoint.h"
 #include "base/log.h"
 #include "base/mem.h"
 #include "base/rng.h"
@@ -127,6 +128,8 @@ static const char *on_hello(struct agent_peer *p, const json_t *message)
     struct node said = { .host = "" };
     struct error e = ERROR_INIT;
     const char *host = json_string_value(json_object_get(message, "host"));
+    if (p->node)
+        return "a second hello";
     if (json_integer_value(json_object_get(message, "protocol")) != 1)
         return "it speaks a protocol other than 1: run the same version of Flocker on every host";
     if (!read_uuid(message, "node", &said.id) || !read_uuid(message, "era", &said.era) || !host || strlen(host) >= sizeof said.host)
@@ -137,6 +140,7 @@ static const char *on_hello(struct agent_peer *p, const json_t *message)
         if (store_commit(c->store, &change, 1, &e) < 0)
             log_error("remember node %s: %s", UUID_TEXT(&said.id), e.msg);
     }
+    FAILPOINT(CONTROL_HELLO);
     struct agent_peer *old = p->node->peer;
     p->node->peer = p;
     if (old) {
@@ -178,6 +182,7 @@ static const char *on_report(struct agent_peer *p, const json_t *message)
     struct uuid id;
     if (!read_uuid(message, "id", &id))
         return "a report without a volume's id";
+    FAILPOINT(CONTROL_REPORT);
     const struct volume *v = volume_set_find(&c->volumes, &id);
     if (!v) {
         log_warn("node %s has volume %s, which is not known here: it is kept there", UUID_TEXT(&p->node->node.id), UUID_TEXT(&id));
@@ -208,6 +213,7 @@ static const char *on_inventory_end(struct agent_peer *p, const json_t *message)
     for (size_t i = 0; i < c->volumes.n; i++)
         if (uuid_equal(&c->volumes.by_id[i]->owner, &p->node->node.id) && c->volumes.by_id[i]->state != VOLUME_DELETED)
             send_want(p, c->volumes.by_id[i]);
+    FAILPOINT(CONTROL_WANTS_SENT);
     send_json(p, json_pack("{s:s}", "type", "want-end"));
     p->synced = true;
     return NULL;
@@ -283,6 +289,7 @@ static const char *on_request(struct agent_peer *p, const json_t *message)
     for (size_t i = 0; op && i < ARRAY_SIZE(ops); i++)
         if (strcmp(ops[i].op, op) == 0)
             rc = ops[i].run(p, message, &v, &e);
+    FAILPOINT(CONTROL_TOLD);
     json_t *reply = json_pack("{s:s, s:O}", "type", "reply", "n", json_object_get(message, "n"));
     if (!reply)
         return "a request without a number";

@@ -1,6 +1,7 @@
 // The REST API's doors and router: who may come in, which handler serves, and how answers and errors look.
 #include "control/internal.h"
 
+#include "base/failpoint.h"
 #include "base/log.h"
 #include "base/mem.h"
 
@@ -13,6 +14,7 @@
 
 void api_reply_extra(struct http_exchange *x, int status, const char *extra, json_t *body)
 {
+    FAILPOINT(CONTROL_REST_REPLY);
     AUTO(free) char *text = json_dumps(body, JSON_COMPACT | JSON_ENCODE_ANY);
     json_decref(body);
     ASSERT(text);

@@ -186,10 +186,42 @@ static const struct volume *volume(const struct call *call)
     return found;
 }
 
+// A client's call that waits for an answer of the volume's agent.
+struct asking {
+    struct control *control;
+    struct http_exchange *exchange;
+    struct uuid id;
+};
+
+static void on_usage(void *arg, int rc, const json_t *reply, const struct error *e)
+{
+    struct asking *a = arg;
+    const struct volume *v = volume_set_find(&a->control->volumes, &a->id);
+    (void)e;
+    if (!v)
+        api_describe(a->exchange, 404, "The volume is gone.");
+    else {
+        json_t *body = volume_to_v2(a->control, v);
+        json_object_set_new(body, "used", rc == 0 ? json_incref(json_object_get(reply, "used")) : json_null());
+        api_reply(a->exchange, 200, body);
+    }
+    free(a);
+}
+
+static void ask_agent(struct call *call, const struct volume *v, const char *type, agents_done *done)
+{
+    struct asking *a = xcalloc(1, sizeof *a);
+    *a = (struct asking){ call->control, call->exchange, v->id };
+    agents_ask(call->control, &v->owner, json_pack("{s:s, s:s}", "type", type, "id", UUID_TEXT(&v->id)), done, a);
+}
+
 static void get_volume(struct call *call)
 {
+    char text[16];
     const struct volume *v = volume(call);
-    if (v)
+    if (v && api_query(call->exchange, "usage", text, sizeof text))
+        ask_agent(call, v, "usage", on_usage);
+    else if (v)
         api_reply(call->exchange, 200, volume_to_v2(call->control, v));
 }
 
@@ -244,15 +276,9 @@ static void restore_volume(struct call *call)
     put_and_reply(call, rc, v, changed, &e);
 }
 
-struct removal {
-    struct control *control;
-    struct http_exchange *exchange;
-    struct uuid id;
-};
-
 static void on_removed(void *arg, int rc, const json_t *reply, const struct error *e)
 {
-    struct removal *r = arg;
+    struct asking *r = arg;
     const struct volume *v = volume_set_find(&r->control->volumes, &r->id);
     (void)reply;
     if (rc < 0)
@@ -283,9 +309,7 @@ static void remove_volume(struct call *call)
         api_fail(call->exchange, &e);
         return;
     }
-    struct removal *r = xcalloc(1, sizeof *r);
-    *r = (struct removal){ call->control, call->exchange, v->id };
-    agents_ask(call->control, &v->owner, json_pack("{s:s, s:s}", "type", "remove", "id", UUID_TEXT(&v->id)), on_removed, r);
+    ask_agent(call, v, "remove", on_removed);
 }
 
 // ---- nodes and control itself
@@ -332,7 +356,7 @@ const struct route routes_v2[] = {
     { "GET", "/v2/status", 0, get_status, "version and counts" },
     { "GET", "/v2/volumes", 0, list_volumes, "live volumes; all=1: those in the trash too" },
     { "POST", "/v2/volumes", ROUTE_BODY, create_volume, "create a volume; wait=SECONDS" },
-    { "GET", "/v2/volumes/*", 0, get_volume, "one volume, by name or id" },
+    { "GET", "/v2/volumes/*", 0, get_volume, "one volume, by name or id; usage=1: and how much it holds" },
     { "PATCH", "/v2/volumes/*", ROUTE_BODY, resize_volume, "change its size; wait=SECONDS" },
     { "DELETE", "/v2/volumes/*", 0, remove_volume, "move it to the trash; purge=1: what is in the trash goes now" },
     { "POST", "/v2/volumes/*/restore", ROUTE_BODY, restore_volume, "take it out of the trash, perhaps under another name" },

@@ -1,6 +1,7 @@
 #include "control/internal.h"
 
 #include "base/clock.h"
+#include "base/failpoint.h"
 #include "base/log.h"
 #include "base/mem.h"
 
@@ -67,6 +68,7 @@ int control_put(struct control *c, struct volume *changed, struct error *e)
     int rc = store_commit(c->store, &change, 1, e);
     if (rc < 0)
         return rc;
+    FAILPOINT(CONTROL_COMMITTED);
     adopt(c, TAKE(v, NULL));
     const struct volume *now = volume_set_find(&c->volumes, &id);
     agents_tell(c, &now->owner, now);
@@ -309,7 +311,10 @@ int control_new(const struct control_config *config, struct control **ret, struc
     c->sweep_ms = INT64_MAX;
     c->sweep = evtimer_new(config->base, on_sweep, c);
     int rc = store_open(config->store, config->store_path, &c->store, e);
-    if (rc < 0 || (rc = store_load(c->store, &sink, e)) < 0 || (rc = serve(c, e)) < 0)
+    if (rc < 0 || (rc = store_load(c->store, &sink, e)) < 0)
+        return rc;
+    FAILPOINT(CONTROL_LOADED);
+    if ((rc = serve(c, e)) < 0)
         return rc;
     arm_sweep(c);
     *ret = TAKE(c, NULL);
