@@ -234,7 +234,7 @@ int agent_new(const struct agent_config *config, struct agent **ret, struct erro
     struct agent *a = xcalloc(1, sizeof *a);
     a->config = *config;
     a->refs_fd = refs_fd;
-    a->workers = workers_new(config->base, config->backend == &backend_memory);
+    a->workers = workers_new(config->base, config->backend->in_process);
     a->reconnect = evtimer_new(config->base, on_reconnect, a);
     a->retry = evtimer_new(config->base, on_retry, a);
     a->turn = evtimer_new(config->base, on_turn, a);
@@ -257,7 +257,7 @@ void agent_free(struct agent *a)
         return;
     workers_free(a->workers);
     operations_free(a);
-    link_close(a);
+    link_free(a);
     engines_free(a);
     tdestroy(a->table, free_node);
     volume_set_done(&a->wants);

@@ -20,6 +20,7 @@ struct agent_volume {
     struct agent *agent;
     struct volume *record; // beside the data on disk; NULL: no data here
     bool mounted;
+    bool unsure;         // a mount or unmount failed, perhaps after it was done: `mounted` is what was so before
     struct refs refs;
     bool held;           // by a user's hold for this node
     bool confirmed;      // control has named it since the connection came up
@@ -121,6 +122,7 @@ void operation_remove(struct agent *a, const struct uuid *id, agent_done *done, 
 // link.c
 void link_connect(struct agent *a);
 void link_close(struct agent *a);
+void link_free(struct agent *a); // closes it, and forgets all requests
 void link_request(struct agent *a, json_t *message /* taken */, request_done *done, void *arg);
 void link_forget(struct agent *a, const void *arg); // requests with this argument are no longer waited for
 void link_report(struct agent *a, json_t *message /* taken */);

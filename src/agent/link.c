@@ -264,6 +264,16 @@ void link_close(struct agent *a)
     a->synced = a->welcome = false;
 }
 
+void link_free(struct agent *a)
+{
+    struct request *r;
+    link_close(a);
+    while ((r = LIST_FIRST(&a->requests))) {
+        LIST_REMOVE(r, all);
+        free(r);
+    }
+}
+
 void link_connect(struct agent *a)
 {
     static const struct line_callbacks callbacks = { on_line, on_closed };

@@ -208,7 +208,7 @@ static void mount_turn(struct operation *o)
     }
     if (v->removing)
         return;
-    if (v->mounted && v->step == STEP_NONE) {
+    if (v->mounted && !v->unsure && v->step == STEP_NONE) {
         int rc = refs_open(&v->refs, o->id, o->engine, clock_boot_ms(), &e);
         FAILPOINT(AGENT_REF_OPENED);
         if (rc == 0)
@@ -217,7 +217,7 @@ static void mount_turn(struct operation *o)
         return;
     }
     turn(v);
-    if (has_failed(o, v) && !v->mounted) {
+    if (has_failed(o, v) && (!v->mounted || v->unsure)) {
         e = v->error;
         finish(o, -(int)e.code, &e);
     }

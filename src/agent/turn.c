@@ -78,9 +78,10 @@ static void apply(struct agent_volume *v)
         break;
     case STEP_MOUNT:
         v->mounted = true;
+        v->unsure = false;
         break;
     case STEP_UNMOUNT:
-        v->mounted = false;
+        v->mounted = v->unsure = false;
         v->checked = v->removing;
         break;
     case STEP_DESTROY:
@@ -111,6 +112,7 @@ static void note_failure(struct agent_volume *v, const struct error *e)
         log_line(v->step == STEP_UNMOUNT ? LOG_LEVEL_INFO : LOG_LEVEL_WARN, "%s of volume %s: %s", step_word(v->step), UUID_TEXT(&v->id), e->msg);
     v->error = *e;
     set_failures(v, v->failures + 1);
+    v->unsure |= v->step == STEP_MOUNT || (v->step == STEP_UNMOUNT && e->code != E_BUSY);
     v->retry_ms = clock_boot_ms() + (delay_ms < RETRY_MS_MAX ? delay_ms : RETRY_MS_MAX);
 }
 
@@ -170,21 +172,31 @@ static void note_missing(struct agent_volume *v)
     v->attempts++;
 }
 
-void turn(struct agent_volume *v)
+// Where it is not sure what is mounted, what is wanted is done again: both steps are idempotent.
+static enum step plan(const struct agent_volume *v, const struct volume *want)
 {
-    const struct volume *want = wanted(v);
-    const struct volume_here here = {
+    struct volume_here here = {
         .record = v->record,
-        .mounted = v->mounted,
+        .mounted = v->mounted && !v->unsure,
         .mount_wanted = refs_total(&v->refs) > 0 || has_mount_operation(v),
         .held = v->held,
         .leaving = v->removing,
     };
+    enum step step = plan_step(want, &here, &v->agent->config.node);
+    if (!v->unsure || step == STEP_MOUNT)
+        return step;
+    here.mounted = true;
+    return plan_step(want, &here, &v->agent->config.node);
+}
+
+void turn(struct agent_volume *v)
+{
+    const struct volume *want = wanted(v);
     if (!v->agent->open || v->step != STEP_NONE || v->looking)
         return;
     if (v->failures && v->retry_ms > clock_boot_ms())
         return;
-    enum step step = plan_step(want, &here, &v->agent->config.node);
+    enum step step = plan(v, want);
     if (step == STEP_NONE && v->removing && !v->checked)
         step = STEP_UNMOUNT; // also what is not mounted here may be in a container
     if (step == STEP_MISSING)

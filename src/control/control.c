@@ -237,9 +237,10 @@ static void sweep_trash(struct control *c, int64_t now_ms)
     for (size_t i = c->volumes.n; i-- > 0;) {
         const struct volume *v = c->volumes.by_id[i];
         struct volume *changed = NULL;
-        if (v->state == VOLUME_TRASHED && v->purge_ms <= now_ms && decide_purge(v, &changed, &e) == 0 && control_put(c, changed, &e) < 0)
-            log_error("purge volume %s: %s", UUID_TEXT(&v->id), e.msg);
-        else if (v->state == VOLUME_DELETED && v->purge_ms + c->config.trash_keep_ms <= now_ms)
+        if (v->state == VOLUME_TRASHED && v->purge_ms <= now_ms && decide_purge(v, &changed, &e) == 0) {
+            if (control_put(c, changed, &e) < 0) // else `v` is freed
+                log_error("purge volume %s: %s", UUID_TEXT(&v->id), e.msg);
+        } else if (v->state == VOLUME_DELETED && v->purge_ms + c->config.trash_keep_ms <= now_ms)
             forget(c, &v->id);
     }
 }

@@ -671,7 +671,7 @@ static void half_made_file_is_made_anew(void **state)
     close_pool(f);
     // Killed during mkfs: only the temporary file is there. An empty file in place is taken, too: an installer may have made it.
     assert_int_equal(rename(f->path, path_of("%s.new", f->path)), 0);
-    AUTO(close) int fd = open(f->path, O_WRONLY | O_CREAT | O_CLOEXEC, 0600);
+    write_file(f->path, "");
     NO_ERROR(open_pool(f, E));
     assert_false(exists(path_of("%s.new", f->path)));
     struct stat st;
@@ -719,7 +719,7 @@ static void fill_with_small_files(const char *folder)
             return;
         }
     }
-    test_fails("the pool never gets full");
+    fail_msg("the pool never gets full");
 }
 
 static void full_pool_recovers(void **state)
@@ -750,7 +750,7 @@ static void full_pool_recovers(void **state)
     for (int i = 0; rc < 0 && i < 100; i++, nap_ms(100)) // the space of a subvolume comes back in the background
         rc = B->create(f->b, good, &e);
     if (rc < 0)
-        test_fails("%s", e.msg);
+        fail_msg("%s", e.msg);
     NO_ERROR(B->mount(f->b, &good->id, E));
     assert_int_equal(fill(path_of("%s/file", mount_point(f, &good->id)), 32 * MIB, 0), 0);
 }
@@ -845,7 +845,7 @@ static void check_all_whole(struct fixture *f)
 {
     AUTO(seen_done) struct seen *s = observe(f);
     if (s->n_damaged)
-        test_fails("%s is damaged: %s", s->damaged[0], s->why);
+        fail_msg("%s is damaged: %s", s->damaged[0], s->why);
     for (size_t i = 0; i < s->n; i++) {
         const struct volume *v = s->volumes[i].record;
         assert_string_equal(v->name, "storm");
