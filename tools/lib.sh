@@ -20,7 +20,7 @@ die() {
 }
 
 need_root() {
-    [ "$(id -u)" -eq 0 ] || die "it mounts file systems and starts services: run it as root (sudo make ${0##*/})"
+    [ "$(id -u)" -eq 0 ] || die "it mounts file systems and starts services: run it as root (with sudo)"
 }
 
 has() {
