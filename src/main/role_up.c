@@ -60,27 +60,27 @@ struct service {
     char *const *argv;
 };
 
+// Starts the daemon unless it answers already, and waits until it is ready.
 static int start(const struct service *s, void (*say)(const char *line), struct error *e)
 {
     char text[1024];
     int status;
-    if (answers(s->sock, s->probe, s->ready_word)) {
-        snprintf(text, sizeof text, "%s is running", s->name);
-        say(text);
-        return 0;
-    }
-    pid_t pid = fork();
-    if (pid == 0)
+    bool running = answers(s->sock, s->probe, "");
+    pid_t pid = running ? 0 : fork();
+    if (pid == 0 && !running)
         become(s->log, s->argv);
     if (pid < 0)
         return fail_os(e, errno, "start %s", s->name);
     for (int64_t end_ms = clock_boot_ms() + READY_MS; clock_boot_ms() < end_ms; usleep(POLL_MS * 1000)) {
         if (answers(s->sock, s->probe, s->ready_word)) {
-            snprintf(text, sizeof text, "%s started, log in %.500s", s->name, s->log);
+            if (running)
+                snprintf(text, sizeof text, "%s is running", s->name);
+            else
+                snprintf(text, sizeof text, "%s started, log in %.500s", s->name, s->log);
             say(text);
             return 0;
         }
-        if (waitpid(pid, &status, WNOHANG) == pid)
+        if (!running && waitpid(pid, &status, WNOHANG) == pid)
             break;
     }
     last_line(s->log, text, sizeof text);
