@@ -21,7 +21,7 @@ down: all
 test:
 	@tools/test
 
-bench: all
+bench:
 	@tools/bench $(BENCH)
 
 check:
