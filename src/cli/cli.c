@@ -156,6 +156,7 @@ static const struct cli_option *parser_option(const struct parser *p, int c)
 
 static void add_given(struct cli_state *s, const struct cli_option *o, const char *value)
 {
+    ASSERT(o);
     s->given = xrealloc(s->given, s->given_count + 1, sizeof *s->given);
     s->given[s->given_count++] = (struct given){ o, value ? value : "" };
     s->is_json |= strcmp(o->name, "json") == 0;

@@ -244,8 +244,9 @@ static void print_options(FILE *out, const json_t *options)
 
 static void print_volume(FILE *out, const json_t *volume)
 {
-    char size_text[SIZE_TEXT_SIZE];
+    char size_text[SIZE_TEXT_SIZE], used_text[SIZE_TEXT_SIZE];
     json_int_t size = json_integer_value(json_object_get(volume, "size"));
+    const json_t *used = json_object_get(volume, "used");
     AUTO(free) char *name = text_escape(label(volume));
     AUTO(free) char *last = note(volume);
     const char *host = member(volume, "host"), *owner = member(volume, "owner") ?: "?";
@@ -257,6 +258,7 @@ static void print_volume(FILE *out, const json_t *volume)
     print_line(out, "state", state_word(volume));
     print_line(out, "note", last);
     print_line(out, "size", size > 0 ? size_format((uint64_t)size, size_text) : "no limit");
+    print_line(out, "used", json_is_integer(used) ? size_format((uint64_t)json_integer_value(used), used_text) : NULL);
     print_line(out, "node", node);
     print_line(out, "mounted", json_is_true(json_object_get(volume, "mounted")) ? "yes" : "no");
     print_line(out, "path", member(volume, "path"));
@@ -300,7 +302,7 @@ static int each_name(struct cli_context *ctx, int argc, char **argv, on_name *ru
 
 static int inspect_one(struct cli_context *ctx, const char *name, json_t **ret, struct error *e)
 {
-    int rc = volume_call(ctx, "GET", name, "", NULL, ret, e);
+    int rc = volume_call(ctx, "GET", name, "?usage=1", NULL, ret, e);
     if (rc == 0)
         print_volume(ctx->out, *ret);
     return rc;

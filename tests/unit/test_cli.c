@@ -320,7 +320,7 @@ static void names_are_encoded(void **state)
     (void)state;
     answer_with(any);
     assert_int_equal(run_argv(6, argv), 0);
-    assert_log("GET /v2/volumes/a%2F..%2Fb%3Fc%23d%25%FF%20%0A%C3%A9\n");
+    assert_log("GET /v2/volumes/a%2F..%2Fb%3Fc%23d%25%FF%20%0A%C3%A9?usage=1\n");
     answer_with(any);
     assert_int_equal(run("volume inspect ~"), error_exit(E_INVALID));
     AUTO(free) char *line = xasprintf("volume inspect %0300d", 0);
@@ -331,17 +331,17 @@ static void names_are_encoded(void **state)
 static void inspect_shows_all(void **state)
 {
     static const struct canned one[] = {
-        { "GET", "/v2/volumes/db", 200,
+        { "GET", "/v2/volumes/db?usage=1", 200,
           VOLUME("\"db\"", "live",
-                 READY ", \"path\": \"/flocker/x\", \"metadata\": {\"k\\u0007\": \"v\"}, \"options\": {\"uid\": 1, \"gid\": 2, "
+                 READY ", \"used\": 1536, \"path\": \"/flocker/x\", \"metadata\": {\"k\\u0007\": \"v\"}, \"options\": {\"uid\": 1, \"gid\": 2, "
                        "\"mode\": 488, \"nocow\": true}") },
-        { "GET", "/v2/volumes/none", 404, "{\"code\": \"not-found\", \"description\": \"no such volume: none\"}" },
+        { "GET", "/v2/volumes/none?usage=1", 404, "{\"code\": \"not-found\", \"description\": \"no such volume: none\"}" },
         { 0 },
     };
     (void)state;
     answer_with(one);
     assert_int_equal(run("volume inspect db"), 0);
-    assert_string_equal(out, "db\n  id         " ID "\n  state      ready\n  size       1GiB\n  node       10.0.0.1 (" NODE ")\n"
+    assert_string_equal(out, "db\n  id         " ID "\n  state      ready\n  size       1GiB\n  used       1.50KiB\n  node       10.0.0.1 (" NODE ")\n"
                              "  mounted    yes\n  path       /flocker/x\n  made with  uid 1, gid 2, mode 0750, no copy-on-write\n"
                              "  metadata   k\\x07=v\n");
     // One name that is wrong does not hide the other.
