@@ -126,6 +126,7 @@ static void adopt_hold(struct control *c, const struct hold *h)
             c->hold_room = c->hold_room ? c->hold_room * 2 : 16;
             c->holds = xrealloc(c->holds, c->hold_room, sizeof *c->holds);
         }
+        ASSERT(c->holds);
         memmove(c->holds + at + 1, c->holds + at, (c->hold_count++ - at) * sizeof *c->holds);
     }
     c->holds[at] = *h;
