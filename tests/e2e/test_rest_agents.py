@@ -368,6 +368,28 @@ def test_held(host, rest):
         assert not agent.hear()["held"], "for another node it is no matter here"
 
 
+def test_many_who_wait(host, rest):
+    """More clients that wait for an agent than there are connections: others are served, and who can't wait hears so at once."""
+    with Agent(host) as agent:
+        volumes, clients = [create(rest, agent) for _ in range(2)], []
+        for number in range(600):
+            connection = rest.connect()
+            if number % 2:
+                connection.request("DELETE", f"{VOLUMES}/{volumes[0]['id']}?wait=20")
+            else:
+                connection.request("PATCH", f"{VOLUMES}/{volumes[1]['id']}?wait=20", json.dumps({"size": SIZE + number * 1024}))
+            clients.append(connection)
+            if number % 50 == 49:
+                begin = time.monotonic()
+                assert rest("DELETE", f"{VOLUMES}/{new_id()}").status == 404
+                assert time.monotonic() - begin < 2
+        refused = clients[-1].getresponse()
+        assert refused.status == 503
+        for connection in clients:
+            connection.close()
+    assert rest.ok("GET", f"{VOLUMES}/{volumes[0]['id']}")["state"] == "live"
+
+
 def test_agent_that_does_not_read(host, rest):
     """What waits for it is limited in time for clients, and it is its own trouble."""
     with Agent(host) as agent:
