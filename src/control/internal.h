@@ -60,7 +60,7 @@ struct control {
     void *node_tree; // the same, by id
     size_t node_count;
     LIST_HEAD(, agent_peer) peers;
-    size_t peer_count;
+    size_t peer_count, ask_count;
     LIST_HEAD(, waiter) waiters;
     size_t waiter_count;
     struct event *sweep, *on_agent, *resume;
@@ -70,9 +70,10 @@ struct control {
 
 #define NODE_SILENT_MS 120000 // Flocker v1: a node's state is forgotten after that
 #define HOLDS_MAX      100000
-#define WAITERS_MAX    512    // clients that wait; one more is answered at once
+#define WAITERS_MAX    256    // clients that wait; one more is answered at once. With the asks well below HTTP_CONNECTIONS_MAX: a connection
+                              // that waits for its answer is never given up for another
 #define WAIT_S_MAX     30     // the most that a client can wait
-#define ASKS_MAX       512    // questions to one agent that it has not answered
+#define ASKS_MAX       128    // questions to agents that they have not answered
 #define ASK_MS         10000  // an agent answers within PLUGIN_ANSWER_MS unless it is stuck
 #define HELLO_MS       10000  // for an agent to say who it is
 #define PEERS_MAX      (NODES_MAX + 64) // connections of agents: of each node, and some that have not said hello

@@ -166,7 +166,7 @@ def cluster(maker, binary):
     host = maker(network=maker.network())
     up(host, binary)
     yield host
-    host.run([host.flocker_binary, "down"], check=False)
+    host.run([host.flocker_binary, "down"])
     check_logs(host)
 
 
