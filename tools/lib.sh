@@ -7,6 +7,7 @@ readonly PLUGIN_SOCKET=/run/docker/plugins/flocker/flocker.sock
 readonly UNITS=(flocker-plugin.socket flocker-control.service flocker-agent.service)
 readonly DOCKERD_PID=/run/flocker/dockerd.pid # only of one that tools/up started itself
 readonly DOCKERD_LOG=/var/log/flocker/dockerd.log
+readonly CHECKED=/run/flocker/self-check-passed
 readonly PODMAN_CONFIG=/etc/containers/containers.conf.d/flocker.conf
 
 say() {
@@ -19,7 +20,7 @@ die() {
 }
 
 need_root() {
-    [ "$(id -u)" -eq 0 ] || die "it mounts file systems and starts services: run it as root (sudo make ${0##*/})"
+    [ "$(id -u)" -eq 0 ] || die "it mounts file systems and starts services: run it as root (with sudo)"
 }
 
 has() {

@@ -123,11 +123,17 @@ static void take_inventory(struct agent *a, const json_t *volumes)
         if (!volume_set_find(&a->wants, &record->id)) {
             struct volume *want = volume_copy(record);
             want->born = true;
-            if (want->name && want->state == VOLUME_LIVE && volume_set_find_name(&a->wants, want->name)) {
-                log_error("volumes %s and another are both named %s", UUID_TEXT(&want->id), want->name);
+            const struct volume *same = want->name && want->state == VOLUME_LIVE ? volume_set_find_name(&a->wants, want->name) : NULL;
+            if (same)
+                log_warn("volumes %s and %s are both named %s: the newer one is served until control is heard", UUID_TEXT(&want->id),
+                         UUID_TEXT(&same->id), want->name);
+            // The name was given anew after the older one was removed, and its record could not be changed any more.
+            if (same && same->created_ms >= want->created_ms) {
                 volume_free(want);
                 continue;
             }
+            if (same)
+                volume_set_remove(&a->wants, &same->id);
             volume_set_put(&a->wants, want);
         }
     }
@@ -234,7 +240,7 @@ int agent_new(const struct agent_config *config, struct agent **ret, struct erro
     struct agent *a = xcalloc(1, sizeof *a);
     a->config = *config;
     a->refs_fd = refs_fd;
-    a->workers = workers_new(config->base, config->backend == &backend_memory);
+    a->workers = workers_new(config->base, config->backend->in_process);
     a->reconnect = evtimer_new(config->base, on_reconnect, a);
     a->retry = evtimer_new(config->base, on_retry, a);
     a->turn = evtimer_new(config->base, on_turn, a);
@@ -257,7 +263,7 @@ void agent_free(struct agent *a)
         return;
     workers_free(a->workers);
     operations_free(a);
-    link_close(a);
+    link_free(a);
     engines_free(a);
     tdestroy(a->table, free_node);
     volume_set_done(&a->wants);
@@ -379,6 +385,16 @@ static void on_pool_job(void *arg, int rc, json_t *result, const struct error *e
     free(j);
 }
 
+// An agent whose pool is gone is of no use: it ends. One that could not unmount because of a user goes on as before.
+static void on_shutdown(void *arg, int rc, json_t *result, const struct error *e)
+{
+    static const struct timeval soon = { 0, 200000 }; // time for the answer; `flocker down` does not wait for this end
+    const struct pool_job *j = arg;
+    if (rc != -E_BUSY)
+        event_base_loopexit(j->agent->config.base, &soon);
+    on_pool_job(arg, rc, result, e);
+}
+
 static struct pool_job *pool_job(struct agent *a, void *arg, struct error *e)
 {
     if (!a->backend) {
@@ -404,7 +420,7 @@ void agent_pool_usage(struct agent *a, agent_pool_done *done, void *arg)
     worker_start(a->workers, &task);
 }
 
-static void start_pool_job(struct agent *a, const char *what, worker_fn *run, uint64_t size, agent_done *done, void *arg)
+static void start_pool_job(struct agent *a, const char *what, worker_fn *run, worker_done *on_done, uint64_t size, agent_done *done, void *arg)
 {
     struct error e = ERROR_INIT;
     struct pool_job *j = pool_job(a, arg, &e);
@@ -414,16 +430,16 @@ static void start_pool_job(struct agent *a, const char *what, worker_fn *run, ui
     }
     j->size = size;
     j->done = done;
-    const struct worker_task task = { .what = what, .run = run, .ctx = j, .done = on_pool_job, .arg = j };
+    const struct worker_task task = { .what = what, .run = run, .ctx = j, .done = on_done, .arg = j };
     worker_start(a->workers, &task);
 }
 
 void agent_pool_grow(struct agent *a, uint64_t size, agent_done *done, void *arg)
 {
-    start_pool_job(a, "grow the pool", run_grow, size, done, arg);
+    start_pool_job(a, "grow the pool", run_grow, on_pool_job, size, done, arg);
 }
 
 void agent_shutdown(struct agent *a, agent_done *done, void *arg)
 {
-    start_pool_job(a, "shut the pool down", run_shutdown, 0, done, arg);
+    start_pool_job(a, "shut the pool down", run_shutdown, on_shutdown, 0, done, arg);
 }

@@ -1,6 +1,7 @@
 // Engine processes, whose end makes references doubtful, and the references' files, which outlive the agent but not the boot.
 #include "agent/internal.h"
 
+#include "base/clock.h"
 #include "base/log.h"
 #include "base/mem.h"
 #include "sys/atomic_file.h"
@@ -140,6 +141,19 @@ void refs_save(struct agent_volume *v)
         log_error("references of volume %s: %s", UUID_TEXT(&v->id), e.msg);
 }
 
+// While no agent ran, Unmounts got lost: an engine whose call fails does not make it again. So a reference that was loaded is good only
+// as long as a container has the volume, or for the time that an engine may need to start one.
+static void doubt(struct refs *r)
+{
+    for (size_t i = 0; i < r->n; i++) {
+        struct ref *ref = &r->items[i];
+        if (ref->count)
+            ref->opened_ms = clock_boot_ms();
+        ref->open += ref->count;
+        ref->count = 0;
+    }
+}
+
 static int load_one(struct agent *a, const char *name, struct error *e)
 {
     char text[UUID_TEXT_SIZE];
@@ -147,6 +161,8 @@ static int load_one(struct agent *a, const char *name, struct error *e)
     AUTO(free) char *content = NULL;
     size_t n = 0;
     json_error_t why;
+    if (strlen(name) == REFS_NAME_SIZE - 2 + sizeof ".tmp" - 1 && strcmp(name + REFS_NAME_SIZE - 2, ".tmp") == 0)
+        unlinkat(a->refs_fd, name, 0); // of an agent that was killed while it wrote
     if (strlen(name) != REFS_NAME_SIZE - 2)
         return 0;
     memcpy(text, name, sizeof text - 1);
@@ -170,6 +186,8 @@ static int load_one(struct agent *a, const char *name, struct error *e)
     }
     refs_done(&v->refs);
     v->refs = refs;
+    doubt(&v->refs);
+    refs_save(v);
     for (size_t i = 0; i < refs.n; i++)
         engines_watch(a, refs.items[i].engine);
     return 0;

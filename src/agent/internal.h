@@ -19,7 +19,9 @@ struct agent_volume {
     struct uuid id; // first: the table is searched by it
     struct agent *agent;
     struct volume *record; // beside the data on disk; NULL: no data here
+    bool half_made;        // a create was begun and has not succeeded since
     bool mounted;
+    bool unsure;         // a mount or unmount failed, perhaps after it was done: `mounted` is what was so before
     struct refs refs;
     bool held;           // by a user's hold for this node
     bool confirmed;      // control has named it since the connection came up
@@ -86,6 +88,7 @@ struct agent {
     char *pool_error;
     void *table;             // tree of struct agent_volume by id (tsearch)
     struct volume_set wants; // what control wants; until it is heard, what the disk says
+    size_t orphans;          // volumes on disk that control did not name
     bool synced;
     struct line_peer *link;
     bool welcome;            // control has answered our hello
@@ -121,9 +124,13 @@ void operation_remove(struct agent *a, const struct uuid *id, agent_done *done, 
 // link.c
 void link_connect(struct agent *a);
 void link_close(struct agent *a);
+void link_free(struct agent *a); // closes it, and forgets all requests
 void link_request(struct agent *a, json_t *message /* taken */, request_done *done, void *arg);
 void link_forget(struct agent *a, const void *arg); // requests with this argument are no longer waited for
 void link_report(struct agent *a, json_t *message /* taken */);
+
+// usage.c
+void usage_measure(struct agent *a, const struct uuid *id, void (*done)(void *arg, int rc, uint64_t used, const struct error *e), void *arg);
 
 // engines.c
 bool engine_is_dead(struct engine engine);

@@ -112,6 +112,16 @@ static bool has_failed(const struct operation *o, const struct agent_volume *v)
     return v->error.code == E_CORRUPT || (v->error.code && v->attempts > o->attempts_before);
 }
 
+// What the last attempt failed of, in the words of whoever asked: engines know names, not ids.
+static void finish_failed(struct operation *o, const struct agent_volume *v)
+{
+    struct error e = v->error;
+    int rc = -(int)e.code;
+    if (!strstr(e.msg, o->name))
+        fail_ctx(&e, rc, "volume %.255s", o->name);
+    finish(o, rc, &e);
+}
+
 // ---- create
 
 static void on_discarded(void *arg, int rc, const json_t *reply, const struct error *e)
@@ -132,6 +142,34 @@ static json_t *wish_to_json(const struct operation *o)
                      "mode", (int)p->mode, "nocow", (int)p->nocow);
 }
 
+struct namesake {
+    const char *name;
+    const struct agent_volume *found;
+};
+
+static void match_orphan(struct agent_volume *v, void *arg)
+{
+    struct namesake *n = arg;
+    const struct volume *r = v->record;
+    if (r && !v->confirmed && r->state == VOLUME_LIVE && r->name && strcmp(r->name, n->name) == 0)
+        n->found = v;
+}
+
+// An empty volume under the name of data that is here, and that control has lost, would look as if the data were gone.
+static bool refuse_namesake(struct operation *o)
+{
+    struct error e = ERROR_INIT;
+    struct namesake n = { o->name, NULL };
+    if (o->agent->orphans)
+        agent_for_each(o->agent, match_orphan, &n);
+    if (!n.found)
+        return false;
+    int rc = fail(&e, E_CONFLICT, "this node's pool has a volume %.200s (%s) that control does not know: has its store been lost? Restore a backup of it",
+                  o->name, UUID_TEXT(&n.found->id));
+    finish(o, rc, &e);
+    return true;
+}
+
 static void create_turn(struct operation *o)
 {
     struct agent *a = o->agent;
@@ -139,23 +177,29 @@ static void create_turn(struct operation *o)
         return;
     struct agent_volume *v = find(o);
     if (!v) {
+        if (refuse_namesake(o))
+            return;
         o->asked = true;
         link_request(a, wish_to_json(o), on_created, o);
         FAILPOINT(AGENT_CREATE_ASKED);
         return;
     }
     const struct volume *want = volume_set_find(&a->wants, &o->volume);
-    if (!want || v->record || !uuid_equal(&want->owner, &a->config.node)) {
+    if (!want || want->state != VOLUME_LIVE) { // discarded, because another's attempt to make it failed
+        o->volume = (struct uuid){ { 0 } };
+        turn_soon(a);
+        return;
+    }
+    if (v->record || !uuid_equal(&want->owner, &a->config.node)) {
         finish(o, 0, NULL);
         return;
     }
     turn(v);
     if (!has_failed(o, v))
         return;
-    struct error e = v->error;
-    if (v->step == STEP_NONE && e.code != E_CORRUPT)
+    if (v->step == STEP_NONE && v->error.code != E_CORRUPT)
         link_request(a, json_pack("{s:s, s:s, s:s}", "type", "request", "op", "discard", "id", UUID_TEXT(&v->id)), on_discarded, NULL);
-    finish(o, -(int)e.code, &e);
+    finish_failed(o, v);
 }
 
 static struct operation *still_there(const struct agent *a, const struct operation *o)
@@ -173,6 +217,8 @@ static void on_created(void *arg, int rc, const json_t *reply, const struct erro
     (void)reply;
     o->asked = false;
     FAILPOINT(AGENT_CREATE_ANSWERED);
+    if (rc == -E_UNAVAILABLE)
+        return; // control has gone: it is asked again when it is back, and makes one volume of a name, however often it is asked
     if (rc < 0)
         finish(o, rc, e);
     else
@@ -208,7 +254,7 @@ static void mount_turn(struct operation *o)
     }
     if (v->removing)
         return;
-    if (v->mounted && v->step == STEP_NONE) {
+    if (v->mounted && !v->unsure && v->step == STEP_NONE) {
         int rc = refs_open(&v->refs, o->id, o->engine, clock_boot_ms(), &e);
         FAILPOINT(AGENT_REF_OPENED);
         if (rc == 0)
@@ -217,10 +263,8 @@ static void mount_turn(struct operation *o)
         return;
     }
     turn(v);
-    if (has_failed(o, v) && !v->mounted) {
-        e = v->error;
-        finish(o, -(int)e.code, &e);
-    }
+    if (has_failed(o, v) && (!v->mounted || v->unsure))
+        finish_failed(o, v);
 }
 
 // ---- remove
@@ -231,6 +275,9 @@ static void on_removed(void *arg, int rc, const json_t *reply, const struct erro
     struct agent_volume *v = known(o);
     (void)reply;
     FAILPOINT(AGENT_REMOVE_ANSWERED);
+    o->asked = false;
+    if (rc == -E_UNAVAILABLE)
+        return; // asked again when control is back
     if (rc == 0 && v) {
         refs_done(&v->refs);
         refs_save(v);
@@ -269,8 +316,7 @@ static void remove_turn(struct operation *o)
         turn(v);
     }
     if (has_failed(o, v) && v->step == STEP_NONE) {
-        e = v->error;
-        finish(o, -(int)e.code, &e);
+        finish_failed(o, v);
         return;
     }
     if (!v->checked || v->mounted || v->step != STEP_NONE)

@@ -75,22 +75,25 @@ static void apply(struct agent_volume *v)
     case STEP_UPDATE:
         volume_free(v->record);
         v->record = TAKE(v->order, NULL);
+        v->half_made = false;
         break;
     case STEP_MOUNT:
         v->mounted = true;
+        v->unsure = false;
         break;
     case STEP_UNMOUNT:
-        v->mounted = false;
+        v->mounted = v->unsure = false;
         v->checked = v->removing;
         break;
     case STEP_DESTROY:
         volume_free(v->record);
         v->record = NULL;
+        v->half_made = false;
         break;
     case STEP_NONE:
     case STEP_MISSING:
     case STEP_COUNT:
-        ASSERT(!"a step that no worker does");
+        ASSERT(false && "a step that no worker does");
     }
 }
 
@@ -111,6 +114,7 @@ static void note_failure(struct agent_volume *v, const struct error *e)
         log_line(v->step == STEP_UNMOUNT ? LOG_LEVEL_INFO : LOG_LEVEL_WARN, "%s of volume %s: %s", step_word(v->step), UUID_TEXT(&v->id), e->msg);
     v->error = *e;
     set_failures(v, v->failures + 1);
+    v->unsure |= v->step == STEP_MOUNT || (v->step == STEP_UNMOUNT && e->code != E_BUSY);
     v->retry_ms = clock_boot_ms() + (delay_ms < RETRY_MS_MAX ? delay_ms : RETRY_MS_MAX);
 }
 
@@ -154,6 +158,7 @@ static void start(struct agent_volume *v, const struct volume *want, enum step s
     char what[128], label[UUID_TEXT_SIZE];
     v->step = step;
     v->order = volume_copy(want);
+    v->half_made |= step == STEP_CREATE;
     FAILPOINT(AGENT_STEP_START);
     snprintf(what, sizeof what, "%s volume %.90s", step_word(step), volume_label(want, label));
     const struct worker_task task = { .what = what, .run = run_step, .ctx = v, .done = on_step_done, .on_late = on_step_late, .arg = v };
@@ -170,21 +175,32 @@ static void note_missing(struct agent_volume *v)
     v->attempts++;
 }
 
-void turn(struct agent_volume *v)
+// Where it is not sure what is mounted, what is wanted is done again: both steps are idempotent.
+static enum step plan(const struct agent_volume *v, const struct volume *want)
 {
-    const struct volume *want = wanted(v);
-    const struct volume_here here = {
+    struct volume_here here = {
         .record = v->record,
-        .mounted = v->mounted,
+        .half_made = v->half_made,
+        .mounted = v->mounted && !v->unsure,
         .mount_wanted = refs_total(&v->refs) > 0 || has_mount_operation(v),
         .held = v->held,
         .leaving = v->removing,
     };
+    enum step step = plan_step(want, &here, &v->agent->config.node);
+    if (!v->unsure || step == STEP_MOUNT)
+        return step;
+    here.mounted = true;
+    return plan_step(want, &here, &v->agent->config.node);
+}
+
+void turn(struct agent_volume *v)
+{
+    const struct volume *want = wanted(v);
     if (!v->agent->open || v->step != STEP_NONE || v->looking)
         return;
     if (v->failures && v->retry_ms > clock_boot_ms())
         return;
-    enum step step = plan_step(want, &here, &v->agent->config.node);
+    enum step step = plan(v, want);
     if (step == STEP_NONE && v->removing && !v->checked)
         step = STEP_UNMOUNT; // also what is not mounted here may be in a container
     if (step == STEP_MISSING)
@@ -277,7 +293,7 @@ static void on_looked(void *arg, int rc, json_t *result, const struct error *e)
     v->looking = false;
     if (rc < 0)
         log_warn("can't tell whether volume %s is in use: %s", UUID_TEXT(&v->id), e->msg);
-    else if (refs_reap(&v->refs, engine_is_dead, json_is_true(json_object_get(result, "in_use")), clock_boot_ms())) {
+    else if (!json_is_true(json_object_get(result, "in_use")) && refs_reap(&v->refs, engine_is_dead, false, clock_boot_ms())) {
         log_info("volume %s: references that an engine left behind are gone, %u remain", UUID_TEXT(&v->id), refs_total(&v->refs));
         refs_save(v);
     }

@@ -24,6 +24,7 @@ struct worker {
     struct worker_task task;
     char *what;
     pid_t pid;
+    bool late; // stuck in the kernel: no longer counts as running
     int fd;
     struct event *on_read, *on_deadline;
     char *text;
@@ -145,7 +146,7 @@ static void finish(struct worker *k, const char *text, size_t n, const char *die
     worker_done *done = k->task.done;
     void *arg = k->task.arg;
     LIST_REMOVE(k, running);
-    w->running_count--;
+    w->running_count -= !k->late;
     worker_free(k);
     done(arg, rc, result, &e);
     json_decref(answer);
@@ -183,8 +184,11 @@ static void on_deadline(evutil_socket_t fd, short what, void *arg)
     (void)fd;
     (void)what;
     kill(k->pid, SIGKILL);
+    k->late = true;
+    k->all->running_count--;
     if (k->task.on_late)
         k->task.on_late(k->task.arg);
+    start_next(k->all);
 }
 
 static void run_in_process(evutil_socket_t fd, short what, void *arg)

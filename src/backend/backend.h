@@ -50,6 +50,7 @@ struct backend_usage {
 
 struct backend_ops {
     const char *name;
+    bool in_process; // its pools live in this process and nothing blocks: it needs no workers
     // Makes the pool if there is none, attaches and mounts it, sweeps up what an interrupted create or destroy left, and takes the
     // pool's lock until close: E_BUSY if another agent has it. Idempotent over restarts of the agent: a pool in use stays mounted.
     // Never formats a file or device that holds anything: E_CONFLICT names what is there.

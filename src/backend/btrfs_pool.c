@@ -245,8 +245,10 @@ static int real_directory(const char *path, char **ret, struct error *e)
     int rc = pool_make_directories(path, 0700, e);
     if (rc < 0)
         return rc;
-    *ret = realpath(path, NULL);
-    return *ret ? 0 : fail_os(e, errno, "find %s", path);
+    struct stat st;
+    if (stat(path, &st) < 0 || !(*ret = realpath(path, NULL)))
+        return fail_os(e, errno, "find %s", path);
+    return S_ISDIR(st.st_mode) ? 0 : fail(e, E_CONFLICT, "%s is not a directory", path);
 }
 
 // A directory that isn't a pool yet and holds something is refused before anything is made in it.

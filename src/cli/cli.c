@@ -5,7 +5,7 @@
 #include <getopt.h>
 #include <string.h>
 
-#define SHORT_MAX 64
+#define SHORT_MAX   64
 #define VALUE_FIRST 256 // of getopt's `val`: above all letters
 
 struct given {
@@ -72,8 +72,9 @@ int cli_number(const struct cli_context *ctx, const char *option, int base, uint
     errno = 0;
     unsigned long long n = strtoull(text, &end, base);
     if (*text < '0' || *text > '9' || *end || errno || n > max)
-        return fail(e, E_INVALID, base == 8 ? "--%s %.40s: not an octal number from 0 to %llo" : "--%s %.40s: not a number from 0 to %llu", option,
-                    text, (unsigned long long)max);
+        return fail(e, E_INVALID,
+                    base == 8 ? "--%s %.40s: not an octal number from 0 to %llo" : "--%s %.40s: not a number from 0 to %llu",
+                    option, text, (unsigned long long)max);
     *ret = n;
     return 0;
 }
@@ -155,6 +156,7 @@ static const struct cli_option *parser_option(const struct parser *p, int c)
 
 static void add_given(struct cli_state *s, const struct cli_option *o, const char *value)
 {
+    ASSERT(o);
     s->given = xrealloc(s->given, s->given_count + 1, sizeof *s->given);
     s->given[s->given_count++] = (struct given){ o, value ? value : "" };
     s->is_json |= strcmp(o->name, "json") == 0;
@@ -173,12 +175,21 @@ static int fail_option(const struct cli_state *s, const struct parser *p, int c,
     if (o)
         return fail(e, E_INVALID, "--%s takes no argument", o->name);
     if (optopt)
-        return fail(e, E_INVALID, "there is no option -%c here; see `flocker help%s%s`", optopt > ' ' && optopt < 127 ? optopt : '?', space, words);
+        return fail(e, E_INVALID, "there is no option -%c here; see `flocker help%s%s`",
+                    optopt > ' ' && optopt < 127 ? optopt : '?', space, words);
     return fail(e, E_INVALID, "there is no option %.60s here, or several begin so; see `flocker help%s%s`", shown, space, words);
 }
 
-// The words of the command, with global options before, between and behind them. Stops where the command's own options and arguments begin
-// and returns that place.
+// Where one word does not tell what was meant, two may: "volme ls".
+static int fail_words(const struct cli_state *s, const char *next, struct error *e)
+{
+    bool is_alone = !strchr(s->words, ' ') && !command_nearest(s->more, s->words);
+    AUTO(free) char *longer = is_alone && next && *next != '-' ? xasprintf("%s %s", s->words, next) : NULL;
+    return fail_unknown(s->more, longer && command_nearest(s->more, longer) ? longer : s->words, e);
+}
+
+// The words of the command, with global options before, between and behind them. Stops where the command's own options and
+// arguments begin and returns that place.
 static int read_words(struct cli_state *s, int argc, char **argv, int *ret, struct error *e)
 {
     struct parser p = parser_new("+:", NULL);
@@ -201,7 +212,7 @@ static int read_words(struct cli_state *s, int argc, char **argv, int *ret, stru
             s->command = found;
             words++;
             if (!found && !command_is_group(s->more, s->words)) {
-                rc = fail_unknown(s->more, s->words, e);
+                rc = fail_words(s, optind + 1 < argc ? argv[optind + 1] : NULL, e);
                 break;
             }
             at = ++optind;
@@ -249,7 +260,8 @@ static int check_arguments(const struct cli_state *s, int n, char **args, struct
         return fail_unknown(s->more, words, e);
     }
     AUTO(free) char *shown = text_escape(args[max]);
-    return fail(e, E_INVALID, "`flocker %s` takes %s%s: what is \"%.60s\"?", s->words, max ? "only " : "no arguments", s->command->args, shown);
+    return fail(e, E_INVALID, "`flocker %s` takes %s%s: what is \"%.60s\"?", s->words, max ? "only " : "no arguments",
+                s->command->args, shown);
 }
 
 // ---- running
@@ -260,7 +272,8 @@ static int fail_incomplete(const struct cli_state *s, struct error *e)
     char names[200] = "";
     for (size_t i = 0; list[i]; i++)
         if (command_is_in(list[i], s->words, false))
-            snprintf(names + strlen(names), sizeof names - strlen(names), "%s%s", *names ? ", " : "", list[i]->name + strlen(s->words) + 1);
+            snprintf(names + strlen(names), sizeof names - strlen(names), "%s%s", *names ? ", " : "",
+                     list[i]->name + strlen(s->words) + 1);
     return fail(e, E_INVALID, "`flocker %s` needs one more word: %s", s->words, names);
 }
 
@@ -320,8 +333,8 @@ static json_t *error_to_json(const struct error *e)
     return json_pack("{s:s, s:o}", "code", error_word(e->code), "message", text_to_json(e->msg));
 }
 
-// The one document of --json: the command's result; without one, what it printed; after a failure {"error": ...}, with the result beside it
-// if there is one.
+// The one document of --json: the command's result; without one, what it printed; after a failure {"error": ...}, with the result
+// beside it if there is one.
 static void print_document(struct cli_context *ctx, int rc, const struct error *e, FILE *out)
 {
     struct cli_state *s = ctx->state;

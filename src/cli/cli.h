@@ -1,4 +1,5 @@
-// The command line. One table drives parsing, help, completion and the manual pages: a command is an entry, and nothing is written twice.
+// The command line. One table drives parsing, help, completion and the manual pages: a command is an entry, and nothing is written
+// twice.
 //
 // A command prints for people to ctx->out and leaves for programs a JSON value in ctx->result; which of the two is seen is not its
 // business. It never prints errors: it returns them.
@@ -29,19 +30,20 @@ struct cli_command {
     const char *name;    // one word ("status") or a group's and its own ("volume create")
     const char *args;    // "VOLUME SIZE", "[FILE]", "VOLUME...": also how many there may be. "" for none
     const char *summary; // one line, in the imperative, without a full stop
-    const char *text;    // help: paragraphs parted by an empty line; lines that begin with four spaces are examples, shown as they are
-    const struct cli_option *options;                                             // NULL: none
-    int (*run)(struct cli_context *ctx, int argc, char **argv, struct error *e); // argv: the arguments alone, argv[0] is the first of them
+    const char *text; // help: paragraphs parted by an empty line; lines that begin with four spaces are examples, shown as they are
+    const struct cli_option *options; // NULL: none
+    // argv holds the arguments alone: argv[0] is the first of them. 0, or negative with *e set.
+    int (*run)(struct cli_context *ctx, int argc, char **argv, struct error *e);
     const char *also;    // words that people may try for the last word of the name, as "list"; NULL
     const char *program; // name under which the program is this command, as "flocker-node-era"; NULL
     bool hidden;         // not for people: left out of help, completion and manual
 };
 
 struct cli_context {
-    const char *root;         // prefix of all default paths; "" for none
-    FILE *out;                // for people
-    json_t *result;           // for programs (--json): set by the command, owned by the context. NULL: {"text": <what was printed>}
-    struct cli_state *state;  // the parser's own
+    const char *root;        // prefix of all default paths; "" for none
+    FILE *out;               // for people
+    json_t *result;          // for programs (--json): set by the command, owned by the context. NULL: {"text": <what was printed>}
+    struct cli_state *state; // the parser's own
 };
 
 // Runs what argv says; returns the exit status of the process. `more` holds commands of other layers (NULL: none); it is shown and

@@ -43,7 +43,8 @@ const struct cli_command commands_control[] = {
     { .name = "control backup",
       .args = "FILE",
       .summary = "copy control's store to a file",
-      .text = "The copy is consistent although control goes on working. Control writes the file, on its host, with its rights. It holds what "
+      .text = "The copy is consistent although control goes on working. Control writes the file, on its host, with its rights. It "
+              "holds what "
               "volumes there are and where, not their data.\n\n"
               "    flocker control backup /var/backups/flocker.db",
       .run = run_backup },

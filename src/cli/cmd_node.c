@@ -22,7 +22,8 @@ static int run_ls(struct cli_context *ctx, int argc, char **argv, struct error *
     AUTO(table_free) struct table *t = table_new(headings);
     const json_t *node;
     size_t i;
-    json_array_foreach (ctx->result, i, node) {
+    json_array_foreach(ctx->result, i, node)
+    {
         AUTO(free) char *id = text_escape(json_string_value(json_object_get(node, "id")) ?: "");
         if (cli_value(ctx, "quiet"))
             fprintf(ctx->out, "%s\n", id);
@@ -62,7 +63,8 @@ const struct cli_command commands_node[] = {
     { .name = "node era",
       .args = "",
       .summary = "print this host's era",
-      .text = "The era is the kernel's boot id. It's printed without a newline, as by flocker-node-era of the original Flocker, whose name "
+      .text = "The era is the kernel's boot id. It's printed without a newline, as by flocker-node-era of the original Flocker, "
+              "whose name "
               "this program can be linked to.\n\n    flocker node era",
       .run = run_era,
       .program = "flocker-node-era" },

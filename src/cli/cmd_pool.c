@@ -11,9 +11,12 @@ static void print_pool(FILE *out, const json_t *pool)
     json_int_t size = json_integer_value(json_object_get(pool, "size")), used = json_integer_value(json_object_get(pool, "used"));
     snprintf(count, sizeof count, "%lld", (long long)json_integer_value(json_object_get(pool, "volumes")));
     AUTO(table_free) struct table *t = table_new(headings);
-    const char *cells[] = { json_string_value(json_object_get(pool, "node")), json_string_value(json_object_get(pool, "backend")),
-                            size_format(size > 0 ? (uint64_t)size : 0, size_text), size_format(used > 0 ? (uint64_t)used : 0, used_text),
-                            size_format(size > used && used >= 0 ? (uint64_t)(size - used) : 0, free_text), count };
+    const char *cells[] = { json_string_value(json_object_get(pool, "node")),
+                            json_string_value(json_object_get(pool, "backend")),
+                            size_format(size > 0 ? (uint64_t)size : 0, size_text),
+                            size_format(used > 0 ? (uint64_t)used : 0, used_text),
+                            size_format(size > used && used >= 0 ? (uint64_t)(size - used) : 0, free_text),
+                            count };
     table_add(t, cells);
     table_print(t, out);
 }
@@ -41,7 +44,7 @@ static int run_grow(struct cli_context *ctx, int argc, char **argv, struct error
     int rc = size_parse(argv[0], &size, e);
     if (rc < 0)
         return rc;
-    rc = client_call(&agent, "POST", "/v2/pool?wait=30", json_pack("{s:I}", "size", (json_int_t)size), &ctx->result, e);
+    rc = client_call(&agent, "POST", "/v2/pool", json_pack("{s:I}", "size", (json_int_t)size), &ctx->result, e);
     if (rc < 0)
         return rc;
     json_int_t now = json_integer_value(json_object_get(ctx->result, "size"));
@@ -59,7 +62,8 @@ const struct cli_command commands_pool[] = {
     { .name = "pool grow",
       .args = "SIZE",
       .summary = "make this host's pool larger",
-      .text = "SIZE is the size that the whole pool is to have, as 200G. Volumes stay in use meanwhile. A pool can't be made smaller.\n\n"
+      .text = "SIZE is the size that the whole pool is to have, as 200G. Volumes stay in use meanwhile. A pool can't be made "
+              "smaller.\n\n"
               "    flocker pool grow 200G",
       .run = run_grow,
       .also = "resize extend" },

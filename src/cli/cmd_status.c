@@ -25,8 +25,10 @@ static void print_agent(FILE *out, const json_t *reply)
     char size_text[SIZE_TEXT_SIZE], used_text[SIZE_TEXT_SIZE];
     long long size = number(reply, NULL, "size"), used = number(reply, NULL, "used");
     AUTO(free) char *backend = text_escape(json_string_value(json_object_get(reply, "backend")) ?: "?");
-    fprintf(out, "agent: up\n  pool: %s, %s of %s used, %lld volumes\n", backend, size_format(used > 0 ? (uint64_t)used : 0, used_text),
-            size_format(size > 0 ? (uint64_t)size : 0, size_text), number(reply, NULL, "volumes"));
+    const char *alone = json_is_false(json_object_get(reply, "synced")) ? ", but not connected to control" : "";
+    fprintf(out, "agent: up%s\n  pool: %s, %s of %s used, %lld volumes\n", alone, backend,
+            size_format(used > 0 ? (uint64_t)used : 0, used_text), size_format(size > 0 ? (uint64_t)size : 0, size_text),
+            number(reply, NULL, "volumes"));
 }
 
 // Asks one of the two and adds what it says to the result. A failure is part of the report: it comes back in *e.
@@ -38,8 +40,9 @@ static int ask(struct cli_context *ctx, const char *who, const struct client *cl
     if (rc < 0) {
         AUTO(free) char *message = text_escape(e->msg);
         fprintf(ctx->out, "%s: down\n  %s\n", who, message);
-        json_object_set_new(ctx->result, who,
-                            json_pack("{s:b, s:s, s:o}", "up", 0, "code", error_word(e->code), "description", text_to_json(e->msg)));
+        json_object_set_new(
+            ctx->result, who,
+            json_pack("{s:b, s:s, s:o}", "up", 0, "code", error_word(e->code), "description", text_to_json(e->msg)));
         return rc;
     }
     print(ctx->out, reply);

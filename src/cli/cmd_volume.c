@@ -73,8 +73,8 @@ static int volume_target(const char *name, const char *rest, char **ret, struct 
     return 0;
 }
 
-static int volume_call(const struct cli_context *ctx, const char *method, const char *name, const char *rest, json_t *body, json_t **ret,
-                       struct error *e)
+static int volume_call(const struct cli_context *ctx, const char *method, const char *name, const char *rest, json_t *body,
+                       json_t **ret, struct error *e)
 {
     const struct client control = cli_control(ctx);
     AUTO(free) char *target = NULL;
@@ -97,7 +97,8 @@ static int check_outcome(const json_t *volume, const char *done, int64_t began_m
     }
     bool is_late = clock_boot_ms() - began_ms >= CLIENT_WAIT_S * 1000LL;
     if (is_late || !json_is_true(json_object_get(volume, "ready")))
-        return fail(e, E_TIMEOUT, "volume %s is %s, but its node has not finished; `flocker volume ls` shows when it has", label(volume), done);
+        return fail(e, E_TIMEOUT, "volume %s is %s, but its node has not finished; `flocker volume ls` shows when it has",
+                    label(volume), done);
     return 0;
 }
 
@@ -140,16 +141,16 @@ static int read_wish(const struct cli_context *ctx, const char *name, json_t *bo
     struct uuid node;
     int rc = volume_name_check(name, e);
     if (rc < 0 || (size_text && (rc = read_limit(size_text, &size, e)) < 0) ||
-        (rc = cli_number(ctx, "uid", 10, UINT32_MAX - 1, &uid, e)) < 0 || (rc = cli_number(ctx, "gid", 10, UINT32_MAX - 1, &gid, e)) < 0 ||
-        (rc = cli_number(ctx, "mode", 8, 07777, &mode, e)) < 0)
+        (rc = cli_number(ctx, "uid", 10, UINT32_MAX - 1, &uid, e)) < 0 ||
+        (rc = cli_number(ctx, "gid", 10, UINT32_MAX - 1, &gid, e)) < 0 || (rc = cli_number(ctx, "mode", 8, 07777, &mode, e)) < 0)
         return rc;
     if (node_text && !uuid_parse(node_text, &node))
         return fail(e, E_INVALID, "--node %.60s: not a node's id; `flocker node ls` shows them", node_text);
     json_object_set_new(body, "name", json_string(name));
     json_object_set_new(body, "size", json_integer((json_int_t)size));
     json_object_set_new(body, "options",
-                        json_pack("{s:I, s:I, s:I, s:b}", "uid", (json_int_t)uid, "gid", (json_int_t)gid, "mode", (json_int_t)mode, "nocow",
-                                  (int)(cli_value(ctx, "nocow") != NULL)));
+                        json_pack("{s:I, s:I, s:I, s:b}", "uid", (json_int_t)uid, "gid", (json_int_t)gid, "mode", (json_int_t)mode,
+                                  "nocow", (int)(cli_value(ctx, "nocow") != NULL)));
     if (node_text)
         json_object_set_new(body, "owner", json_string(UUID_TEXT(&node)));
     return read_metadata(ctx, body, e);
@@ -180,10 +181,13 @@ static void add_volume(struct table *t, const json_t *volume, int64_t now_ms)
     const char *host = member(volume, "host");
     int64_t created_ms = text_to_ms(member(volume, "created"));
     AUTO(free) char *last = note(volume);
-    const char *cells[] = { label(volume), size > 0 ? size_format((uint64_t)size, size_text) : "no limit", state_word(volume),
+    const char *cells[] = { label(volume),
+                            size > 0 ? size_format((uint64_t)size, size_text) : "no limit",
+                            state_word(volume),
                             host && *host ? host : member(volume, "owner"),
                             json_is_true(json_object_get(volume, "mounted")) ? "yes" : "no",
-                            created_ms >= 0 ? text_age(now_ms - created_ms, age_text) : "", last };
+                            created_ms >= 0 ? text_age(now_ms - created_ms, age_text) : "",
+                            last };
     table_add(t, cells);
 }
 
@@ -231,7 +235,8 @@ static void print_line(FILE *out, const char *name, const char *value)
 
 static void print_options(FILE *out, const json_t *options)
 {
-    fprintf(out, "  %-10s uid %lld, gid %lld, mode %04llo%s\n", "made with", (long long)json_integer_value(json_object_get(options, "uid")),
+    fprintf(out, "  %-10s uid %lld, gid %lld, mode %04llo%s\n", "made with",
+            (long long)json_integer_value(json_object_get(options, "uid")),
             (long long)json_integer_value(json_object_get(options, "gid")),
             (unsigned long long)json_integer_value(json_object_get(options, "mode")),
             json_is_true(json_object_get(options, "nocow")) ? ", no copy-on-write" : "");
@@ -239,11 +244,13 @@ static void print_options(FILE *out, const json_t *options)
 
 static void print_volume(FILE *out, const json_t *volume)
 {
-    char size_text[SIZE_TEXT_SIZE];
+    char size_text[SIZE_TEXT_SIZE], used_text[SIZE_TEXT_SIZE];
     json_int_t size = json_integer_value(json_object_get(volume, "size"));
+    const json_t *used = json_object_get(volume, "used");
     AUTO(free) char *name = text_escape(label(volume));
     AUTO(free) char *last = note(volume);
-    AUTO(free) char *node = xasprintf("%s (%s)", member(volume, "host") ?: "", member(volume, "owner") ?: "");
+    const char *host = member(volume, "host"), *owner = member(volume, "owner") ?: "?";
+    AUTO(free) char *node = host && *host ? xasprintf("%s (%s)", host, owner) : xstrdup(owner);
     const char *key;
     json_t *value;
     fprintf(out, "%s\n", name);
@@ -251,12 +258,14 @@ static void print_volume(FILE *out, const json_t *volume)
     print_line(out, "state", state_word(volume));
     print_line(out, "note", last);
     print_line(out, "size", size > 0 ? size_format((uint64_t)size, size_text) : "no limit");
+    print_line(out, "used", json_is_integer(used) ? size_format((uint64_t)json_integer_value(used), used_text) : NULL);
     print_line(out, "node", node);
     print_line(out, "mounted", json_is_true(json_object_get(volume, "mounted")) ? "yes" : "no");
     print_line(out, "path", member(volume, "path"));
     print_line(out, "created", member(volume, "created"));
     print_options(out, json_object_get(volume, "options"));
-    json_object_foreach (json_object_get(volume, "metadata"), key, value) {
+    json_object_foreach(json_object_get(volume, "metadata"), key, value)
+    {
         AUTO(free) char *pair = xasprintf("%s=%s", key, json_string_value(value) ?: "");
         print_line(out, "metadata", pair);
     }
@@ -266,8 +275,8 @@ static void print_volume(FILE *out, const json_t *volume)
 
 typedef int on_name(struct cli_context *ctx, const char *name, json_t **ret, struct error *e);
 
-// Goes on after a failure, so that one name that is wrong does not keep the others waiting. The result is an array of those that went well.
-// One failure is returned as it is; of several, the first one's code and all messages as far as they fit.
+// Goes on after a failure, so that one name that is wrong does not keep the others waiting. The result is an array of those that
+// went well. One failure is returned as it is; of several, the first one's code and all messages as far as they fit.
 static int each_name(struct cli_context *ctx, int argc, char **argv, on_name *run, struct error *e)
 {
     int rc = 0;
@@ -293,7 +302,7 @@ static int each_name(struct cli_context *ctx, int argc, char **argv, on_name *ru
 
 static int inspect_one(struct cli_context *ctx, const char *name, json_t **ret, struct error *e)
 {
-    int rc = volume_call(ctx, "GET", name, "", NULL, ret, e);
+    int rc = volume_call(ctx, "GET", name, "?usage=1", NULL, ret, e);
     if (rc == 0)
         print_volume(ctx->out, *ret);
     return rc;
@@ -333,7 +342,8 @@ static void print_removed(FILE *out, const json_t *volume)
     char text[WHEN_SIZE];
     AUTO(free) char *name = text_escape(label(volume));
     if (is_in_state(volume, "trashed"))
-        fprintf(out, "%s is in the trash until %s; to have it back: flocker volume restore %s\n", name, when(member(volume, "purge"), text), name);
+        fprintf(out, "%s is in the trash until %s; to have it back: flocker volume restore %s\n", name,
+                when(member(volume, "purge"), text), name);
     else
         fprintf(out, "%s is gone; it held no data\n", name);
 }
@@ -362,13 +372,14 @@ static int purge(struct cli_context *ctx, const char *id, json_t **ret, struct e
     const json_t *error = json_object_get(volume, "error");
     const char *word = member(error, "code"), *text = member(error, "description");
     if (json_is_object(error))
-        return fail(e, error_from_word(word ? word : ""), "volume %s is to be destroyed, but its node has not done it yet: %s", label(volume),
-                    text ? text : "no reason given");
-    return fail(e, E_TIMEOUT, "volume %s is being destroyed; `flocker volume ls --all` no longer shows it when that is done", label(volume));
+        return fail(e, error_from_word(word ? word : ""), "volume %s is to be destroyed, but its node has not done it yet: %s",
+                    label(volume), text ? text : "no reason given");
+    return fail(e, E_TIMEOUT, "volume %s is being destroyed; `flocker volume ls --all` no longer shows it when that is done",
+                label(volume));
 }
 
-// A volume in use goes to the trash first: that is where its owner finds out that nothing uses it. From there on it is meant by its id,
-// since another one may take the name.
+// A volume in use goes to the trash first: that is where its owner finds out that nothing uses it. From there on it is meant by its
+// id, since another one may take the name.
 static int purge_one(struct cli_context *ctx, const char *name, json_t **ret, struct error *e)
 {
     AUTO(json_decref) json_t *volume = NULL;
@@ -406,7 +417,8 @@ static int run_restore(struct cli_context *ctx, int argc, char **argv, struct er
     int rc = as ? volume_name_check(as, e) : 0;
     if (rc < 0)
         return rc;
-    rc = volume_call(ctx, "POST", argv[0], "/restore?wait=30", as ? json_pack("{s:s}", "name", as) : json_object(), &ctx->result, e);
+    rc =
+        volume_call(ctx, "POST", argv[0], "/restore?wait=30", as ? json_pack("{s:s}", "name", as) : json_object(), &ctx->result, e);
     if (rc < 0 || (rc = check_outcome(ctx->result, "restored", began_ms, e)) < 0)
         return rc;
     AUTO(free) char *name = text_escape(label(ctx->result));
@@ -445,7 +457,8 @@ const struct cli_command commands_volume[] = {
     { .name = "volume create",
       .args = "NAME",
       .summary = "create a volume",
-      .text = "Waits until the volume is ready on its node and prints its name. Containers then use it by that name; Docker also creates "
+      .text = "Waits until the volume is ready on its node and prints its name. Containers then use it by that name; Docker also "
+              "creates "
               "volumes itself when a container names one that does not exist.\n\n"
               "    flocker volume create db --size 10G --uid 999 --gid 999 --mode 0700\n"
               "    docker run -v db:/var/lib/postgresql/data --volume-driver=flocker postgres",
@@ -455,7 +468,8 @@ const struct cli_command commands_volume[] = {
     { .name = "volume ls",
       .args = "",
       .summary = "list volumes",
-      .text = "STATE is ready, pending (not on its node yet: NOTE says why, if something is wrong), trashed (can be restored until the time in "
+      .text = "STATE is ready, pending (not on its node yet: NOTE says why, if something is wrong), trashed (can be restored until "
+              "the time in "
               "NOTE) or purging (being destroyed). MOUNTED says whether a container uses it.\n\n"
               "    flocker volume ls --all",
       .options = ls_options,
@@ -464,15 +478,17 @@ const struct cli_command commands_volume[] = {
     { .name = "volume inspect",
       .args = "VOLUME...",
       .summary = "show all that is known of volumes",
-      .text = "VOLUME is a name or an id. A name that no live volume has means the one of that name that was put in the trash last.\n\n"
-              "    flocker volume inspect db --json",
+      .text =
+          "VOLUME is a name or an id. A name that no live volume has means the one of that name that was put in the trash last.\n\n"
+          "    flocker volume inspect db --json",
       .options = NULL,
       .run = run_inspect,
       .also = "show get" },
     { .name = "volume resize",
       .args = "VOLUME SIZE",
       .summary = "change how much a volume can hold",
-      .text = "SIZE is a number and a unit, as 10G or 512MiB; 0 or none takes the limit away. This works while the volume is in use.\n\n"
+      .text = "SIZE is a number and a unit, as 10G or 512MiB; 0 or none takes the limit away. This works while the volume is in "
+              "use.\n\n"
               "    flocker volume resize db 20G",
       .options = NULL,
       .run = run_resize,
@@ -480,7 +496,8 @@ const struct cli_command commands_volume[] = {
     { .name = "volume rm",
       .args = "VOLUME...",
       .summary = "move volumes to the trash",
-      .text = "A volume that is in use is refused; the message names what uses it. For 24 hours, unless control is set up otherwise, `flocker "
+      .text = "A volume that is in use is refused; the message names what uses it. For 24 hours, unless control is set up "
+              "otherwise, `flocker "
               "volume restore` brings a removed volume back with all its data; then its space is freed.\n\n"
               "    flocker volume rm db\n"
               "    flocker volume rm --purge db",
@@ -490,7 +507,8 @@ const struct cli_command commands_volume[] = {
     { .name = "volume restore",
       .args = "VOLUME",
       .summary = "take a volume out of the trash",
-      .text = "If several removed volumes have had the name, it means the one that was removed last; `flocker volume ls --all --json` shows "
+      .text = "If several removed volumes have had the name, it means the one that was removed last; `flocker volume ls --all "
+              "--json` shows "
               "the ids of the others.\n\n"
               "    flocker volume restore db\n"
               "    flocker volume restore db --as db-before",

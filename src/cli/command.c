@@ -26,8 +26,8 @@ static bool is_same_group(const struct cli_command *a, const struct cli_command 
 // The CLI's own first, then those of other layers, and help at the end.
 static size_t collect(const struct cli_command *more, bool with_hidden, const struct cli_command **ret)
 {
-    const struct cli_command *const tables[] = { commands_volume, commands_node, commands_pool, commands_status, more, commands_control,
-                                                 commands_help };
+    const struct cli_command *const tables[] = { commands_volume,  commands_node, commands_pool, commands_status, more,
+                                                 commands_control, commands_help };
     size_t n = 0;
     for (size_t i = 0; i < ARRAY_SIZE(tables); i++)
         for (const struct cli_command *c = tables[i]; c && c->name; c++) {
@@ -86,7 +86,7 @@ bool command_is_group(const struct cli_command *more, const char *words)
 {
     AUTO(free) const struct cli_command **list = command_list(more, true);
     for (size_t i = 0; list[i]; i++)
-        if (command_is_in(list[i], words, false))
+        if (*words && command_is_in(list[i], words, false))
             return true;
     return false;
 }
@@ -213,5 +213,6 @@ int fail_unknown(const struct cli_command *more, const char *words, struct error
     const char *space = strrchr(words, ' ');
     AUTO(free) char *group = xstrndup(words, space ? (size_t)(space - words) : 0);
     bool is_group = *group && command_is_group(more, group);
-    return fail(e, E_INVALID, "there is no command \"%.100s\"; `flocker help%s%s` lists them all", shown, is_group ? " " : "", is_group ? group : "");
+    return fail(e, E_INVALID, "there is no command \"%.100s\"; `flocker help%s%s` lists them all", shown, is_group ? " " : "",
+                is_group ? group : "");
 }

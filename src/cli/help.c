@@ -6,8 +6,9 @@
 
 #define LEFT_MAX 26 // width of the column of names
 
-static const char intro[] = "Flocker gives containers volumes that belong to the cluster, not to one host. Control keeps what is wanted, an agent on "
-                            "each host keeps the data, and these commands talk to both.";
+static const char intro[] =
+    "Flocker gives containers volumes that belong to the cluster, not to one host. Control keeps what is wanted, an agent on "
+    "each host keeps the data, and these commands talk to both.";
 
 // ---- help
 

@@ -14,10 +14,12 @@ DEFINE_AUTO(json_t *, json_decref)
 
 // ---- the tables: one per file of commands, each ends with a NULL name
 
-extern const struct cli_command commands_volume[], commands_node[], commands_pool[], commands_status[], commands_control[], commands_help[];
+extern const struct cli_command commands_volume[], commands_node[], commands_pool[], commands_status[], commands_control[],
+    commands_help[];
 extern const struct cli_option options_global[];
 
-// All commands, those that begin with the same word together; NULL-terminated, the caller frees the array. Hidden ones only if asked for.
+// All commands, those that begin with the same word together; NULL-terminated, the caller frees the array. Hidden ones only if
+// asked for.
 const struct cli_command **command_list(const struct cli_command *more, bool with_hidden);
 
 // A command of exactly that name, hidden or not.
@@ -38,12 +40,12 @@ const struct cli_command *cli_more(const struct cli_context *ctx);
 
 // ---- text for people
 
-// A copy in which nothing can drive a terminal or forge a line: control characters and those that turn the direction of writing become
-// \xNN, and what is not UTF-8 too.
+// A copy in which nothing can drive a terminal or forge a line: control characters and those that turn the direction of writing
+// become \xNN, and what is not UTF-8 too.
 char *text_escape(const char *text);
 size_t text_width(const char *text); // characters of valid UTF-8
-// Prints words with line breaks so that no line is longer than `width`; the first line starts at column `at`, the others at `indent`. Ends
-// with a newline.
+// Prints words with line breaks so that no line is longer than `width`; the first line starts at column `at`, the others at
+// `indent`. Ends with a newline.
 void text_wrap(FILE *out, const char *text, size_t at, size_t indent, size_t width);
 // A JSON string of any text: what is not UTF-8 is escaped.
 json_t *text_to_json(const char *text);

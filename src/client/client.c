@@ -83,9 +83,17 @@ int client_call(const struct client *c, const char *method, const char *target, 
     AUTO(free) char *name = c->unix_path ? xstrdup(c->unix_path) : xasprintf("%s port %u", c->host, c->port);
     AUTO(json_decref) json_t *reply = NULL;
     AUTO(http_result_done) struct http_result result = { 0 };
-    struct http_call call = { .unix_path = c->unix_path, .host = c->host, .port = c->port, .tls = c->tls, .verify_name = c->verify_name,
-                              .method = method, .target = target, .extra = text ? TYPE_HEADER : NULL, .body = text,
-                              .body_n = text ? strlen(text) : 0, .timeout_ms = c->timeout_ms ? c->timeout_ms : CLIENT_TIMEOUT_MS };
+    struct http_call call = { .unix_path = c->unix_path,
+                              .host = c->host,
+                              .port = c->port,
+                              .tls = c->tls,
+                              .verify_name = c->verify_name,
+                              .method = method,
+                              .target = target,
+                              .extra = text ? TYPE_HEADER : NULL,
+                              .body = text,
+                              .body_n = text ? strlen(text) : 0,
+                              .timeout_ms = c->timeout_ms ? c->timeout_ms : CLIENT_TIMEOUT_MS };
     struct error bad = ERROR_INIT;
     ASSERT(!body || text);
     json_decref(body);

@@ -17,12 +17,19 @@ static int not_live(const struct volume *v, struct error *e)
                 volume_state_word(v->state));
 }
 
+static int check_options(const struct volume_options *o, struct error *e)
+{
+    if (o->uid == UINT32_MAX || o->gid == UINT32_MAX || o->mode > 07777)
+        return fail(e, E_INVALID, "a volume's uid and gid are from 0 to %u, its mode from 0 to 7777", UINT32_MAX - 1);
+    return 0;
+}
+
 int decide_create(const struct volume_set *all, const struct volume_wish *wish, const struct uuid *fresh, int64_t now_ms,
                   struct volume **ret, const struct volume **ret_existing, struct error *e)
 {
     const struct uuid *id = uuid_is_zero(&wish->id) ? fresh : &wish->id;
     int rc = wish->name ? volume_name_check(wish->name, e) : 0;
-    if (rc < 0 || (rc = volume_size_check(wish->size, e)) < 0)
+    if (rc < 0 || (rc = volume_size_check(wish->size, e)) < 0 || (rc = check_options(&wish->options, e)) < 0)
         return rc;
     if (all->n >= VOLUMES_MAX)
         return fail(e, E_TOO_LARGE, "the cluster has %d volumes, its limit; purge what is in the trash", VOLUMES_MAX);
@@ -59,7 +66,7 @@ int decide_remove(const struct volume *v, int64_t now_ms, int64_t keep_ms, struc
     if (v->state != VOLUME_LIVE)
         return not_live(v, e);
     *ret = next(v);
-    (*ret)->state = v->born ? VOLUME_TRASHED : VOLUME_DELETED;
+    (*ret)->state = v->born ? VOLUME_TRASHED : VOLUME_PURGING;
     (*ret)->trashed_ms = now_ms;
     (*ret)->purge_ms = now_ms + keep_ms;
     return 0;

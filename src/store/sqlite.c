@@ -260,6 +260,7 @@ static int put_hold(struct sqlite_store *s, const struct hold *h)
 
 static int64_t sum_of_node(const struct node *n)
 {
+    ASSERT(n);
     uint64_t sum = schema_sum(SUM_INIT, n->id.b, sizeof n->id.b);
     sum = schema_sum(sum, n->era.b, sizeof n->era.b);
     return (int64_t)schema_sum(sum, n->host, strlen(n->host));

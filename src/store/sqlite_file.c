@@ -115,6 +115,7 @@ static int sync_folder_of(const char *path, struct error *e)
 // Syncs the file and gives it its name. E_CONFLICT if that is taken.
 static int fresh_install(struct fresh *f, const char *path, struct error *e)
 {
+    ASSERT(f->path);
     fresh_unlink(f, "-wal"); // empty, and gone unless SQLite failed to remove it
     if (fsync(f->fd) < 0)
         return fail_os(e, errno, "sync %s", path);

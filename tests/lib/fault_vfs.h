@@ -5,6 +5,7 @@
 #include <errno.h>
 #include <sqlite3.h>
 #include <stdbool.h>
+#include <stddef.h>
 
 // Calls that change something on the disk count down `countdown`; the one that finds it at 1 fails, and all later ones if `stuck`.
 static struct fault {

@@ -26,7 +26,7 @@
 #include <time.h>
 
 #define MIB       (1ULL << 20)
-#define POOL_SIZE (1024 * MIB)
+#define POOL_SIZE (640 * MIB)
 
 struct setup {
     const char *name;
@@ -54,31 +54,24 @@ struct fixture {
 
 // ---- small things ------------------------------------------------------------------------------------------------------------
 
-// cmocka's fail_msg needs its macro fail, which test.h removes.
-#define test_fails(...)                  \
-    do {                                 \
-        print_error(__VA_ARGS__);        \
-        print_error("\n");               \
-        _fail(__FILE__, __LINE__);       \
-    } while (0)
 #define NO_ERROR(call)                                                                       \
     do {                                                                                     \
         struct error *no_error = &(struct error)ERROR_INIT;                                  \
         int no_error_rc = (call);                                                            \
         if (no_error_rc < 0)                                                                 \
-            test_fails("%s: %s", #call, no_error->msg);                                        \
+            fail_msg("%s: %s", #call, no_error->msg);                                        \
     } while (0)
 #define EXPECT(code, text, call)                                                             \
     do {                                                                                     \
         struct error *no_error = &(struct error)ERROR_INIT;                                  \
         int no_error_rc = (call);                                                            \
         if (no_error_rc != -(int)(code) || !strstr(no_error->msg, (text)))                   \
-            test_fails("%s: is %d (%s), not %d with \"%s\"", #call, no_error_rc, no_error->msg, -(int)(code), (text)); \
+            fail_msg("%s: is %d (%s), not %d with \"%s\"", #call, no_error_rc, no_error->msg, -(int)(code), (text)); \
     } while (0)
 #define E no_error // the error of the call inside NO_ERROR and EXPECT
 #define B (f->b->ops)
 
-static inline char *path_of(const char *fmt, ...)
+static inline __attribute__((format(printf, 1, 2))) char *path_of(const char *fmt, ...)
 {
     static char ring[8][PATH_MAX]; // good for the next seven calls
     static unsigned at;
@@ -137,7 +130,7 @@ static inline const char *top_of(const struct fixture *f)
 
 static inline const char *mount_point(const struct fixture *f, const struct uuid *id)
 {
-    return backend_mount_point(f->config.mount_root, id, path_of(""));
+    return backend_mount_point(f->config.mount_root, id, path_of("%s", ""));
 }
 
 static inline int open_pool(struct fixture *f, struct error *e)
@@ -203,7 +196,7 @@ static inline int fixture_make(void **state, uint64_t size)
 
 static inline int fixture_closed(void **state)
 {
-    return fixture_make(state, POOL_SIZE);
+    return fixture_make(state, 128 * MIB);
 }
 
 static inline int fixture_open(void **state)
@@ -249,7 +242,7 @@ static inline int fixture_end(void **state)
     for (int i = 0; i < 500 && has_loop(image); i++)
         nap_ms(10);
     if (has_loop(image))
-        test_fails("a loop device over %s is left", image);
+        fail_msg("a loop device over %s is left", image);
     NO_ERROR(run_program((const char *const[]){ "rm", "-rf", f->dir, NULL }, E));
     free((char *)(uintptr_t)f->config.pool_dir);
     free((char *)(uintptr_t)f->config.mount_root);
@@ -316,7 +309,7 @@ static inline const struct backend_volume *find_seen(const struct seen *s, const
     for (size_t i = 0; i < s->n; i++)
         if (uuid_equal(&s->volumes[i].record->id, id))
             return &s->volumes[i];
-    test_fails("volume %s wasn't seen", UUID_TEXT(id));
+    fail_msg("volume %s wasn't seen", UUID_TEXT(id));
     abort();
 }
 

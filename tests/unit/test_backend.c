@@ -477,7 +477,7 @@ static void engines_that_run_already_see_new_pools(void **state)
 {
     // A namespace that exists before the pool's mount root becomes a mount gets volumes, too.
     struct fixture *f = *state;
-    assert_int_equal(mount(f->dir, f->dir, NULL, MS_BIND, NULL), 0);
+    assert_int_equal(mount(f->dir, f->dir, NULL, MS_BIND | MS_REC, NULL), 0);
     assert_int_equal(mount(NULL, f->dir, NULL, MS_SHARED, NULL), 0);
     struct helper h = helper_start(NS_SLAVE, do_nothing, NULL);
     AUTO(volume_free) struct volume *v = new_volume("db", 0);
@@ -584,12 +584,6 @@ static void one_agent_at_a_time(void **state)
     helper_end(&worker);
 }
 
-static void mkfs(const struct fixture *f, const char *program, const char *path)
-{
-    (void)f;
-    NO_ERROR(run_program((const char *const[]){ program, "-q", path, NULL }, E));
-}
-
 static uint64_t digest(const char *path)
 {
     AUTO(free) unsigned char *buffer = xcalloc(1, MIB);
@@ -602,36 +596,42 @@ static uint64_t digest(const char *path)
     return sum;
 }
 
+// Empties the file or device; returns it, open for writing.
+static int open_emptied(const struct fixture *f)
+{
+    const char *disk = f->disk ? f->disk : f->path;
+    int fd = open(disk, O_RDWR | O_CREAT | O_CLOEXEC, 0600);
+    assert_true(fd >= 0);
+    assert_int_equal(ftruncate(fd, 0), 0);
+    assert_int_equal(ftruncate(fd, (off_t)f->size), 0);
+    if (!f->disk)
+        return fd;
+    close(fd);
+    fd = open(f->path, O_RDWR | O_CLOEXEC);
+    assert_int_equal(ioctl(fd, BLKFLSBUF), 0); // what the kernel remembers of the former contents
+    return fd;
+}
+
 static void what_others_left_is_not_touched(void **state)
 {
     struct fixture *f = *state;
-    f->size = 128 * MIB;
     static const struct {
         const char *program, *says;
-    } systems[] = { { "mkfs.ext4", "ext4" }, { "mkfs.btrfs", "btrfs" }, { "mkswap", "swap" }, { NULL, "" } };
-    const char *disk = f->disk ? f->disk : f->path;
+    } systems[] = { { "mkfs.ext4", "ext4" }, { "mkfs.btrfs", "btrfs" }, { "mkswap", "swap" }, { NULL, "unknown kind" } };
     if (f->setup->source == POOL_FILE)
         assert_int_equal(mkdir(path_of("%s/new folder", f->dir), 0700), 0);
     for (size_t i = 0; i < ARRAY_SIZE(systems); i++) {
-        AUTO(close) int fd = open(disk, O_RDWR | O_CREAT | O_CLOEXEC, 0600);
-        assert_int_equal(ftruncate(fd, 0), 0);
-        assert_int_equal(ftruncate(fd, (off_t)f->size), 0);
-        if (systems[i].program && strcmp(systems[i].program, "mkswap") == 0)
-            NO_ERROR(run_program((const char *const[]){ "mkswap", disk, NULL }, E));
-        else if (systems[i].program)
-            mkfs(f, systems[i].program, disk);
+        AUTO(close) int fd = open_emptied(f);
+        if (systems[i].program)
+            NO_ERROR(run_program((const char *const[]){ systems[i].program, f->path, NULL }, E));
         else if (f->setup->source == POOL_DEVICE)
             continue; // data of no known kind on a device: that is what may_format is for
         else
             assert_int_equal(pwrite(fd, "my thesis", 9, 100000), 9);
         assert_int_equal(fsync(fd), 0);
-        if (f->setup->source == POOL_DEVICE) {
-            AUTO(close) int device = open(f->path, O_RDONLY | O_CLOEXEC);
-            ioctl(device, BLKFLSBUF);
-        }
-        uint64_t before = digest(disk);
+        uint64_t before = digest(f->path);
         EXPECT(E_CONFLICT, systems[i].says, open_pool(f, E));
-        assert_true(before == digest(disk));
+        assert_true(before == digest(f->path));
     }
 }
 
@@ -671,7 +671,7 @@ static void half_made_file_is_made_anew(void **state)
     close_pool(f);
     // Killed during mkfs: only the temporary file is there. An empty file in place is taken, too: an installer may have made it.
     assert_int_equal(rename(f->path, path_of("%s.new", f->path)), 0);
-    AUTO(close) int fd = open(f->path, O_WRONLY | O_CREAT | O_CLOEXEC, 0600);
+    write_file(f->path, "");
     NO_ERROR(open_pool(f, E));
     assert_false(exists(path_of("%s.new", f->path)));
     struct stat st;
@@ -719,7 +719,7 @@ static void fill_with_small_files(const char *folder)
             return;
         }
     }
-    test_fails("the pool never gets full");
+    fail_msg("the pool never gets full");
 }
 
 static void full_pool_recovers(void **state)
@@ -750,7 +750,7 @@ static void full_pool_recovers(void **state)
     for (int i = 0; rc < 0 && i < 100; i++, nap_ms(100)) // the space of a subvolume comes back in the background
         rc = B->create(f->b, good, &e);
     if (rc < 0)
-        test_fails("%s", e.msg);
+        fail_msg("%s", e.msg);
     NO_ERROR(B->mount(f->b, &good->id, E));
     assert_int_equal(fill(path_of("%s/file", mount_point(f, &good->id)), 32 * MIB, 0), 0);
 }
@@ -760,7 +760,7 @@ static void read_only_pool_says_so(void **state)
     struct fixture *f = *state;
     AUTO(volume_free) struct volume *v = new_volume("db", 0);
     AUTO(volume_free) struct volume *other = new_volume("other", 0);
-    const char *mounted = f->setup->source == POOL_DIRECTORY ? path_of("%s/host", f->dir) : f->config.pool_dir;
+    const char *mounted = f->config.pool_dir; // not of a directory: the kernel refuses that while the pool's lock file is open
     NO_ERROR(B->create(f->b, v, E));
     NO_ERROR(B->mount(f->b, &v->id, E));
     assert_int_equal(mount(NULL, mounted, NULL, MS_REMOUNT | MS_RDONLY, NULL), 0);
@@ -771,12 +771,10 @@ static void read_only_pool_says_so(void **state)
     NO_ERROR(B->unmount(f->b, &v->id, E));
     EXPECT(E_IO, "is read-only", B->destroy(f->b, &v->id, E));
     NO_ERROR(B->mount(f->b, &v->id, E));
-    if (f->setup->source != POOL_DIRECTORY) {
-        close_pool(f);
-        NO_ERROR(open_pool(f, E));
-        AUTO(seen_done) struct seen *again = observe(f);
-        assert_int_equal(again->n, 1);
-    }
+    close_pool(f);
+    NO_ERROR(open_pool(f, E));
+    AUTO(seen_done) struct seen *again = observe(f);
+    assert_int_equal(again->n, 1);
     NO_ERROR(B->unmount(f->b, &v->id, E));
     assert_int_equal(mount(NULL, mounted, NULL, MS_REMOUNT, NULL), 0);
     NO_ERROR(B->create(f->b, other, E));
@@ -847,7 +845,7 @@ static void check_all_whole(struct fixture *f)
 {
     AUTO(seen_done) struct seen *s = observe(f);
     if (s->n_damaged)
-        test_fails("%s is damaged: %s", s->damaged[0], s->why);
+        fail_msg("%s is damaged: %s", s->damaged[0], s->why);
     for (size_t i = 0; i < s->n; i++) {
         const struct volume *v = s->volumes[i].record;
         assert_string_equal(v->name, "storm");
@@ -865,7 +863,7 @@ static void killed_at_any_moment_leaves_volumes_whole(void **state)
     struct storm s = { .f = f, .seed = 1 };
     for (size_t i = 0; i < STORM_IDS; i++)
         s.ids[i] = rng_uuid();
-    for (int round = 0; round < 25; round++) {
+    for (int round = 0; round < 10; round++) {
         pid_t pids[3];
         for (size_t i = 0; i < ARRAY_SIZE(pids); i++) {
             s.seed = (uint32_t)round * 10 + (uint32_t)i;
@@ -961,7 +959,7 @@ static const struct {
     CASE(half_made_file_is_made_anew, fixture_closed, FILES),
     CASE(staging_is_swept, fixture_open, ANY),
     CASE(full_pool_recovers, fixture_small, ANY),
-    CASE(read_only_pool_says_so, fixture_open, ANY),
+    CASE(read_only_pool_says_so, fixture_open, FILES | DEVICES),
     CASE(pool_that_is_gone_is_told, fixture_open, FILES | DEVICES),
     CASE(killed_at_any_moment_leaves_volumes_whole, fixture_open, ANY | MEMORY),
     CASE(acknowledged_survives_power_loss, fixture_open, FILES),
