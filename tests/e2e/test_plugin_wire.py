@@ -4,8 +4,6 @@ import os
 import re
 import signal
 import socket
-import ssl
-import subprocess
 import threading
 import time
 
@@ -13,7 +11,7 @@ import pytest
 
 from conftest import start_docker
 from paths import wait_for
-from replay import SOCKET, Engine, mount_points, references, wait_until_unmounted
+from replay import SOCKET, Engine, mount_points, references, start_agent, wait_until_unmounted
 
 ENGINES = [pytest.param(version, marks=pytest.mark.docker(version)) for version in ("20", "26")]
 CALLS = ["Create", "Remove", "Path", "Mount", "Unmount", "Get", "List", "Capabilities"]
@@ -638,7 +636,7 @@ def test_without_control(host, flocker_binary):
         for restarted in (False, True):
             if restarted:
                 host.kill_flocker("agent")
-                host.popen([host.flocker_binary, "agent"], stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+                start_agent(host)
                 wait_for("the agent", lambda: (host.ask(SOCKET, "POST", "/Plugin.Activate") or (0,))[0] == 200)
                 wait_for("the pool", lambda: engine.call("Get", "known"))
             else:
