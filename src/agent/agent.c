@@ -226,6 +226,7 @@ static void on_recheck(evutil_socket_t fd, short what, void *arg)
     (void)fd;
     (void)what;
     agent_for_each(a, look_at_volume, NULL);
+    engines_recheck_soon(a);
 }
 
 int agent_new(const struct agent_config *config, struct agent **ret, struct error *e)

@@ -85,7 +85,7 @@ void engines_free(struct agent *a)
 static void count_doubtful(struct agent_volume *v, void *arg)
 {
     bool *any = arg;
-    *any |= refs_has_doubtful(&v->refs, engine_is_dead, 0);
+    *any |= refs_has_doubtful(&v->refs, engine_is_dead, INT64_MAX); // also what is open now: if nobody settles it, it counts as lost one day
 }
 
 void engines_recheck_soon(struct agent *a)
