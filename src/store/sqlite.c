@@ -235,7 +235,7 @@ static int64_t sum_of_hold(const struct hold *h)
 {
     unsigned char expires[8]; // in the same order on every machine
     for (size_t i = 0; i < sizeof expires; i++)
-        expires[i] = h->has_expiry ? (unsigned char)((uint64_t)h->expires_ms >> (8 * i)) : 0;
+        expires[i] = (unsigned char)(h->has_expiry ? (uint64_t)h->expires_ms >> (8 * i) : 0);
     uint64_t sum = schema_sum(SUM_INIT, h->volume.b, sizeof h->volume.b);
     sum = schema_sum(sum, h->node.b, sizeof h->node.b);
     sum = schema_sum(sum, h->has_expiry ? "1" : "0", 1);
