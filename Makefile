@@ -16,22 +16,25 @@ up: all
 	@tools/up $(BUILD)/flocker
 
 down: all
-	$(BUILD)/flocker down
+	@tools/down $(BUILD)/flocker
 
 test:
 	@tools/test
 
-bench: all
+bench:
 	@tools/bench $(BENCH)
 
 check:
 	@tools/check
 
 install: all
+	@meson introspect --buildoptions $(BUILD) | grep -q '"name": "prefix", "value": "$(prefix)"' || \
+		{ meson configure $(BUILD) -Dprefix=$(prefix) && ninja -C $(BUILD); }
 	DESTDIR=$(DESTDIR) meson install -C $(BUILD) --no-rebuild
+	@[ -n "$(DESTDIR)" ] || [ ! -d /run/systemd/system ] || systemctl daemon-reload
 
 uninstall:
-	ninja -C $(BUILD) uninstall
+	@DESTDIR=$(DESTDIR) tools/uninstall $(BUILD)
 
 clean:
 	rm -rf build build-*

@@ -1,6 +1,7 @@
 #include "agent/internal.h"
 
 #include "base/clock.h"
+#include "base/failpoint.h"
 #include "base/log.h"
 #include "base/mem.h"
 
@@ -45,6 +46,8 @@ static void volume_done(struct agent_volume *v)
 void agent_volume_drop(struct agent_volume *v)
 {
     ASSERT(v->step == STEP_NONE && !v->looking && !v->record);
+    if (v->failures)
+        LIST_REMOVE(v, failing);
     tdelete(&v->id, &v->agent->table, compare);
     volume_done(v);
 }
@@ -120,11 +123,17 @@ static void take_inventory(struct agent *a, const json_t *volumes)
         if (!volume_set_find(&a->wants, &record->id)) {
             struct volume *want = volume_copy(record);
             want->born = true;
-            if (want->name && want->state == VOLUME_LIVE && volume_set_find_name(&a->wants, want->name)) {
-                log_error("volumes %s and another are both named %s", UUID_TEXT(&want->id), want->name);
+            const struct volume *same = want->name && want->state == VOLUME_LIVE ? volume_set_find_name(&a->wants, want->name) : NULL;
+            if (same)
+                log_warn("volumes %s and %s are both named %s: the newer one is served until control is heard", UUID_TEXT(&want->id),
+                         UUID_TEXT(&same->id), want->name);
+            // The name was given anew after the older one was removed, and its record could not be changed any more.
+            if (same && same->created_ms >= want->created_ms) {
                 volume_free(want);
                 continue;
             }
+            if (same)
+                volume_set_remove(&a->wants, &same->id);
             volume_set_put(&a->wants, want);
         }
     }
@@ -154,6 +163,7 @@ static void on_inventory(void *arg, int rc, json_t *result, const struct error *
 {
     struct agent *a = arg;
     struct error lock_error = ERROR_INIT;
+    FAILPOINT(AGENT_POOL_READ);
     if (rc < 0 || (!a->backend && a->config.backend->open(&a->config.pool, &a->backend, &lock_error) < 0)) {
         open_later(a, rc < 0 ? e : &lock_error);
         return;
@@ -163,7 +173,9 @@ static void on_inventory(void *arg, int rc, json_t *result, const struct error *
     a->pool_error = NULL;
     a->open = true;
     a->open_failures = 0;
+    FAILPOINT(AGENT_POOL_OPEN);
     refs_load(a);
+    FAILPOINT(AGENT_REFS_LOADED);
     log_info("pool is open: %zu volumes known", a->wants.n);
     link_connect(a);
     agent_for_each(a, turn_volume, NULL);
@@ -190,21 +202,11 @@ static void on_turn(evutil_socket_t fd, short what, void *arg)
     operations_turn(arg);
 }
 
-static void retry_volume(struct agent_volume *v, void *arg)
-{
-    const int64_t *now_ms = arg;
-    if (v->failures && v->retry_ms <= *now_ms)
-        turn(v);
-}
-
 static void on_retry(evutil_socket_t fd, short what, void *arg)
 {
-    struct agent *a = arg;
-    int64_t now_ms = clock_boot_ms();
     (void)fd;
     (void)what;
-    agent_for_each(a, retry_volume, &now_ms);
-    turn_arm_retry(a);
+    turn_failing(arg);
 }
 
 static void on_reconnect(evutil_socket_t fd, short what, void *arg)
@@ -226,7 +228,7 @@ static void on_recheck(evutil_socket_t fd, short what, void *arg)
     (void)fd;
     (void)what;
     agent_for_each(a, look_at_volume, NULL);
-    engines_recheck_soon(a);
+    engines_recheck_soon(a); // what was busy is looked at next time
 }
 
 int agent_new(const struct agent_config *config, struct agent **ret, struct error *e)
@@ -383,6 +385,16 @@ static void on_pool_job(void *arg, int rc, json_t *result, const struct error *e
     free(j);
 }
 
+// An agent whose pool is gone is of no use: it ends. One that could not unmount because of a user goes on as before.
+static void on_shutdown(void *arg, int rc, json_t *result, const struct error *e)
+{
+    static const struct timeval soon = { 0, 200000 }; // time for the answer; `flocker down` does not wait for this end
+    const struct pool_job *j = arg;
+    if (rc != -E_BUSY)
+        event_base_loopexit(j->agent->config.base, &soon);
+    on_pool_job(arg, rc, result, e);
+}
+
 static struct pool_job *pool_job(struct agent *a, void *arg, struct error *e)
 {
     if (!a->backend) {
@@ -408,7 +420,7 @@ void agent_pool_usage(struct agent *a, agent_pool_done *done, void *arg)
     worker_start(a->workers, &task);
 }
 
-static void start_pool_job(struct agent *a, const char *what, worker_fn *run, uint64_t size, agent_done *done, void *arg)
+static void start_pool_job(struct agent *a, const char *what, worker_fn *run, worker_done *on_done, uint64_t size, agent_done *done, void *arg)
 {
     struct error e = ERROR_INIT;
     struct pool_job *j = pool_job(a, arg, &e);
@@ -418,16 +430,16 @@ static void start_pool_job(struct agent *a, const char *what, worker_fn *run, ui
     }
     j->size = size;
     j->done = done;
-    const struct worker_task task = { .what = what, .run = run, .ctx = j, .done = on_pool_job, .arg = j };
+    const struct worker_task task = { .what = what, .run = run, .ctx = j, .done = on_done, .arg = j };
     worker_start(a->workers, &task);
 }
 
 void agent_pool_grow(struct agent *a, uint64_t size, agent_done *done, void *arg)
 {
-    start_pool_job(a, "grow the pool", run_grow, size, done, arg);
+    start_pool_job(a, "grow the pool", run_grow, on_pool_job, size, done, arg);
 }
 
 void agent_shutdown(struct agent *a, agent_done *done, void *arg)
 {
-    start_pool_job(a, "shut the pool down", run_shutdown, 0, done, arg);
+    start_pool_job(a, "shut the pool down", run_shutdown, on_shutdown, 0, done, arg);
 }

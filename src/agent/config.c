@@ -155,7 +155,7 @@ struct reader {
 static const char *shown(const char *text, char ret[64])
 {
     size_t i = 0;
-    for (; text[i] && i < 60; i++)
+    for (; i < 60 && text[i]; i++)
         ret[i] = text[i] >= 0x20 && text[i] < 0x7f ? text[i] : '?';
     ret[i] = '\0';
     return ret;

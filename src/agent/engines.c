@@ -1,6 +1,7 @@
 // Engine processes, whose end makes references doubtful, and the references' files, which outlive the agent but not the boot.
 #include "agent/internal.h"
 
+#include "base/clock.h"
 #include "base/log.h"
 #include "base/mem.h"
 #include "sys/atomic_file.h"
@@ -10,10 +11,11 @@
 #include <errno.h>
 #include <event2/event.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
 
-#define RECHECK_S_MIN 15  // a restarted dockerd needs up to 10 s to kill what its predecessor left
+#define RECHECK_S_MIN 15  // a restarted dockerd needs up to 10 s to kill what its predecessor left; FLOCKER_RECHECK_S overrides it
 #define RECHECK_S_MAX 600
 #define REFS_FILE_BYTES_MAX (4U << 20)
 
@@ -24,7 +26,7 @@ struct engine agent_engine(int pid)
 
 bool engine_is_dead(struct engine engine)
 {
-    return engine.pid != 0 && process_start(engine.pid) != engine.start;
+    return engine.pid != 0 && (engine.start == 0 || process_start(engine.pid) != engine.start);
 }
 
 // ---- watching
@@ -35,6 +37,13 @@ static void watch_free(struct engine_watch *w)
     event_free(w->on_end);
     close(w->fd);
     free(w);
+}
+
+static unsigned recheck_s_min(void)
+{
+    const char *text = getenv("FLOCKER_RECHECK_S");
+    unsigned long s = text ? strtoul(text, NULL, 10) : 0;
+    return s > 0 && s <= RECHECK_S_MAX ? (unsigned)s : RECHECK_S_MIN;
 }
 
 static void recheck_in(struct agent *a, unsigned seconds)
@@ -52,7 +61,7 @@ static void on_engine_end(evutil_socket_t fd, short what, void *arg)
     (void)what;
     log_debug("engine process %d has ended", (int)w->engine.pid);
     watch_free(w);
-    recheck_in(a, RECHECK_S_MIN);
+    recheck_in(a, recheck_s_min());
 }
 
 void engines_watch(struct agent *a, struct engine engine)
@@ -73,6 +82,8 @@ void engines_watch(struct agent *a, struct engine engine)
     w->on_end = event_new(a->config.base, fd, EV_READ, on_engine_end, w);
     event_add(w->on_end, NULL);
     LIST_INSERT_HEAD(&a->engines, w, all);
+    if (evtimer_pending(a->recheck, NULL) && a->recheck_s > recheck_s_min())
+        recheck_in(a, recheck_s_min()); // a successor kills, or takes over, what its predecessor left
 }
 
 void engines_free(struct agent *a)
@@ -82,10 +93,11 @@ void engines_free(struct agent *a)
         watch_free(w);
 }
 
+// Also what becomes doubtful with time.
 static void count_doubtful(struct agent_volume *v, void *arg)
 {
     bool *any = arg;
-    *any |= refs_has_doubtful(&v->refs, engine_is_dead, INT64_MAX); // also what is open now: if nobody settles it, it counts as lost one day
+    *any |= refs_has_doubtful(&v->refs, engine_is_dead, INT64_MAX);
 }
 
 void engines_recheck_soon(struct agent *a)
@@ -96,7 +108,7 @@ void engines_recheck_soon(struct agent *a)
         a->recheck_s = 0;
         return;
     }
-    unsigned next = a->recheck_s ? a->recheck_s * 2 : RECHECK_S_MIN;
+    unsigned next = a->recheck_s ? a->recheck_s * 2 : recheck_s_min();
     if (!evtimer_pending(a->recheck, NULL))
         recheck_in(a, next < RECHECK_S_MAX ? next : RECHECK_S_MAX);
 }
@@ -129,6 +141,19 @@ void refs_save(struct agent_volume *v)
         log_error("references of volume %s: %s", UUID_TEXT(&v->id), e.msg);
 }
 
+// While no agent ran, Unmounts got lost: an engine whose call fails does not make it again. So a reference that was loaded is good only
+// as long as a container has the volume, or for the time that an engine may need to start one.
+static void doubt(struct refs *r)
+{
+    for (size_t i = 0; i < r->n; i++) {
+        struct ref *ref = &r->items[i];
+        if (ref->count)
+            ref->opened_ms = clock_boot_ms();
+        ref->open += ref->count;
+        ref->count = 0;
+    }
+}
+
 static int load_one(struct agent *a, const char *name, struct error *e)
 {
     char text[UUID_TEXT_SIZE];
@@ -136,6 +161,8 @@ static int load_one(struct agent *a, const char *name, struct error *e)
     AUTO(free) char *content = NULL;
     size_t n = 0;
     json_error_t why;
+    if (strlen(name) == REFS_NAME_SIZE - 2 + sizeof ".tmp" - 1 && strcmp(name + REFS_NAME_SIZE - 2, ".tmp") == 0)
+        unlinkat(a->refs_fd, name, 0); // of an agent that was killed while it wrote
     if (strlen(name) != REFS_NAME_SIZE - 2)
         return 0;
     memcpy(text, name, sizeof text - 1);
@@ -159,13 +186,36 @@ static int load_one(struct agent *a, const char *name, struct error *e)
     }
     refs_done(&v->refs);
     v->refs = refs;
+    doubt(&v->refs);
+    refs_save(v);
     for (size_t i = 0; i < refs.n; i++)
         engines_watch(a, refs.items[i].engine);
     return 0;
 }
 
+// References of an earlier boot are void: what they stood for is gone. A directory that is no tmpfs would keep them.
+static void refs_check_era(struct agent *a)
+{
+    struct error e = ERROR_INIT;
+    char era[UUID_TEXT_SIZE];
+    AUTO(free) char *was = NULL;
+    size_t n = 0;
+    uuid_format(&a->config.era, era);
+    if (atomic_file_read(a->refs_fd, "era", sizeof era, &was, &n, &e) == 0 && strcmp(was, era) == 0)
+        return;
+    DIR *dir = opendir(a->config.refs_dir);
+    for (struct dirent *d; dir && (d = readdir(dir));)
+        if (strlen(d->d_name) == REFS_NAME_SIZE - 2)
+            unlinkat(a->refs_fd, d->d_name, 0);
+    if (dir)
+        closedir(dir);
+    if (atomic_file_write(a->refs_fd, "era", era, sizeof era - 1, 0600, &e) < 0)
+        log_error("references: %s", e.msg);
+}
+
 void refs_load(struct agent *a)
 {
+    refs_check_era(a);
     DIR *dir = opendir(a->config.refs_dir);
     if (!dir) {
         log_error("read %s: %s", a->config.refs_dir, strerror(errno));

@@ -19,9 +19,11 @@ struct agent_volume {
     struct uuid id; // first: the table is searched by it
     struct agent *agent;
     struct volume *record; // beside the data on disk; NULL: no data here
+    bool half_made;        // a create was begun and has not succeeded since
     bool mounted;
     bool unsure;         // a mount or unmount failed, perhaps after it was done: `mounted` is what was so before
     struct refs refs;
+    bool held;           // by a user's hold for this node
     bool confirmed;      // control has named it since the connection came up
     bool removing;       // a Remove is under way: no new mounts
     bool checked;        // with removing: unmounted, and no container has it
@@ -29,7 +31,8 @@ struct agent_volume {
     struct volume *order; // what that worker works from
     bool looking;        // a worker looks for users in other mount namespaces
     struct error error;  // of the last attempt; E_NONE: all well
-    unsigned failures;   // in a row
+    unsigned failures;   // in a row; those that have failed are in the agent's list
+    LIST_ENTRY(agent_volume) failing;
     uint64_t attempts;   // ended ones, good or bad
     int64_t retry_ms;    // boot clock: not before then, unless somebody asks
     struct {
@@ -85,12 +88,14 @@ struct agent {
     char *pool_error;
     void *table;             // tree of struct agent_volume by id (tsearch)
     struct volume_set wants; // what control wants; until it is heard, what the disk says
+    size_t orphans;          // volumes on disk that control did not name
     bool synced;
     struct line_peer *link;
     bool welcome;            // control has answered our hello
     struct event *reconnect, *retry, *turn, *recheck, *reopen;
     unsigned link_failures, recheck_s, open_failures;
     json_int_t last_request;
+    LIST_HEAD(, agent_volume) failing; // to be tried again
     LIST_HEAD(, operation) operations;
     LIST_HEAD(, request) requests;
     LIST_HEAD(, engine_watch) engines;
@@ -106,6 +111,7 @@ void agent_open_pool(struct agent *a);
 // turn.c
 void turn(struct agent_volume *v);     // plans and starts the next step
 void turn_soon(struct agent *a);       // lets every operation look again, from the loop
+void turn_failing(struct agent *a);    // gives those their turn whose time has come
 void turn_arm_retry(struct agent *a);  // sets the timer for the next volume that waits to be tried again
 void turn_report(struct agent_volume *v); // tells control what is here, if it has changed
 void turn_look(struct agent_volume *v);   // looks for users where references are doubtful
@@ -122,6 +128,9 @@ void link_free(struct agent *a); // closes it, and forgets all requests
 void link_request(struct agent *a, json_t *message /* taken */, request_done *done, void *arg);
 void link_forget(struct agent *a, const void *arg); // requests with this argument are no longer waited for
 void link_report(struct agent *a, json_t *message /* taken */);
+
+// usage.c
+void usage_measure(struct agent *a, const struct uuid *id, void (*done)(void *arg, int rc, uint64_t used, const struct error *e), void *arg);
 
 // engines.c
 bool engine_is_dead(struct engine engine);

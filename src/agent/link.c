@@ -1,6 +1,7 @@
 // The agent's side of its connection to control: what control wants comes in, what is here goes out (docs/protocol.md).
 #include "agent/internal.h"
 
+#include "base/failpoint.h"
 #include "base/limits.h"
 #include "base/log.h"
 #include "base/mem.h"
@@ -85,6 +86,7 @@ static void on_want(struct agent *a, const json_t *message)
 {
     struct error e = ERROR_INIT;
     struct volume *want = NULL;
+    FAILPOINT(AGENT_WANT);
     if (volume_from_json(json_object_get(message, "volume"), &want, &e) < 0) {
         log_error("control sent a volume that makes no sense: %s", e.msg);
         return;
@@ -95,6 +97,7 @@ static void on_want(struct agent *a, const json_t *message)
     struct agent_volume *v = agent_volume_add(a, &want->id);
     bool over = want->state == VOLUME_DELETED && !v->record;
     v->confirmed = true;
+    v->held = json_is_true(json_object_get(message, "held"));
     if (over) {
         volume_set_remove(&a->wants, &want->id);
         volume_free(want);
@@ -111,7 +114,10 @@ static void on_want(struct agent *a, const json_t *message)
 static void orphan(struct agent_volume *v, void *arg)
 {
     (void)arg;
-    if (v->confirmed || !v->record || !volume_set_find(&v->agent->wants, &v->id))
+    if (v->confirmed || !v->record)
+        return;
+    v->agent->orphans++;
+    if (!volume_set_find(&v->agent->wants, &v->id))
         return;
     log_warn("volume %s (%s) is in this node's pool and control does not know it: it is kept, and not served",
              UUID_TEXT(&v->id), v->record->name ? v->record->name : "no name");
@@ -121,7 +127,9 @@ static void orphan(struct agent_volume *v, void *arg)
 static void on_want_end(struct agent *a, const json_t *message)
 {
     (void)message;
+    a->orphans = 0;
     agent_for_each(a, orphan, NULL);
+    FAILPOINT(AGENT_SYNCED);
     a->synced = true;
     turn_soon(a);
 }
@@ -145,17 +153,17 @@ static void on_reply(struct agent *a, const json_t *message)
     free(r);
 }
 
-// Control asks on behalf of a client whether the volume can go; the answer travels back when this node has let go of it.
+// What control asks on behalf of a client: whether a volume can go (answered when this node has let go of it), how much it holds.
 struct asked {
     struct agent *agent;
     json_int_t n;
 };
 
-static void on_asked_done(void *arg, int rc, const struct error *e)
+static void answer(struct asked *asked, int rc, json_t *reply /* taken */, const struct error *e)
 {
-    struct asked *asked = arg;
     struct agent *a = asked->agent;
-    json_t *reply = json_pack("{s:s, s:I}", "type", "reply", "n", asked->n);
+    json_object_set_new(reply, "type", json_string("reply"));
+    json_object_set_new(reply, "n", json_integer(asked->n));
     if (rc < 0)
         json_object_set_new(reply, "error", json_pack("{s:s, s:s}", "code", error_word(e->code), "message", e->msg));
     if (a->link)
@@ -165,17 +173,42 @@ static void on_asked_done(void *arg, int rc, const struct error *e)
     free(asked);
 }
 
-static void on_remove(struct agent *a, const json_t *message)
+static void on_asked_done(void *arg, int rc, const struct error *e)
+{
+    answer(arg, rc, json_object(), e);
+}
+
+static void on_asked_usage(void *arg, int rc, uint64_t used, const struct error *e)
+{
+    answer(arg, rc, json_pack("{s:I}", "used", (json_int_t)used), e);
+}
+
+// NULL if the message names no volume.
+static struct asked *asked_about(struct agent *a, const json_t *message, struct uuid *id)
 {
     const char *text = json_string_value(json_object_get(message, "id"));
-    struct uuid id;
+    if (!text || !uuid_parse(text, id))
+        return NULL;
     struct asked *asked = xcalloc(1, sizeof *asked);
     asked->agent = a;
     asked->n = json_integer_value(json_object_get(message, "n"));
-    if (text && uuid_parse(text, &id))
+    return asked;
+}
+
+static void on_remove(struct agent *a, const json_t *message)
+{
+    struct uuid id;
+    struct asked *asked = asked_about(a, message, &id);
+    if (asked)
         operation_remove(a, &id, on_asked_done, asked);
-    else
-        free(asked);
+}
+
+static void on_usage(struct agent *a, const json_t *message)
+{
+    struct uuid id;
+    struct asked *asked = asked_about(a, message, &id);
+    if (asked)
+        usage_measure(a, &id, on_asked_usage, asked);
 }
 
 static const struct {
@@ -183,6 +216,7 @@ static const struct {
     void (*run)(struct agent *a, const json_t *message);
 } messages[] = {
     { "welcome", on_welcome }, { "want", on_want }, { "want-end", on_want_end }, { "reply", on_reply }, { "remove", on_remove },
+    { "usage", on_usage },
 };
 
 static void on_line(void *arg, char *line, size_t n)
@@ -259,4 +293,5 @@ void link_connect(struct agent *a)
     a->link = line_new(a->config.base, fd, NULL, &callbacks, a);
     send_json(a, json_pack("{s:s, s:i, s:s, s:s, s:s, s:s}", "type", "hello", "protocol", 1, "version", FLOCKER_VERSION, "node",
                            UUID_TEXT(&a->config.node), "era", UUID_TEXT(&a->config.era), "host", a->config.host));
+    FAILPOINT(AGENT_HELLO);
 }

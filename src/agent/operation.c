@@ -2,6 +2,7 @@
 #include "agent/internal.h"
 
 #include "base/clock.h"
+#include "base/failpoint.h"
 #include "base/limits.h"
 #include "base/mem.h"
 
@@ -23,16 +24,25 @@ static void operation_free(struct operation *o)
     free(o);
 }
 
+static const enum failpoint replies[] = {
+    [OP_SYNC] = FAIL_AGENT_SYNCED,
+    [OP_CREATE] = FAIL_AGENT_CREATE_REPLY,
+    [OP_MOUNT] = FAIL_AGENT_MOUNT_REPLY,
+    [OP_REMOVE] = FAIL_AGENT_REMOVE_REPLY,
+};
+
 static void finish(struct operation *o, int rc, const struct error *e)
 {
     struct agent *a = o->agent;
     struct agent_volume *v = known(o);
     agent_done *done = o->done;
     void *arg = o->arg;
-    bool claimed = o->kind == OP_REMOVE && o->begun;
+    enum operation_kind kind = o->kind;
+    bool claimed = kind == OP_REMOVE && o->begun;
     operation_free(o);
     if (claimed && v)
         v->removing = v->checked = false;
+    failpoint(replies[kind]);
     done(arg, rc, e);
     if (v)
         turn(v);
@@ -102,6 +112,16 @@ static bool has_failed(const struct operation *o, const struct agent_volume *v)
     return v->error.code == E_CORRUPT || (v->error.code && v->attempts > o->attempts_before);
 }
 
+// What the last attempt failed of, in the words of whoever asked: engines know names, not ids.
+static void finish_failed(struct operation *o, const struct agent_volume *v)
+{
+    struct error e = v->error;
+    int rc = -(int)e.code;
+    if (!strstr(e.msg, o->name))
+        fail_ctx(&e, rc, "volume %.255s", o->name);
+    finish(o, rc, &e);
+}
+
 // ---- create
 
 static void on_discarded(void *arg, int rc, const json_t *reply, const struct error *e)
@@ -122,6 +142,34 @@ static json_t *wish_to_json(const struct operation *o)
                      "mode", (int)p->mode, "nocow", (int)p->nocow);
 }
 
+struct namesake {
+    const char *name;
+    const struct agent_volume *found;
+};
+
+static void match_orphan(struct agent_volume *v, void *arg)
+{
+    struct namesake *n = arg;
+    const struct volume *r = v->record;
+    if (r && !v->confirmed && r->state == VOLUME_LIVE && r->name && strcmp(r->name, n->name) == 0)
+        n->found = v;
+}
+
+// An empty volume under the name of data that is here, and that control has lost, would look as if the data were gone.
+static bool refuse_namesake(struct operation *o)
+{
+    struct error e = ERROR_INIT;
+    struct namesake n = { o->name, NULL };
+    if (o->agent->orphans)
+        agent_for_each(o->agent, match_orphan, &n);
+    if (!n.found)
+        return false;
+    int rc = fail(&e, E_CONFLICT, "this node's pool has a volume %.200s (%s) that control does not know: has its store been lost? Restore a backup of it",
+                  o->name, UUID_TEXT(&n.found->id));
+    finish(o, rc, &e);
+    return true;
+}
+
 static void create_turn(struct operation *o)
 {
     struct agent *a = o->agent;
@@ -129,22 +177,29 @@ static void create_turn(struct operation *o)
         return;
     struct agent_volume *v = find(o);
     if (!v) {
+        if (refuse_namesake(o))
+            return;
         o->asked = true;
         link_request(a, wish_to_json(o), on_created, o);
+        FAILPOINT(AGENT_CREATE_ASKED);
         return;
     }
     const struct volume *want = volume_set_find(&a->wants, &o->volume);
-    if (!want || v->record || !uuid_equal(&want->owner, &a->config.node)) {
+    if (!want || want->state != VOLUME_LIVE) { // discarded, because another's attempt to make it failed
+        o->volume = (struct uuid){ { 0 } };
+        turn_soon(a);
+        return;
+    }
+    if (v->record || !uuid_equal(&want->owner, &a->config.node)) {
         finish(o, 0, NULL);
         return;
     }
     turn(v);
     if (!has_failed(o, v))
         return;
-    struct error e = v->error;
-    if (v->step == STEP_NONE && e.code != E_CORRUPT)
+    if (v->step == STEP_NONE && v->error.code != E_CORRUPT)
         link_request(a, json_pack("{s:s, s:s, s:s}", "type", "request", "op", "discard", "id", UUID_TEXT(&v->id)), on_discarded, NULL);
-    finish(o, -(int)e.code, &e);
+    finish_failed(o, v);
 }
 
 static struct operation *still_there(const struct agent *a, const struct operation *o)
@@ -161,6 +216,9 @@ static void on_created(void *arg, int rc, const json_t *reply, const struct erro
     struct operation *o = arg;
     (void)reply;
     o->asked = false;
+    FAILPOINT(AGENT_CREATE_ANSWERED);
+    if (rc == -E_UNAVAILABLE)
+        return; // control has gone: it is asked again when it is back, and makes one volume of a name, however often it is asked
     if (rc < 0)
         finish(o, rc, e);
     else
@@ -198,16 +256,15 @@ static void mount_turn(struct operation *o)
         return;
     if (v->mounted && !v->unsure && v->step == STEP_NONE) {
         int rc = refs_open(&v->refs, o->id, o->engine, clock_boot_ms(), &e);
+        FAILPOINT(AGENT_REF_OPENED);
         if (rc == 0)
             refs_save(v);
         finish(o, rc, &e);
         return;
     }
     turn(v);
-    if (has_failed(o, v) && (!v->mounted || v->unsure)) {
-        e = v->error;
-        finish(o, -(int)e.code, &e);
-    }
+    if (has_failed(o, v) && (!v->mounted || v->unsure))
+        finish_failed(o, v);
 }
 
 // ---- remove
@@ -217,6 +274,10 @@ static void on_removed(void *arg, int rc, const json_t *reply, const struct erro
     struct operation *o = arg;
     struct agent_volume *v = known(o);
     (void)reply;
+    FAILPOINT(AGENT_REMOVE_ANSWERED);
+    o->asked = false;
+    if (rc == -E_UNAVAILABLE)
+        return; // asked again when control is back
     if (rc == 0 && v) {
         refs_done(&v->refs);
         refs_save(v);
@@ -238,6 +299,11 @@ static void remove_turn(struct operation *o)
     if (!o->begun) {
         if (v->removing)
             return; // another Remove is at it
+        if (v->held) {
+            int rc = fail(&e, E_BUSY, "volume %.255s is held on this node by a lease: release that first", o->name);
+            finish(o, rc, &e);
+            return;
+        }
         if (refs_forbid_remove(&v->refs, o->engine, engine_is_dead)) {
             int rc = fail(&e, E_BUSY, "volume %.255s is in use: another engine on this node has it mounted", o->name);
             finish(o, rc, &e);
@@ -250,14 +316,15 @@ static void remove_turn(struct operation *o)
         turn(v);
     }
     if (has_failed(o, v) && v->step == STEP_NONE) {
-        e = v->error;
-        finish(o, -(int)e.code, &e);
+        finish_failed(o, v);
         return;
     }
     if (!v->checked || v->mounted || v->step != STEP_NONE)
         return;
     o->asked = true;
+    FAILPOINT(AGENT_REMOVE_CHECKED);
     link_request(a, json_pack("{s:s, s:s, s:s}", "type", "request", "op", "remove", "id", UUID_TEXT(&v->id)), on_removed, o);
+    FAILPOINT(AGENT_REMOVE_ASKED);
 }
 
 // ---- all
@@ -317,18 +384,44 @@ void agent_settle(struct agent *a, const struct uuid *volume, const char *id, st
     struct agent_volume *v = agent_volume(a, volume);
     if (!v)
         return;
+    FAILPOINT(AGENT_MOUNT_SENT);
     refs_settle(&v->refs, id, engine, taken);
     refs_save(v);
+    FAILPOINT(AGENT_MOUNT_SETTLED);
+    engines_recheck_soon(a);
     turn(v);
+}
+
+struct named {
+    const char *name;
+    struct agent_volume *found;
+};
+
+static void match_used(struct agent_volume *v, void *arg)
+{
+    struct named *n = arg;
+    if (v->refs.n && v->record && v->record->name && strcmp(v->record->name, n->name) == 0)
+        n->found = v;
+}
+
+// The live volume of that name, or one that was removed or renamed under its user.
+static struct agent_volume *used_by_name(const struct agent *a, const char *name)
+{
+    const struct volume *want = volume_set_find_name(&a->wants, name);
+    struct named n = { name, want ? agent_volume(a, &want->id) : NULL };
+    if (!want)
+        agent_for_each(a, match_used, &n);
+    return n.found;
 }
 
 void agent_unmount(struct agent *a, const char *name, const char *id, struct engine engine)
 {
-    const struct volume *want = volume_set_find_name(&a->wants, name);
-    struct agent_volume *v = want ? agent_volume(a, &want->id) : NULL;
+    struct agent_volume *v = used_by_name(a, name);
     if (!v || !refs_release(&v->refs, id, engine))
         return;
+    FAILPOINT(AGENT_REF_RELEASED);
     refs_save(v);
+    FAILPOINT(AGENT_UNMOUNT_SAVED);
     turn_look(v);
     turn(v);
 }

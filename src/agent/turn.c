@@ -2,6 +2,7 @@
 #include "agent/internal.h"
 
 #include "base/clock.h"
+#include "base/failpoint.h"
 #include "base/limits.h"
 #include "base/log.h"
 #include "base/mem.h"
@@ -74,6 +75,7 @@ static void apply(struct agent_volume *v)
     case STEP_UPDATE:
         volume_free(v->record);
         v->record = TAKE(v->order, NULL);
+        v->half_made = false;
         break;
     case STEP_MOUNT:
         v->mounted = true;
@@ -86,12 +88,22 @@ static void apply(struct agent_volume *v)
     case STEP_DESTROY:
         volume_free(v->record);
         v->record = NULL;
+        v->half_made = false;
         break;
     case STEP_NONE:
     case STEP_MISSING:
     case STEP_COUNT:
         ASSERT(false && "a step that no worker does");
     }
+}
+
+static void set_failures(struct agent_volume *v, unsigned n)
+{
+    if (!v->failures && n)
+        LIST_INSERT_HEAD(&v->agent->failing, v, failing);
+    if (v->failures && !n)
+        LIST_REMOVE(v, failing);
+    v->failures = n;
 }
 
 static void note_failure(struct agent_volume *v, const struct error *e)
@@ -101,8 +113,8 @@ static void note_failure(struct agent_volume *v, const struct error *e)
     if (v->error.code != e->code)
         log_line(v->step == STEP_UNMOUNT ? LOG_LEVEL_INFO : LOG_LEVEL_WARN, "%s of volume %s: %s", step_word(v->step), UUID_TEXT(&v->id), e->msg);
     v->error = *e;
+    set_failures(v, v->failures + 1);
     v->unsure |= v->step == STEP_MOUNT || (v->step == STEP_UNMOUNT && e->code != E_BUSY);
-    v->failures++;
     v->retry_ms = clock_boot_ms() + (delay_ms < RETRY_MS_MAX ? delay_ms : RETRY_MS_MAX);
 }
 
@@ -112,10 +124,11 @@ static void on_step_done(void *arg, int rc, json_t *result, const struct error *
     struct agent *a = v->agent;
     (void)result;
     v->attempts++;
+    FAILPOINT(AGENT_STEP_DONE);
     if (rc == 0) {
         log_debug("%s of volume %s is done", step_word(v->step), UUID_TEXT(&v->id));
         apply(v);
-        v->failures = 0;
+        set_failures(v, 0);
         v->error = (struct error)ERROR_INIT;
     } else
         note_failure(v, e);
@@ -123,6 +136,7 @@ static void on_step_done(void *arg, int rc, json_t *result, const struct error *
     v->order = NULL;
     v->step = STEP_NONE;
     turn_report(v);
+    FAILPOINT(AGENT_STEP_REPORTED);
     operations_turn(a);
     if (rc == 0)
         turn(v);
@@ -144,6 +158,8 @@ static void start(struct agent_volume *v, const struct volume *want, enum step s
     char what[128], label[UUID_TEXT_SIZE];
     v->step = step;
     v->order = volume_copy(want);
+    v->half_made |= step == STEP_CREATE;
+    FAILPOINT(AGENT_STEP_START);
     snprintf(what, sizeof what, "%s volume %.90s", step_word(step), volume_label(want, label));
     const struct worker_task task = { .what = what, .run = run_step, .ctx = v, .done = on_step_done, .on_late = on_step_late, .arg = v };
     worker_start(v->agent->workers, &task);
@@ -164,8 +180,10 @@ static enum step plan(const struct agent_volume *v, const struct volume *want)
 {
     struct volume_here here = {
         .record = v->record,
+        .half_made = v->half_made,
         .mounted = v->mounted && !v->unsure,
         .mount_wanted = refs_total(&v->refs) > 0 || has_mount_operation(v),
+        .held = v->held,
         .leaving = v->removing,
     };
     enum step step = plan_step(want, &here, &v->agent->config.node);
@@ -191,7 +209,7 @@ void turn(struct agent_volume *v)
         start(v, want, step);
         return;
     } else if (v->failures) {
-        v->failures = 0; // what failed is no longer wanted
+        set_failures(v, 0); // what failed is no longer wanted
         v->error = (struct error)ERROR_INIT;
     }
     turn_report(v);
@@ -203,17 +221,13 @@ void turn_soon(struct agent *a)
     evtimer_add(a->turn, &now);
 }
 
-static void earliest_retry(struct agent_volume *v, void *arg)
-{
-    int64_t *earliest = arg;
-    if (v->failures && v->step == STEP_NONE && (*earliest < 0 || v->retry_ms < *earliest))
-        *earliest = v->retry_ms;
-}
-
 void turn_arm_retry(struct agent *a)
 {
+    const struct agent_volume *v;
     int64_t earliest = -1, now_ms = clock_boot_ms();
-    agent_for_each(a, earliest_retry, &earliest);
+    LIST_FOREACH (v, &a->failing, failing)
+        if (v->step == STEP_NONE && (earliest < 0 || v->retry_ms < earliest))
+            earliest = v->retry_ms;
     if (earliest < 0) {
         evtimer_del(a->retry);
         return;
@@ -221,6 +235,19 @@ void turn_arm_retry(struct agent *a)
     int64_t delay_ms = earliest > now_ms ? earliest - now_ms : 1;
     const struct timeval delay = { delay_ms / 1000, (int)(delay_ms % 1000) * 1000 };
     evtimer_add(a->retry, &delay);
+}
+
+void turn_failing(struct agent *a)
+{
+    int64_t now_ms = clock_boot_ms();
+    struct agent_volume *v = LIST_FIRST(&a->failing);
+    while (v) {
+        struct agent_volume *next = LIST_NEXT(v, failing);
+        if (v->retry_ms <= now_ms)
+            turn(v);
+        v = next;
+    }
+    turn_arm_retry(a);
 }
 
 void turn_report(struct agent_volume *v)
@@ -266,7 +293,7 @@ static void on_looked(void *arg, int rc, json_t *result, const struct error *e)
     v->looking = false;
     if (rc < 0)
         log_warn("can't tell whether volume %s is in use: %s", UUID_TEXT(&v->id), e->msg);
-    else if (refs_reap(&v->refs, engine_is_dead, json_is_true(json_object_get(result, "in_use")), clock_boot_ms())) {
+    else if (!json_is_true(json_object_get(result, "in_use")) && refs_reap(&v->refs, engine_is_dead, false, clock_boot_ms())) {
         log_info("volume %s: references that an engine left behind are gone, %u remain", UUID_TEXT(&v->id), refs_total(&v->refs));
         refs_save(v);
     }

@@ -1,5 +1,6 @@
 #include "agent/worker.h"
 
+#include "base/failpoint.h"
 #include "base/limits.h"
 #include "base/mem.h"
 
@@ -23,6 +24,7 @@ struct worker {
     struct worker_task task;
     char *what;
     pid_t pid;
+    bool late; // stuck in the kernel: no longer counts as running
     int fd;
     struct event *on_read, *on_deadline;
     char *text;
@@ -104,12 +106,15 @@ static _Noreturn void child(const struct worker *k, int out, pid_t agent)
     if (getppid() != agent)
         _exit(1); // the agent died before the line above
     prctl(PR_SET_NAME, "flocker-worker");
-    for (int s = 1; s < NSIG; s++)
-        signal(s, SIG_DFL);
+    static const int handled[] = { SIGTERM, SIGINT, SIGPIPE }; // by the agent, and by what it runs
+    for (size_t i = 0; i < ARRAY_SIZE(handled); i++)
+        signal(handled[i], SIG_DFL);
     if (dup2(out, 3) < 0)
         _exit(1);
     close_range(4, ~0U, 0);
+    FAILPOINT(WORKER_START);
     AUTO(free) char *text = answer_text(k->task.run, k->task.ctx);
+    FAILPOINT(WORKER_DONE);
     for (size_t n = strlen(text), at = 0; at < n;) {
         ssize_t put = write(3, text + at, n - at);
         if (put < 0 && errno != EINTR)
@@ -141,7 +146,7 @@ static void finish(struct worker *k, const char *text, size_t n, const char *die
     worker_done *done = k->task.done;
     void *arg = k->task.arg;
     LIST_REMOVE(k, running);
-    w->running_count--;
+    w->running_count -= !k->late;
     worker_free(k);
     done(arg, rc, result, &e);
     json_decref(answer);
@@ -179,8 +184,11 @@ static void on_deadline(evutil_socket_t fd, short what, void *arg)
     (void)fd;
     (void)what;
     kill(k->pid, SIGKILL);
+    k->late = true;
+    k->all->running_count--;
     if (k->task.on_late)
         k->task.on_late(k->task.arg);
+    start_next(k->all);
 }
 
 static void run_in_process(evutil_socket_t fd, short what, void *arg)

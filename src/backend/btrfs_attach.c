@@ -1,6 +1,7 @@
 // From a file, device or directory to a mounted pool, made if need be, and locked.
 #include "backend/btrfs_pool.h"
 
+#include "base/failpoint.h"
 #include "base/size.h"
 #include "sys/blkid.h"
 #include "sys/btrfs.h"
@@ -115,8 +116,10 @@ static int make_file(const char *path, const char *directory, uint64_t size, int
         return rc;
     if (ftruncate(fd, 0) < 0 || ftruncate(fd, (off_t)size) < 0)
         rc = fail_os(e, errno, "give %s its size", new_path);
+    FAILPOINT(POOL_FILE_SIZED);
     if (rc == 0)
         rc = run_mkfs(new_path, e);
+    FAILPOINT(POOL_FORMATTED);
     if (rc == 0 && fsync(fd) < 0)
         rc = fail_os(e, errno, "make %s durable", new_path);
     if (rc == 0 && rename(new_path, path) < 0)
@@ -125,6 +128,7 @@ static int make_file(const char *path, const char *directory, uint64_t size, int
         unlink(new_path);
         return rc;
     }
+    FAILPOINT(POOL_NAMED);
     rc = sync_directory(directory, e);
     if (rc < 0)
         return rc;
@@ -180,26 +184,33 @@ static int open_or_make_file(const char *path, uint64_t size, int *ret_fd, struc
     return make_file(path, directory, size, ret_fd, e);
 }
 
+// The device keeps the open file description that it is given, and with it any lock: so it gets one of its own.
+static int attach_loop(const struct pool *p, const char *path, char ret_device[LOOP_PATH_SIZE], int *ret_fd, struct error *e)
+{
+    char same[64];
+    snprintf(same, sizeof same, "/proc/self/fd/%d", p->lock_fd);
+    AUTO(close) int fd = open(same, O_RDWR | O_CLOEXEC);
+    if (fd < 0)
+        return fail_os(e, errno, "open %s", path);
+    return loop_attach(fd, path, ret_device, ret_fd, e);
+}
+
 static int attach_file(struct pool *p, const struct backend_config *config, struct error *e)
 {
     char device[LOOP_PATH_SIZE];
     struct stat st;
     AUTO(close) int loop_fd = -1;
-    AUTO(close) int image_fd = -1;
     int rc = open_or_make_file(config->path, config->file_size, &p->lock_fd, e);
     if (rc < 0)
         return rc;
     if (fstat(p->lock_fd, &st) < 0)
         return fail_os(e, errno, "look at %s", config->path);
-    // The loop device keeps the open file that it is given, and with it that file's locks: it must not get the one with ours.
-    image_fd = open(config->path, O_RDWR | O_CLOEXEC | O_NOFOLLOW);
-    if (image_fd < 0)
-        return fail_os(e, errno, "open %s", config->path);
     rc = loop_find(&st, device, e);
     if (rc == 0)
-        rc = loop_attach(image_fd, config->path, device, &loop_fd, e);
+        rc = attach_loop(p, config->path, device, &loop_fd, e);
     if (rc < 0)
         return rc;
+    FAILPOINT(POOL_ATTACHED);
     // discard: what is deleted in the pool becomes free on the host again.
     return pool_mount(p, device, "discard=async", e);
 }
@@ -263,6 +274,7 @@ int pool_mount(const struct pool *p, const char *device, const char *options, st
         return fail(e, E_CONFLICT, "%s is mounted on %s, where the pool %s belongs", there->source, p->top, p->path);
     if (!there && (rc = mount_fs(device, p->top, "btrfs", options, e)) < 0)
         return fail_ctx(e, rc, "pool %s", p->path);
+    FAILPOINT(POOL_MOUNTED);
     // Private: mounts of volumes are to form groups of their own, and nobody needs to see this one.
     return mount_propagate(p->top, MOUNT_PRIVATE, e);
 }

@@ -1,6 +1,7 @@
 // Volumes at their mount points, and who uses them.
 #include "backend/btrfs_pool.h"
 
+#include "base/failpoint.h"
 #include "base/limits.h"
 #include "sys/btrfs.h"
 #include "sys/mounts.h"
@@ -96,7 +97,10 @@ int pool_volume_mount_locked(const struct pool *p, const struct uuid *id, struct
     backend_mount_point(p->mount_root, id, point);
     if (mkdir(point, 0700) < 0 && errno != EEXIST)
         return fail_os(e, errno, "make directory %s", point);
-    return mount_bind(source, point, e);
+    FAILPOINT(MOUNT_POINT_MADE);
+    rc = mount_bind(source, point, e);
+    FAILPOINT(MOUNT_DONE);
+    return rc;
 }
 
 int pool_volume_mount(struct backend *b, const struct uuid *id, struct error *e)
@@ -129,8 +133,10 @@ int pool_volume_unmount_locked(const struct pool *p, const struct uuid *id, stru
         rc = is_mounted_now(p, id, e);
     if (rc < 0)
         return rc;
+    FAILPOINT(UNMOUNT_CHECKED);
     if (rc == 1) {
         rc = mount_unmount(point, e);
+        FAILPOINT(UNMOUNT_DONE);
         if (rc == -E_BUSY)
             return fail_busy(p, id, point, e);
         if (rc < 0)
@@ -144,6 +150,7 @@ int pool_volume_unmount_locked(const struct pool *p, const struct uuid *id, stru
         }
     }
     rmdir(point); // only for tidiness: fails if it isn't empty, and then it isn't ours
+    FAILPOINT(UNMOUNT_CLEARED);
     return 0;
 }
 

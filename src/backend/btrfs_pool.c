@@ -2,6 +2,7 @@
 #include "backend/btrfs_pool.h"
 
 #include "base/clock.h"
+#include "base/failpoint.h"
 #include "base/rng.h"
 #include "base/size.h"
 #include "sys/atomic_file.h"
@@ -216,6 +217,7 @@ static int make_layout(const struct pool *p, int top_fd, struct error *e)
         rc = make_pool_json(top_fd, e);
     if (rc < 0)
         return rc;
+    FAILPOINT(POOL_MARKED);
     static const char *const directories[] = { POOL_VOLUMES, POOL_STAGING };
     for (size_t i = 0; i < ARRAY_SIZE(directories); i++)
         if (mkdirat(top_fd, directories[i], 0700) < 0 && errno != EEXIST)
@@ -230,8 +232,10 @@ static int prepare(const struct pool *p, const struct backend_config *config, st
     if (top < 0)
         return fail_os(e, errno, "open pool %s", p->top);
     int rc = make_layout(p, top, e);
+    FAILPOINT(POOL_LAID_OUT);
     if (rc == 0)
         rc = btrfs_quota_enable(top, config->use_qgroups || !btrfs_has_simple_quotas(), e);
+    FAILPOINT(POOL_QUOTAS_ON);
     return rc < 0 ? rc : pool_share_mount_root(p, e);
 }
 
@@ -241,8 +245,10 @@ static int real_directory(const char *path, char **ret, struct error *e)
     int rc = pool_make_directories(path, 0700, e);
     if (rc < 0)
         return rc;
-    *ret = realpath(path, NULL);
-    return *ret ? 0 : fail_os(e, errno, "find %s", path);
+    struct stat st;
+    if (stat(path, &st) < 0 || !(*ret = realpath(path, NULL)))
+        return fail_os(e, errno, "find %s", path);
+    return S_ISDIR(st.st_mode) ? 0 : fail(e, E_CONFLICT, "%s is not a directory", path);
 }
 
 // A directory that isn't a pool yet and holds something is refused before anything is made in it.
@@ -323,12 +329,14 @@ static int pool_shutdown(struct backend *b, struct error *e)
     int rc = pool_volume_unmount_all(p, e);
     if (rc < 0)
         return rc;
+    FAILPOINT(SHUTDOWN_VOLUMES);
     unshare_mount_root(p);
     if (p->source == POOL_DIRECTORY)
         return 0;
     rc = mount_unmount(p->top, e);
     if (rc < 0)
         return fail_ctx(e, rc, "shut down pool %s", p->path);
+    FAILPOINT(SHUTDOWN_POOL);
     return p->source == POOL_FILE ? wait_for_detach(p, e) : 0;
 }
 

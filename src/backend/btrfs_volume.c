@@ -7,6 +7,7 @@
 // either all of it or none. The record's own bytes are data, which a commit does not write: they are fsynced before.
 #include "backend/btrfs_pool.h"
 
+#include "base/failpoint.h"
 #include "base/size.h"
 #include "sys/atomic_file.h"
 #include "sys/btrfs.h"
@@ -104,6 +105,7 @@ static int clear_staged(int staging_fd, const char *name, struct error *e)
         int rc = btrfs_subvolume_delete(fd, VOLUME_DATA, e);
         if (rc < 0)
             return rc;
+        FAILPOINT(DESTROY_DATA_DELETED);
     }
     static const char *const files[] = { VOLUME_RECORD, VOLUME_RECORD ".tmp" };
     for (size_t i = 0; i < ARRAY_SIZE(files); i++)
@@ -158,7 +160,10 @@ static int make_data(int volume_fd, const struct volume *v, struct error *e)
 {
     AUTO(close) int fd = -1;
     uint64_t id;
-    int rc = btrfs_subvolume_create(volume_fd, VOLUME_DATA, e);
+    int rc = FAILPOINT_ERROR(CREATE_STAGED, e);
+    if (rc == 0)
+        rc = btrfs_subvolume_create(volume_fd, VOLUME_DATA, e);
+    FAILPOINT(CREATE_DATA_MADE);
     if (rc == 0)
         rc = open_directory(volume_fd, VOLUME_DATA, &fd, e);
     if (rc == 0)
@@ -178,6 +183,7 @@ static int build(int staging_fd, const char *name, const struct volume *v, struc
     int rc = open_directory(staging_fd, name, &fd, e);
     if (rc == 0)
         rc = make_data(fd, v, e);
+    FAILPOINT(CREATE_LIMITED);
     return rc < 0 ? rc : atomic_file_create(fd, VOLUME_RECORD, text, strlen(text), 0600, e);
 }
 
@@ -192,8 +198,10 @@ static int create_in(const struct pool_dirs *d, const struct volume *v, struct e
     if (rc < 0)
         return rc;
     rc = build(d->staging, name, v, e);
+    FAILPOINT(CREATE_RECORDED);
     if (rc == 0 && renameat(d->staging, name, d->volumes, name) < 0)
         rc = fail_os(e, errno, "rename " POOL_STAGING "/%s", name);
+    FAILPOINT(CREATE_PLACED);
     if (rc == 0)
         return btrfs_commit(d->top, e);
     struct error ignored;
@@ -223,8 +231,10 @@ static int destroy_in(const struct pool *p, const struct pool_dirs *d, const str
         rc = pool_volume_check_unused(p, id, e);
         if (rc == 0 && renameat(d->volumes, name, d->staging, name) < 0)
             rc = fail_os(e, errno, "rename " POOL_VOLUMES "/%s", name);
+        FAILPOINT(DESTROY_STAGED);
         if (rc == 0)
             rc = clear_staged(d->staging, name, e);
+        FAILPOINT(DESTROY_CLEARED);
     }
     return rc < 0 ? rc : btrfs_commit(d->top, e);
 }
@@ -291,8 +301,10 @@ static int update_in(const struct pool_dirs *d, const struct volume *v, struct e
         rc = apply_size(data, v, &changed, e);
     if (rc < 0)
         return rc;
+    FAILPOINT(UPDATE_LIMITED);
     AUTO(free) char *text = record_text(v);
     rc = atomic_file_write(fd, VOLUME_RECORD, text, strlen(text), 0600, e);
+    FAILPOINT(UPDATE_RECORDED);
     return rc == 0 && changed ? btrfs_commit(d->top, e) : rc;
 }
 

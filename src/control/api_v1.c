@@ -12,15 +12,19 @@
 
 // ---- checking bodies: every violation is told, in the wording of the original's schema library
 
+#define VIOLATIONS_MAX 100 // that are told: a small body can hold a hundred thousand
+
 static void violation(json_t *errors, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
 static void violation(json_t *errors, const char *fmt, ...)
 {
     char text[400];
     va_list ap;
+    if (json_array_size(errors) >= VIOLATIONS_MAX)
+        return;
     va_start(ap, fmt);
     vsnprintf(text, sizeof text, fmt, ap);
     va_end(ap);
-    json_array_append_new(errors, json_string(text));
+    json_array_append_new(errors, json_text(text));
 }
 
 enum kind { KIND_UUID, KIND_METADATA, KIND_SIZE, KIND_ID36, KIND_EXPIRES };
@@ -303,7 +307,7 @@ static void list_states(struct call *call)
     for (size_t i = 0; i < c->volumes.n; i++) {
         const struct volume *v = c->volumes.by_id[i];
         const struct sighting *s = control_sighting(c, &v->id);
-        const struct control_node *n = s ? agents_node(c, &s->node) : NULL;
+        const struct control_node *n = s ? control_node(c, &s->node) : NULL;
         if (!n || !s->present || !is_heard_of(n) || (v->state != VOLUME_LIVE && !s->mounted))
             continue;
         json_array_append_new(s->mounted ? mounted : other, state_to_json(v, s));
@@ -325,11 +329,33 @@ static void list_nodes(struct call *call)
     api_reply(call->exchange, 200, list);
 }
 
+// In any form that Python's UUID() takes: with "urn:uuid:", braces, or without hyphens.
+static bool read_era(const char *text, struct uuid *ret)
+{
+    char plain[UUID_TEXT_SIZE];
+    size_t n = 0;
+    if (strncmp(text, "urn:", 4) == 0)
+        text += 4;
+    if (strncmp(text, "uuid:", 5) == 0)
+        text += 5;
+    for (; *text; text++) {
+        if (strchr("{}-", *text))
+            continue;
+        if (n == 8 || n == 13 || n == 18 || n == 23)
+            plain[n++] = '-';
+        if (n == UUID_TEXT_SIZE - 1)
+            return false;
+        plain[n++] = *text;
+    }
+    plain[n] = '\0';
+    return uuid_parse(plain, ret);
+}
+
 static void node_by_era(struct call *call)
 {
     struct uuid era;
     const struct control_node *n;
-    bool valid = uuid_parse(call->segment, &era);
+    bool valid = read_era(call->segment, &era) && !uuid_is_zero(&era);
     LIST_FOREACH (n, &call->control->nodes, all) {
         if (valid && uuid_equal(&n->node.era, &era)) {
             api_reply(call->exchange, 200, json_pack("{s:s}", "uuid", UUID_TEXT(&n->node.id)));

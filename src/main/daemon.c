@@ -1,5 +1,6 @@
 #include "main/daemon.h"
 
+#include "base/failpoint.h"
 #include "base/log.h"
 #include "base/mem.h"
 #include "net/socket.h"
@@ -9,6 +10,7 @@
 #include <fcntl.h>
 #include <signal.h>
 #include <stdio.h>
+#include <sys/prctl.h>
 #include <sys/resource.h>
 #include <unistd.h>
 
@@ -26,7 +28,11 @@ int daemon_init(struct daemon *d, const char *program, struct error *e)
 {
     static const int signals[] = { SIGTERM, SIGINT };
     struct rlimit files;
+    int rc = failpoint_init(e);
+    if (rc < 0)
+        return rc;
     log_open(program);
+    prctl(PR_SET_NAME, program); // started by way of /proc/self/exe, it would be called "exe"
     signal(SIGPIPE, SIG_IGN);
     if (getrlimit(RLIMIT_NOFILE, &files) == 0) { // many agents and clients: as many descriptors as the system allows
         files.rlim_cur = files.rlim_max;

@@ -10,6 +10,7 @@
 #include "main/listen.h"
 #include "net/http.h"
 #include "net/pki.h"
+#include "net/socket.h"
 #include "sys/process.h"
 
 #include <openssl/ssl.h>
@@ -97,6 +98,7 @@ int role_agent(const struct paths *p, const struct agent_options *o, struct erro
     if ((rc = plugin_new(&doors, &plugin, e)) < 0)
         return rc;
     rc = daemon_run(&d, p->agent_pid, e);
-    unlink(p->plugin_sock); // a dead socket would cost every volume command of Docker 15 s
+    if (socket_from_systemd("plugin") < 0) // systemd's own stays and queues calls until the agent is back
+        unlink(p->plugin_sock);            // a dead socket would cost every volume command of Docker 15 s
     return rc;
 }

@@ -5,6 +5,7 @@
 #include "main/paths.h"
 
 #include <stdbool.h>
+#include <stddef.h>
 #include <stdint.h>
 
 struct control_options {
@@ -25,7 +26,13 @@ struct agent_options {
 int role_agent(const struct paths *p, const struct agent_options *o, struct error *e);
 
 // Starts control and agent in the background unless they answer already, and waits until they do. `say` gets one line for each thing done.
-int role_up(const struct paths *p, int agent_argc, char *const *agent_argv, void (*say)(const char *line), struct error *e);
+struct up_arguments { // "--option=value" words for the two; borrowed
+    char *const *control;
+    size_t control_n;
+    char *const *agent;
+    size_t agent_n;
+};
+int role_up(const struct paths *p, const struct up_arguments *arguments, void (*say)(const char *line), struct error *e);
 // Stops both. Unmounts everything first unless keep_mounted; E_BUSY if something is in use: then nothing is stopped.
 int role_down(const struct paths *p, bool keep_mounted, void (*say)(const char *line), struct error *e);
 

@@ -11,4 +11,8 @@
 // in NUL. *ret is a new reference, of any type.
 int json_read(const char *text, size_t n, json_t **ret, struct error *e);
 
+// A string of any text, also of one that was cut within a character or never was UTF-8: what isn't becomes question marks. Never NULL, so
+// that no message is lost because of what it quotes. New reference.
+json_t *json_text(const char *text) __attribute__((returns_nonnull));
+
 #endif

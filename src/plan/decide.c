@@ -66,7 +66,7 @@ int decide_remove(const struct volume *v, int64_t now_ms, int64_t keep_ms, struc
     if (v->state != VOLUME_LIVE)
         return not_live(v, e);
     *ret = next(v);
-    (*ret)->state = v->born ? VOLUME_TRASHED : VOLUME_DELETED;
+    (*ret)->state = v->born ? VOLUME_TRASHED : VOLUME_PURGING;
     (*ret)->trashed_ms = now_ms;
     (*ret)->purge_ms = now_ms + keep_ms;
     return 0;

@@ -90,10 +90,16 @@ static bool is_lost(const struct ref *ref, int64_t now_ms)
     return ref->open && now_ms - ref->opened_ms > REFS_OPEN_GRACE_MS;
 }
 
+// Nobody can tell whether an engine without a process still knows of what it was given long ago; if no container has it, it does not.
+static bool is_left(const struct ref *ref, bool (*is_dead)(struct engine engine), int64_t now_ms)
+{
+    return ref->engine.pid ? is_dead(ref->engine) : now_ms - ref->opened_ms > REFS_OPEN_GRACE_MS;
+}
+
 bool refs_has_doubtful(const struct refs *r, bool (*is_dead)(struct engine engine), int64_t now_ms)
 {
     for (size_t i = 0; i < r->n; i++)
-        if (is_lost(&r->items[i], now_ms) || (r->items[i].engine.pid && is_dead(r->items[i].engine)))
+        if (is_lost(&r->items[i], now_ms) || is_left(&r->items[i], is_dead, now_ms))
             return true;
     return false;
 }
@@ -108,7 +114,7 @@ bool refs_reap(struct refs *r, bool (*is_dead)(struct engine engine), bool in_us
             ref->count += ref->open;
             ref->open = 0;
             changed = true;
-        } else if (!in_use && ref->engine.pid && is_dead(ref->engine)) {
+        } else if (!in_use && is_left(ref, is_dead, now_ms)) {
             ref->count = ref->open = 0;
             changed = true;
         } else if (!in_use && lost) {

@@ -20,13 +20,13 @@ enum step plan_step(const struct volume *want, const struct volume_here *here, c
     bool mount = live && !here->leaving && (want->keep_mounted || here->mount_wanted);
     if (!here->record) {
         if (!live)
-            return STEP_NONE;
+            return owner && here->half_made && want->state == VOLUME_PURGING ? STEP_DESTROY : STEP_NONE;
         return want->born ? STEP_MISSING : STEP_CREATE;
     }
     if (here->record->epoch > want->epoch)
         return STEP_NONE; // an order older than what this node has already carried out
     if (here->mounted && !mount)
-        return STEP_UNMOUNT;
+        return here->held && !here->leaving ? STEP_NONE : STEP_UNMOUNT;
     if (owner && want->state == VOLUME_PURGING)
         return STEP_DESTROY;
     if (owner && (here->record->epoch != want->epoch || here->record->revision != want->revision))

@@ -25,8 +25,10 @@ const char *step_word(enum step s);
 // What is here: from disk, the mount table and the references.
 struct volume_here {
     const struct volume *record; // beside the data; NULL: no data here
+    bool half_made;              // a create was begun here and has not succeeded: something of it may lie about
     bool mounted;
     bool mount_wanted;           // somebody here uses it or waits for it
+    bool held;                   // a user wants it to stay on this node: what is mounted stays mounted, also when moved away or deleted
     bool leaving;                // it is being removed: let go of it, whatever else is wished
 };
 

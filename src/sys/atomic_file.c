@@ -1,5 +1,6 @@
 #include "sys/atomic_file.h"
 
+#include "base/failpoint.h"
 #include "base/mem.h"
 
 #include <errno.h>
@@ -48,11 +49,13 @@ int atomic_file_write(int dir_fd, const char *name, const void *data, size_t n, 
     int rc = atomic_file_create(dir_fd, tmp, data, n, mode, e);
     if (rc < 0)
         return rc;
+    FAILPOINT(FILE_WRITTEN);
     if (renameat(dir_fd, tmp, dir_fd, name) < 0) {
         int err = errno;
         unlinkat(dir_fd, tmp, 0);
         return fail_os(e, err, "replace %s", name);
     }
+    FAILPOINT(FILE_RENAMED);
     if (fsync(dir_fd) < 0)
         return fail_os(e, errno, "make %s durable", name);
     return 0;

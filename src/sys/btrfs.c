@@ -125,7 +125,7 @@ static int quota_item(int fd, uint32_t type, uint64_t id, void *ret, size_t size
 
 int btrfs_quota_usage(int fd, uint64_t id, uint64_t *ret_used, uint64_t *ret_limit, struct error *e)
 {
-    struct btrfs_qgroup_info_item info;
+    struct btrfs_qgroup_info_item info = { 0 };
     struct btrfs_qgroup_limit_item limit = { 0 };
     int rc = quota_item(fd, BTRFS_QGROUP_INFO_KEY, id, &info, sizeof info);
     if (rc > 0)

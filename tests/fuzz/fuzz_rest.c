@@ -115,7 +115,7 @@ static void connect_agent(struct control *c)
 {
     AUTO(close) int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
     ASSERT(connect(fd, (const struct sockaddr *)&door_name, door_name_n) == 0);
-    agents_accept(door, EV_READ, c);
+    event_base_loop(c->config.base, EVLOOP_NONBLOCK);
     ASSERT(peer);
 }
 
@@ -186,7 +186,7 @@ static void check_state(const struct control *c)
 static void prepare(struct event_base **base)
 {
     *base = event_base_new();
-    door = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
+    door = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
     door_name.sun_family = AF_UNIX;
     ASSERT(bind(door, (const struct sockaddr *)&door_name, sizeof door_name.sun_family) == 0 && listen(door, 8) == 0); // a name of the kernel's choice
     door_name_n = sizeof door_name;

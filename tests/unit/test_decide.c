@@ -169,7 +169,7 @@ static void removed(void **state)
         check_change(v, got);
         assert_true(SAME_BUT_FOR(v, got, "state", "revision", "trashed_ms", "purge_ms"));
         assert_int_equal(got->revision, v->revision + (v->state == VOLUME_LIVE));
-        assert_int_equal(got->state, v->state == VOLUME_LIVE && !v->born ? VOLUME_DELETED : VOLUME_TRASHED);
+        assert_int_equal(got->state, v->state == VOLUME_LIVE && !v->born ? VOLUME_PURGING : VOLUME_TRASHED);
         if (v->state == VOLUME_LIVE)
             assert_true(got->trashed_ms == now_ms && got->purge_ms == now_ms + keep_ms);
     }
