@@ -1,10 +1,14 @@
 #include "sys/btrfs.h"
 
+#include "base/mem.h"
+
 #include <btrfsutil.h>
 #include <errno.h>
+#include <fcntl.h>
 #include <inttypes.h>
 #include <linux/btrfs.h>
 #include <linux/btrfs_tree.h>
+#include <linux/fs.h>
 #include <linux/magic.h>
 #include <stdio.h>
 #include <string.h>
@@ -66,17 +70,23 @@ int btrfs_subvolume_id(int fd, uint64_t *ret, struct error *e)
     return 0;
 }
 
-// Whether quotas are on: the kernel shows a folder for them then.
-static bool quota_is_on(int fd)
+// Path of an entry of the file system's folder in sysfs. False if it can't be told.
+static bool sysfs_path(int fd, const char *entry, char *ret, size_t size)
 {
     struct btrfs_ioctl_fs_info_args info = { 0 };
     if (ioctl(fd, BTRFS_IOC_FS_INFO, &info) < 0)
         return false;
-    char path[100];
     const uint8_t *u = info.fsid;
-    snprintf(path, sizeof path, "/sys/fs/btrfs/%02x%02x%02x%02x-%02x%02x-%02x%02x-%02x%02x-%02x%02x%02x%02x%02x%02x/qgroups", u[0], u[1],
-        u[2], u[3], u[4], u[5], u[6], u[7], u[8], u[9], u[10], u[11], u[12], u[13], u[14], u[15]);
-    return access(path, F_OK) == 0;
+    snprintf(ret, size, "/sys/fs/btrfs/%02x%02x%02x%02x-%02x%02x-%02x%02x-%02x%02x-%02x%02x%02x%02x%02x%02x/%s", u[0], u[1], u[2], u[3],
+        u[4], u[5], u[6], u[7], u[8], u[9], u[10], u[11], u[12], u[13], u[14], u[15], entry);
+    return true;
+}
+
+// Whether quotas are on: the kernel shows a folder for them then.
+static bool quota_is_on(int fd)
+{
+    char path[100];
+    return sysfs_path(fd, "qgroups", path, sizeof path) && access(path, F_OK) == 0;
 }
 
 int btrfs_quota_enable(int fd, bool classic, struct error *e)
@@ -140,13 +150,27 @@ int btrfs_quota_usage(int fd, uint64_t id, uint64_t *ret_used, uint64_t *ret_lim
     return 0;
 }
 
+// Not BTRFS_IOC_START_SYNC: it leaves the commit to a kernel thread and waits, uninterruptibly, until that has begun. Seen on 6.18 with a
+// few creates at once: that wake-up is lost, and all hang until something else commits, up to 30 s (mount option commit=). To set a label
+// commits in the caller's own process; the label is the one that is there.
 int btrfs_commit(int fd, struct error *e)
 {
-    uint64_t transaction;
-    enum btrfs_util_error err = btrfs_util_start_sync_fd(fd, &transaction);
-    if (!err)
-        err = btrfs_util_wait_sync_fd(fd, transaction);
-    return err ? fail_util(e, err, "commit") : 0;
+    char label[BTRFS_LABEL_SIZE];
+    if (ioctl(fd, FS_IOC_GETFSLABEL, label) < 0 || ioctl(fd, FS_IOC_SETFSLABEL, label) < 0)
+        return fail_os(e, errno, "commit");
+    return 0;
+}
+
+void btrfs_clean_soon(int fd)
+{
+    char path[100], label[BTRFS_LABEL_SIZE];
+    if (!sysfs_path(fd, "label", path, sizeof path) || ioctl(fd, FS_IOC_GETFSLABEL, label) < 0)
+        return;
+    size_t n = strnlen(label, sizeof label - 1);
+    label[n] = '\n'; // which doesn't become part of it
+    AUTO(close) int file = open(path, O_WRONLY | O_CLOEXEC);
+    if (file >= 0 && write(file, label, n + 1) < 0)
+        return; // then it is cleaned later
 }
 
 int btrfs_sync(int fd, struct error *e)

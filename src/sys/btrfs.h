@@ -29,6 +29,8 @@ int btrfs_quota_usage(int fd, uint64_t id, uint64_t *ret_used, uint64_t *ret_lim
 // users of the file system have in memory, which may be gigabytes.
 int btrfs_commit(int fd, struct error *e);
 int btrfs_sync(int fd, struct error *e); // data, too
+// The kernel's cleaner frees the space of deleted subvolumes soon after a commit, not within half a minute. Best effort.
+void btrfs_clean_soon(int fd);
 // Uses the whole device (bytes = 0) or that much of it.
 int btrfs_resize(int fd, uint64_t bytes, struct error *e);
 

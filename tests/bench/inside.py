@@ -12,6 +12,7 @@ import traceback
 PLUGIN_SOCKET = "/run/docker/plugins/flocker/flocker.sock"
 CONTROL_SOCKET = "/run/flocker/control.sock"
 NULL = open(os.devnull, "r+b")  # pylint: disable=consider-using-with
+daemons = []  # that this process has started
 
 
 def now_ms():
@@ -155,27 +156,20 @@ def start(binary, known):
     with open("/var/log/flocker/bench.log", "ab") as log:
         begin = now_ms()
         for role in ("control", "agent"):
-            subprocess.Popen([binary, role], stdin=NULL, stdout=log, stderr=log)  # pylint: disable=consider-using-with
+            daemons.append(subprocess.Popen([binary, role], stdin=NULL, stdout=log, stderr=log))
         wait("the plugin to know a volume", lambda: answers(known), 20)
         return now_ms() - begin
 
 
 def stop(binary, keep_mounted=False):
-    """`flocker down`; the daemons are this process's children if it started them, so their ends are collected."""
-    down = subprocess.Popen([binary, "down", *(["--keep-mounted"] if keep_mounted else [])], stdin=NULL, stdout=NULL)
+    """`flocker down`, which waits for the daemons' ends: those that this process started have to be collected here."""
+    words = [binary, "down"] + (["--keep-mounted"] if keep_mounted else [])
+    down = subprocess.Popen(words, stdin=NULL, stdout=NULL)  # pylint: disable=consider-using-with
     while down.poll() is None:
-        collect()
+        daemons[:] = [daemon for daemon in daemons if daemon.poll() is None]
         time.sleep(0.005)
     if down.returncode:
         raise RuntimeError(f"flocker down ended with {down.returncode}")
-
-
-def collect():
-    for pid in pids().values():
-        try:
-            os.waitpid(pid, os.WNOHANG)
-        except ChildProcessError:
-            pass
 
 
 def pids():
@@ -203,10 +197,10 @@ def memory_mib(pid):
 
 def idle(seconds):
     """How often each daemon was switched to within these seconds, and its memory."""
-    daemons = pids()
-    before = {role: switches(pid) for role, pid in daemons.items()}
+    running = pids()
+    before = {role: switches(pid) for role, pid in running.items()}
     time.sleep(seconds)
-    return {role: {"switches": switches(pid) - before[role], **memory_mib(pid)} for role, pid in daemons.items()}
+    return {role: {"switches": switches(pid) - before[role], **memory_mib(pid)} for role, pid in running.items()}
 
 
 def main():
