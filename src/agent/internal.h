@@ -132,6 +132,9 @@ void link_report(struct agent *a, json_t *message /* taken */);
 // usage.c
 void usage_measure(struct agent *a, const struct uuid *id, void (*done)(void *arg, int rc, uint64_t used, const struct error *e), void *arg);
 
+// Calls done with words for one user of the volume, from the loop: a container, or the engine that has asked for it.
+void usage_name_user(struct agent *a, const struct uuid *id, void (*done)(void *arg, const char *user), void *arg);
+
 // engines.c
 bool engine_is_dead(struct engine engine);
 void refs_save(struct agent_volume *v);
