@@ -221,6 +221,8 @@ static void on_created(void *arg, int rc, const json_t *reply, const struct erro
         return; // control has gone: it is asked again when it is back, and makes one volume of a name, however often it is asked
     if (rc < 0)
         finish(o, rc, e);
+    else if (!volume_set_find_name(&o->agent->wants, o->name))
+        finish(o, 0, NULL); // another node's: control tells its owner alone, and would only say so again
     else
         turn_soon(o->agent);
 }
