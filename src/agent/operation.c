@@ -449,6 +449,8 @@ void agent_unmount(struct agent *a, const char *name, const char *id, struct eng
     FAILPOINT(AGENT_REF_RELEASED);
     refs_save(v);
     FAILPOINT(AGENT_UNMOUNT_SAVED);
+    if (refs_total(&v->refs) == 0 && v->mounted)
+        turn_linger(v);
     turn_look(v);
     turn(v);
 }
