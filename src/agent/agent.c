@@ -40,6 +40,8 @@ static void volume_done(struct agent_volume *v)
     volume_free(v->record);
     volume_free(v->order);
     refs_done(&v->refs);
+    if (v->linger)
+        event_free(v->linger);
     free(v);
 }
 

@@ -26,6 +26,7 @@ struct agent_volume {
     bool held;           // by a user's hold for this node
     bool confirmed;      // control has named it since the connection came up
     bool removing;       // a Remove is under way: no new mounts
+    struct event *linger; // NULL, or until when the volume stays mounted without a reference
     bool checked;        // with removing: unmounted, and no container has it
     enum step step;      // what a worker does with it; STEP_NONE: nothing
     struct volume *order; // what that worker works from
@@ -110,6 +111,7 @@ void agent_open_pool(struct agent *a);
 
 // turn.c
 void turn(struct agent_volume *v);     // plans and starts the next step
+void turn_linger(struct agent_volume *v); // lets it stay mounted for a moment although nothing refers to it any more
 void turn_soon(struct agent *a);       // lets every operation look again, from the loop
 void turn_failing(struct agent *a);    // gives those their turn whose time has come
 void turn_arm_retry(struct agent *a);  // sets the timer for the next volume that waits to be tried again
@@ -131,6 +133,9 @@ void link_report(struct agent *a, json_t *message /* taken */);
 
 // usage.c
 void usage_measure(struct agent *a, const struct uuid *id, void (*done)(void *arg, int rc, uint64_t used, const struct error *e), void *arg);
+
+// Calls done with words for one user of the volume, from the loop: a container, or the engine that has asked for it.
+void usage_name_user(struct agent *a, const struct uuid *id, void (*done)(void *arg, const char *user), void *arg);
 
 // engines.c
 bool engine_is_dead(struct engine engine);

@@ -10,6 +10,7 @@
 
 #include <event2/event.h>
 #include <event2/util.h>
+#include <malloc.h>
 #include <string.h>
 
 #define CONNECT_MS 1000
@@ -130,6 +131,7 @@ static void on_want_end(struct agent *a, const json_t *message)
     a->orphans = 0;
     agent_for_each(a, orphan, NULL);
     FAILPOINT(AGENT_SYNCED);
+    malloc_trim(0); // of the inventory and of all that was wanted: as large again as what stays
     a->synced = true;
     turn_soon(a);
 }

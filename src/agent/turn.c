@@ -12,6 +12,7 @@
 
 #define RETRY_MS_MIN 250
 #define RETRY_MS_MAX 30000
+#define LINGER_MS 250 // `docker run` mounts a volume twice: to copy the image's files into it, and for the container
 
 static const struct volume *wanted(const struct agent_volume *v)
 {
@@ -193,6 +194,24 @@ static enum step plan(const struct agent_volume *v, const struct volume *want)
     return plan_step(want, &here, &v->agent->config.node);
 }
 
+static void on_linger_end(evutil_socket_t fd, short what, void *arg)
+{
+    struct agent_volume *v = arg;
+    (void)fd;
+    (void)what;
+    event_free(v->linger);
+    v->linger = NULL;
+    turn(v);
+}
+
+void turn_linger(struct agent_volume *v)
+{
+    static const struct timeval delay = { 0, LINGER_MS * 1000 };
+    if (!v->linger)
+        v->linger = evtimer_new(v->agent->config.base, on_linger_end, v);
+    evtimer_add(v->linger, &delay);
+}
+
 void turn(struct agent_volume *v)
 {
     const struct volume *want = wanted(v);
@@ -203,6 +222,8 @@ void turn(struct agent_volume *v)
     enum step step = plan(v, want);
     if (step == STEP_NONE && v->removing && !v->checked)
         step = STEP_UNMOUNT; // also what is not mounted here may be in a container
+    if (step == STEP_UNMOUNT && v->linger && !v->removing)
+        step = STEP_NONE;
     if (step == STEP_MISSING)
         note_missing(v);
     else if (step != STEP_NONE) {

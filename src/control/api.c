@@ -12,13 +12,18 @@
 
 #define JSON_TYPE "application/json"
 
-void api_reply_extra(struct http_exchange *x, int status, const char *extra, json_t *body)
+void api_reply_text(struct http_exchange *x, int status, const char *extra, const char *json, size_t n)
 {
     FAILPOINT(CONTROL_REST_REPLY);
+    http_reply(x, status, extra, JSON_TYPE, json, n, NULL, NULL);
+}
+
+void api_reply_extra(struct http_exchange *x, int status, const char *extra, json_t *body)
+{
     AUTO(free) char *text = json_dumps(body, JSON_COMPACT | JSON_ENCODE_ANY);
     json_decref(body);
     ASSERT(text);
-    http_reply(x, status, extra, JSON_TYPE, text, strlen(text), NULL, NULL);
+    api_reply_text(x, status, extra, text, strlen(text));
 }
 
 void api_reply(struct http_exchange *x, int status, json_t *body)

@@ -104,6 +104,7 @@ void agents_ask(struct control *c, const struct uuid *node, json_t *message /* t
 // ---- api.c
 void api_on_request(struct http_exchange *x, void *control);
 void api_reply(struct http_exchange *x, int status, json_t *body /* taken */);
+void api_reply_text(struct http_exchange *x, int status, const char *extra, const char *json, size_t n);
 void api_reply_extra(struct http_exchange *x, int status, const char *extra, json_t *body /* taken */);
 void api_describe(struct http_exchange *x, int status, const char *fmt, ...) __attribute__((format(printf, 3, 4)));
 void api_fail(struct http_exchange *x, const struct error *e); // as v2 writes errors

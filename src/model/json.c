@@ -26,6 +26,26 @@ static size_t depth(const char *text, size_t n)
     return most;
 }
 
+void json_write_string(FILE *f, const char *text)
+{
+    fputc_unlocked('"', f);
+    for (const char *p = text;;) {
+        size_t plain = 0;
+        while ((unsigned char)p[plain] >= ' ' && p[plain] != '"' && p[plain] != '\\')
+            plain++;
+        fwrite_unlocked(p, 1, plain, f);
+        p += plain;
+        if (*p == '\0')
+            break;
+        if (*p == '"' || *p == '\\')
+            fprintf(f, "\\%c", *p);
+        else
+            fprintf(f, "\\u%04x", (unsigned)(unsigned char)*p);
+        p++;
+    }
+    fputc_unlocked('"', f);
+}
+
 int json_read(const char *text, size_t n, json_t **ret, struct error *e)
 {
     json_error_t why;

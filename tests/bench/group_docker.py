@@ -13,10 +13,9 @@ def measure(folder, binary, add):
         for host in (few, many):
             host.up()
         host_commands(few, add)
-        few_left = "with 1 volume"
         took = many.call("fill", count=MANY, prefix="many-", limit_s=FILL_LIMIT_S)
         progress(f"({MANY} volumes in {took:.0f} s)")
-        mounts(few, many, add, few_left)
+        mounts(few, many, add)
         creates(few, many, add)
 
 
@@ -36,7 +35,7 @@ def figure(add, name, times, aim, note):
     add(Figure(name, median(flocker), "ms", median(local), aim, True, f"{note}; n={len(flocker)}, local p99 {p99(local):.0f}, ours {p99(flocker):.0f}"))
 
 
-def mounts(few, many, add, _):
+def mounts(few, many, add):
     few.call("create", name="only")
     times = interleaved(MOUNTS, lambda i: few.call("mount", name="only"), lambda i: many.call("mount", name=f"many-{i * 7919 % MANY}"))
     pair(add, "plugin.mount.p99_ms", times, MOUNT_AIM_MS)

@@ -3,6 +3,7 @@
 import http.client
 import http.server
 import multiprocessing
+import socket
 import ssl
 import time
 import uuid
@@ -20,14 +21,15 @@ PATH = "/v1/configuration/datasets"
 def measure(folder, binary, add):
     with bench_hosts(folder, binary, "rest") as (host,):
         certificates = host.path("/etc/flocker")
-        host.run([binary, "up", "--rest=127.0.0.1:14523", "--backend=memory"])
+        port = free_port()
+        host.up("--backend=memory", rest=f"127.0.0.1:{port}")
         took = host.call("fill_datasets", count=DATASETS, primary=str(uuid.UUID(int=7, version=4)), limit_s=FILL_LIMIT_S)
         progress(f"({DATASETS} datasets in {took:.0f} s)")
-        ours = connect(certificates, 14523)
+        ours = connect(certificates, port)
         body = fetch(ours)[1]
-        server, port = static_server(certificates, body)
+        server, other_port = static_server(certificates, body)
         try:
-            theirs = connect(certificates, port)
+            theirs = connect(certificates, other_port)
             assert fetch(theirs)[1] == body
             times = interleaved(ROUNDS, lambda i: fetch(ours)[0], lambda i: fetch(theirs)[0])
         finally:
@@ -35,7 +37,12 @@ def measure(folder, binary, add):
             server.join()
         add(Figure("rest.list_ms.10000", median(times[0]), "ms", median(times[1]),
                    note=f"{len(body) / 1e6:.1f} MB; {spread(times[0])}; reference: static, over the same TLS"))
-        host.run([binary, "down"])
+
+
+def free_port():
+    with socket.socket() as any_port:
+        any_port.bind(("127.0.0.1", 0))
+        return any_port.getsockname()[1]
 
 
 def connect(certificates, port):

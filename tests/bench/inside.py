@@ -156,7 +156,8 @@ def start(binary, known):
     with open("/var/log/flocker/bench.log", "ab") as log:
         begin = now_ms()
         for role in ("control", "agent"):
-            daemons.append(subprocess.Popen([binary, role], stdin=NULL, stdout=log, stderr=log))
+            options = ["--rest=127.0.0.1:0"] if role == "control" else []
+            daemons.append(subprocess.Popen([binary, role, *options], stdin=NULL, stdout=log, stderr=log))
         wait("the plugin to know a volume", lambda: answers(known), 20)
         return now_ms() - begin
 

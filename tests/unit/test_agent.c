@@ -522,7 +522,7 @@ static void engine_that_dies(void **state)
     agent_up();
     OK(plugin_call("VolumeDriver.Create", DB));
     pid_t engine = engine_that_mounts();
-    REFUSED(plugin_call("VolumeDriver.Remove", DB), "volume db is in use: another engine");
+    REFUSED(plugin_call("VolumeDriver.Remove", DB), "volume db is in use by an engine");
     engine_end(engine);
     OK(plugin_call("VolumeDriver.Mount", DB_ONE)); // a reason to look at what the dead one left
     OK(plugin_call("VolumeDriver.Unmount", DB_ONE));
