@@ -9,6 +9,7 @@
 #include <inttypes.h>
 #include <linux/btrfs.h>
 #include <linux/btrfs_tree.h>
+#include <linux/fiemap.h>
 #include <linux/fs.h>
 #include <linux/magic.h>
 #include <stdio.h>
@@ -189,6 +190,17 @@ void btrfs_clean_soon(int fd)
     AUTO(close) int file = open(path, O_WRONLY | O_CLOEXEC);
     if (file >= 0 && write(file, label, n + 1) < 0)
         return; // then it is cleaned later
+}
+
+int btrfs_fsync_or_inline(int fd)
+{
+    struct {
+        struct fiemap head;
+        struct fiemap_extent extents[2];
+    } map = { .head = { .fm_length = UINT64_MAX, .fm_flags = FIEMAP_FLAG_SYNC, .fm_extent_count = 2 } };
+    if (ioctl(fd, FS_IOC_FIEMAP, &map) == 0 && map.head.fm_mapped_extents == 1 && map.head.fm_extents[0].fe_flags & FIEMAP_EXTENT_DATA_INLINE)
+        return 0;
+    return fsync(fd);
 }
 
 int btrfs_sync(int fd, struct error *e)

@@ -33,6 +33,9 @@ int btrfs_commit(int fd, struct error *e);
 int btrfs_sync(int fd, struct error *e); // data, too
 // The kernel's cleaner frees the space of deleted subvolumes soon after a commit, not within half a minute. Best effort.
 void btrfs_clean_soon(int fd);
+// Like fsync, but leaves to the commit that is to follow what it covers: a small file's data, which btrfs keeps among its metadata.
+// Saves two flushes of the device, or a whole commit: that is what fsync does when a subvolume was made in the same transaction.
+int btrfs_fsync_or_inline(int fd);
 // Uses the whole device (bytes = 0) or that much of it.
 int btrfs_resize(int fd, uint64_t bytes, struct error *e);
 
