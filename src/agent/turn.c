@@ -280,7 +280,8 @@ void turn_report(struct agent_volume *v)
     if (!a->link || !a->welcome)
         return;
     if (v->reported.sent && v->reported.present == present && v->reported.mounted == v->mounted && v->reported.epoch == epoch &&
-        v->reported.revision == revision && v->reported.code == v->error.code)
+        v->reported.revision == revision && v->reported.code == v->error.code &&
+        (!v->error.code || v->reported.attempts == v->attempts)) // who waits for an attempt hears of each that failed
         return;
     v->reported.sent = true;
     v->reported.present = present;
@@ -288,6 +289,7 @@ void turn_report(struct agent_volume *v)
     v->reported.epoch = epoch;
     v->reported.revision = revision;
     v->reported.code = v->error.code;
+    v->reported.attempts = v->attempts;
     json_t *message = json_pack("{s:s, s:s, s:I, s:I, s:b, s:b}", "type", "report", "id", UUID_TEXT(&v->id), "epoch", (json_int_t)epoch,
                                 "revision", (json_int_t)revision, "present", (int)present, "mounted", (int)v->mounted);
     if (v->mounted)
