@@ -249,7 +249,10 @@ static int destroy_in(const struct pool *p, const struct pool_dirs *d, const str
             rc = clear_staged(d->staging, name, e);
         FAILPOINT(DESTROY_CLEARED);
     }
-    return rc < 0 ? rc : btrfs_commit(d->top, e);
+    if (rc == 0)
+        rc = btrfs_commit(d->top, e);
+    btrfs_free_deleted(d->top);
+    return rc;
 }
 
 int pool_volume_destroy(struct backend *b, const struct uuid *id, struct error *e)

@@ -68,10 +68,12 @@ int btrfs_subvolume_next_nested(int fd, uint64_t id, uint64_t first, struct btrf
 // Opens a directory by its number: paths inside may be longer than the system can take.
 static int open_by_number(int fd, uint64_t subvolume, uint64_t inode)
 {
-    struct {
+    union {
+        char room[sizeof(struct file_handle) + HANDLE_SIZE];
         struct file_handle head;
-        char body[HANDLE_SIZE];
-    } handle = { .head = { .handle_bytes = HANDLE_SIZE, .handle_type = HANDLE_TYPE } };
+    } handle = { .room = { 0 } };
+    handle.head.handle_bytes = HANDLE_SIZE;
+    handle.head.handle_type = HANDLE_TYPE;
     memcpy(handle.head.f_handle, &inode, sizeof inode);
     memcpy(handle.head.f_handle + sizeof inode, &subvolume, sizeof subvolume);
     return open_by_handle_at(fd, &handle.head, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
@@ -178,13 +180,30 @@ int btrfs_commit(int fd, struct error *e)
     return errno == EROFS || errno == EPERM ? commit_in_background(fd, e) : fail_os(e, errno, "commit");
 }
 
+void btrfs_free_deleted(int fd)
+{
+    struct btrfs_ioctl_fs_info_args info = { 0 };
+    char label[BTRFS_LABEL_SIZE] = "", path[100];
+    if (ioctl(fd, BTRFS_IOC_FS_INFO, &info) < 0 || ioctl(fd, BTRFS_IOC_GET_FSLABEL, label) < 0)
+        return;
+    const uint8_t *u = info.fsid;
+    snprintf(path, sizeof path, "/sys/fs/btrfs/%02x%02x%02x%02x-%02x%02x-%02x%02x-%02x%02x-%02x%02x%02x%02x%02x%02x/label", u[0], u[1], u[2],
+        u[3], u[4], u[5], u[6], u[7], u[8], u[9], u[10], u[11], u[12], u[13], u[14], u[15]);
+    // To write the label here, again to what it is, wakes the thread that wakes the one that frees, and doesn't wait.
+    AUTO(close) int label_fd = open(path, O_WRONLY | O_CLOEXEC);
+    if (label_fd >= 0)
+        dprintf(label_fd, "%s\n", label);
+}
+
 int btrfs_fsync_or_inline(int fd)
 {
-    struct {
+    union {
+        char room[sizeof(struct fiemap) + 2 * sizeof(struct fiemap_extent)];
         struct fiemap head;
-        struct fiemap_extent extents[2];
-    } map = { .head = { .fm_length = UINT64_MAX, .fm_flags = FIEMAP_FLAG_SYNC, .fm_extent_count = 2 } };
-    if (ioctl(fd, FS_IOC_FIEMAP, &map) == 0 && map.head.fm_mapped_extents == 1 && map.head.fm_extents[0].fe_flags & FIEMAP_EXTENT_DATA_INLINE)
+    } map = { .room = { 0 } };
+    map.head = (struct fiemap){ .fm_length = UINT64_MAX, .fm_flags = FIEMAP_FLAG_SYNC, .fm_extent_count = 2 };
+    if (ioctl(fd, FS_IOC_FIEMAP, &map) == 0 && map.head.fm_mapped_extents == 1 &&
+        (map.head.fm_extents[0].fe_flags & FIEMAP_EXTENT_DATA_INLINE) != 0)
         return 0;
     return fsync(fd);
 }
