@@ -251,7 +251,7 @@ static int destroy_in(const struct pool *p, const struct pool_dirs *d, const str
     }
     if (rc == 0)
         rc = btrfs_commit(d->top, e);
-    btrfs_clean_soon(d->top);
+    btrfs_free_deleted(d->top);
     return rc;
 }
 
