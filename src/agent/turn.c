@@ -191,6 +191,10 @@ void turn(struct agent_volume *v)
     enum step step = plan_step(want, &here, &v->agent->config.node);
     if (step == STEP_NONE && v->removing && !v->checked)
         step = STEP_UNMOUNT; // also what is not mounted here may be in a container
+    if (want && want->state != VOLUME_LIVE && !v->mounted && v->refs.n) {
+        refs_done(&v->refs); // of an agent that was killed when it had removed the volume
+        refs_save(v);
+    }
     if (step == STEP_MISSING)
         note_missing(v);
     else if (step != STEP_NONE) {

@@ -261,7 +261,10 @@ static int request_remove(struct agent_peer *p, const json_t *message, const str
     int rc = named_volume(p, message, ret, e);
     if (rc < 0 || (rc = decide_remove(*ret, clock_wall_ms(), c->config.trash_keep_ms, &changed, e)) < 0)
         return rc;
-    return control_put(c, changed, e);
+    const struct uuid id = changed->id;
+    rc = control_put(c, changed, e);
+    *ret = volume_set_find(&c->volumes, &id); // the one before is no more
+    return rc;
 }
 
 // The data could not be made: the entry goes as if it had never been asked for.
