@@ -224,6 +224,10 @@ void turn(struct agent_volume *v)
         step = STEP_UNMOUNT; // also what is not mounted here may be in a container
     if (step == STEP_UNMOUNT && v->linger && !v->removing)
         step = STEP_NONE;
+    if (want && want->state != VOLUME_LIVE && !v->mounted && v->refs.n) {
+        refs_done(&v->refs); // of an agent that was killed when it had removed the volume
+        refs_save(v);
+    }
     if (step == STEP_MISSING)
         note_missing(v);
     else if (step != STEP_NONE) {
