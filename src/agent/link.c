@@ -106,6 +106,7 @@ static void on_want(struct agent *a, const json_t *message)
             agent_volume_drop(v);
     } else {
         volume_set_put(&a->wants, want);
+        v->retry_ms = 0; // what failed may be right now
         turn(v);
     }
     if (a->synced)
@@ -246,12 +247,19 @@ static void reconnect_later(struct agent *a)
     evtimer_add(a->reconnect, &delay);
 }
 
+static void close_link(struct agent *a)
+{
+    line_free(a->link);
+    a->link = NULL;
+    a->synced = a->welcome = false;
+}
+
 static void on_closed(void *arg, const char *why)
 {
     struct agent *a = arg;
     struct request *r;
     log_warn("the connection to control is closed: %s", why);
-    link_close(a);
+    close_link(a);
     while ((r = LIST_FIRST(&a->requests))) {
         struct error e = ERROR_INIT;
         int rc = fail(&e, E_UNAVAILABLE, "the control service went away before it answered; try again");
@@ -262,18 +270,10 @@ static void on_closed(void *arg, const char *why)
     reconnect_later(a);
 }
 
-void link_close(struct agent *a)
-{
-    if (a->link)
-        line_free(a->link);
-    a->link = NULL;
-    a->synced = a->welcome = false;
-}
-
 void link_free(struct agent *a)
 {
     struct request *r;
-    link_close(a);
+    close_link(a);
     while ((r = LIST_FIRST(&a->requests))) {
         LIST_REMOVE(r, all);
         free(r);

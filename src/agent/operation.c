@@ -221,6 +221,8 @@ static void on_created(void *arg, int rc, const json_t *reply, const struct erro
         return; // control has gone: it is asked again when it is back, and makes one volume of a name, however often it is asked
     if (rc < 0)
         finish(o, rc, e);
+    else if (!volume_set_find_name(&o->agent->wants, o->name))
+        finish(o, 0, NULL); // another node's: control tells its owner alone, and would only say so again
     else
         turn_soon(o->agent);
 }
@@ -285,6 +287,31 @@ static void on_removed(void *arg, int rc, const json_t *reply, const struct erro
     finish(o, rc, e);
 }
 
+// References forbid the Remove: the answer names a container, if there is one.
+struct naming {
+    struct agent *agent;
+    const struct operation *operation;
+};
+
+static void on_user_named(void *arg, const char *user)
+{
+    struct naming *n = arg;
+    struct operation *o = still_there(n->agent, n->operation); // it may have been late
+    struct error e = ERROR_INIT;
+    free(n);
+    if (!o)
+        return;
+    int rc = fail(&e, E_BUSY, "volume %.200s is in use by %s", o->name, user);
+    finish(o, rc, &e);
+}
+
+static void name_user(struct operation *o)
+{
+    struct naming *n = xcalloc(1, sizeof *n);
+    *n = (struct naming){ o->agent, o };
+    usage_name_user(o->agent, &o->volume, on_user_named, n);
+}
+
 static void remove_turn(struct operation *o)
 {
     struct agent *a = o->agent;
@@ -305,8 +332,8 @@ static void remove_turn(struct operation *o)
             return;
         }
         if (refs_forbid_remove(&v->refs, o->engine, engine_is_dead)) {
-            int rc = fail(&e, E_BUSY, "volume %.255s is in use: another engine on this node has it mounted", o->name);
-            finish(o, rc, &e);
+            o->asked = true;
+            name_user(o);
             return;
         }
         o->begun = v->removing = true;
@@ -440,9 +467,4 @@ void operation_remove(struct agent *a, const struct uuid *id, agent_done *done, 
     struct operation *o = operation_new(a, OP_REMOVE, want && want->name ? want->name : UUID_TEXT(id), done, arg);
     o->volume = *id;
     o->engine = (struct engine){ -1, 0 }; // no engine: every live reference forbids it
-}
-
-void agent_saw_engine(struct agent *a, struct engine engine)
-{
-    engines_watch(a, engine);
 }

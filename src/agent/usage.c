@@ -1,7 +1,9 @@
-// How much a volume holds, measured by a worker when somebody asks.
+// How much a volume holds and who uses it, found out by a worker when somebody asks.
 #include "agent/internal.h"
 
 #include "base/mem.h"
+
+#include <stdio.h>
 
 struct measuring {
     struct agent *agent;
@@ -38,5 +40,45 @@ void usage_measure(struct agent *a, const struct uuid *id, void (*done)(void *ar
     struct measuring *m = xcalloc(1, sizeof *m);
     *m = (struct measuring){ a, *id, done, arg };
     const struct worker_task task = { .what = "measure a volume", .run = run, .ctx = m, .done = on_measured, .arg = m };
+    worker_start(a->workers, &task);
+}
+
+// ---- users
+
+struct naming {
+    struct agent *agent;
+    struct uuid id;
+    void (*done)(void *arg, const char *user);
+    void *arg;
+};
+
+static int run_users(void *ctx, json_t *result, struct error *e)
+{
+    const struct naming *n = ctx;
+    struct backend_user user;
+    char text[160];
+    int found = n->agent->backend->ops->users(n->agent->backend, &n->id, &user, 1, e);
+    if (found <= 0)
+        return found;
+    snprintf(text, sizeof text, "%s%.12s (process %d, %s)", user.container[0] ? "container " : "", user.container, user.pid, user.command);
+    json_object_set_new(result, "user", json_string(text));
+    return 0;
+}
+
+static void on_users(void *arg, int rc, json_t *result, const struct error *e)
+{
+    struct naming *n = arg;
+    const char *user = json_string_value(json_object_get(result, "user"));
+    (void)rc;
+    (void)e;
+    n->done(n->arg, user ? user : "an engine of this node that has it mounted");
+    free(n);
+}
+
+void usage_name_user(struct agent *a, const struct uuid *id, void (*done)(void *arg, const char *user), void *arg)
+{
+    struct naming *n = xcalloc(1, sizeof *n);
+    *n = (struct naming){ a, *id, done, arg };
+    const struct worker_task task = { .what = "look for users", .run = run_users, .ctx = n, .done = on_users, .arg = n };
     worker_start(a->workers, &task);
 }

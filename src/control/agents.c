@@ -31,7 +31,6 @@ struct agent_peer {
     bool synced;               // inventory-end was seen and all wants were sent
     struct event *deadline;    // for its hello
     json_int_t last_ask;
-    size_t ask_count;
     LIST_HEAD(, ask) asks;
 };
 
@@ -60,7 +59,7 @@ void agents_tell(struct control *c, const struct uuid *node, const struct volume
 static void ask_end(struct ask *a, int rc, const json_t *reply, const struct error *e)
 {
     LIST_REMOVE(a, all);
-    a->peer->ask_count--;
+    a->peer->control->ask_count--;
     event_free(a->deadline);
     a->done(a->arg, rc, reply, e);
     free(a);
@@ -77,12 +76,12 @@ static void on_ask_late(evutil_socket_t fd, short what, void *arg)
     ask_end(a, rc, NULL, &e);
 }
 
-static int check_askable(const struct control_node *n, const struct uuid *node, struct error *e)
+static int check_askable(const struct control *c, const struct control_node *n, const struct uuid *node, struct error *e)
 {
     if (!n || !n->peer || !n->peer->synced)
         return fail(e, E_UNAVAILABLE, "the agent of node %s is not connected; try again when it is", UUID_TEXT(node));
-    if (n->peer->ask_count >= ASKS_MAX)
-        return fail(e, E_UNAVAILABLE, "the agent of node %s has %d questions to answer; try again later", UUID_TEXT(node), ASKS_MAX);
+    if (c->ask_count >= ASKS_MAX)
+        return fail(e, E_UNAVAILABLE, "the agents have not answered %d earlier questions, the limit; try again", ASKS_MAX);
     return 0;
 }
 
@@ -91,7 +90,7 @@ void agents_ask(struct control *c, const struct uuid *node, json_t *message, int
     struct error e = ERROR_INIT;
     const struct timeval limit = { limit_ms / 1000, limit_ms % 1000 * 1000 };
     const struct control_node *n = control_node(c, node);
-    int rc = check_askable(n, node, &e);
+    int rc = check_askable(c, n, node, &e);
     if (rc < 0) {
         json_decref(message);
         done(arg, rc, NULL, &e);
@@ -106,7 +105,7 @@ void agents_ask(struct control *c, const struct uuid *node, json_t *message, int
     a->deadline = evtimer_new(c->config.base, on_ask_late, a);
     evtimer_add(a->deadline, &limit);
     LIST_INSERT_HEAD(&p->asks, a, all);
-    p->ask_count++;
+    c->ask_count++;
     json_object_set_new(message, "n", json_integer(a->n));
     send_json(p, message);
 }

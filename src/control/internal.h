@@ -60,7 +60,7 @@ struct control {
     void *node_tree; // the same, by id
     size_t node_count;
     LIST_HEAD(, agent_peer) peers;
-    size_t peer_count;
+    size_t peer_count, ask_count;
     LIST_HEAD(, waiter) waiters;
     size_t waiter_count;
     struct event *sweep, *on_agent, *resume;
@@ -70,9 +70,10 @@ struct control {
 
 #define NODE_SILENT_MS 120000 // Flocker v1: a node's state is forgotten after that
 #define HOLDS_MAX      100000
-#define WAITERS_MAX    512    // clients that wait; one more is answered at once
+#define WAITERS_MAX    256    // clients that wait; one more is answered at once. With the asks well below HTTP_CONNECTIONS_MAX: a connection
+                              // that waits for its answer is never given up for another
 #define WAIT_S_MAX     30     // the most that a client can wait
-#define ASKS_MAX       512    // questions to one agent that it has not answered
+#define ASKS_MAX       128    // questions to agents that they have not answered
 #define ASK_MS         10000  // an agent answers within PLUGIN_ANSWER_MS unless it is stuck
 #define HELLO_MS       10000  // for an agent to say who it is
 #define PEERS_MAX      (NODES_MAX + 64) // connections of agents: of each node, and some that have not said hello
@@ -85,7 +86,6 @@ int control_remove_hold(struct control *c, const struct uuid *volume, struct err
 struct hold *control_hold(const struct control *c, const struct uuid *volume);
 struct sighting *control_sighting(const struct control *c, const struct uuid *volume);
 struct sighting *control_sighting_add(struct control *c, const struct uuid *volume);
-void control_sighting_remove(struct control *c, const struct uuid *volume);
 // Live volume of that name, or any volume of that id.
 struct volume *control_find(const struct control *c, const char *name_or_id);
 struct control_node *control_node(const struct control *c, const struct uuid *id);
@@ -104,7 +104,6 @@ void agents_ask(struct control *c, const struct uuid *node, json_t *message /* t
 void api_on_request(struct http_exchange *x, void *control);
 void api_reply(struct http_exchange *x, int status, json_t *body /* taken */);
 void api_reply_text(struct http_exchange *x, int status, const char *extra, const char *json, size_t n);
-void api_reply_extra(struct http_exchange *x, int status, const char *extra, json_t *body /* taken */);
 void api_describe(struct http_exchange *x, int status, const char *fmt, ...) __attribute__((format(printf, 3, 4)));
 void api_fail(struct http_exchange *x, const struct error *e); // as v2 writes errors
 bool api_flag(const struct http_exchange *x, const char *name); // it is in the query, and not as "0"

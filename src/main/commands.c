@@ -16,6 +16,7 @@
     { "rest", 0, "ADDRESS:PORT", "Serve the REST API there, with TLS; none: not at all. Default " REST_DEFAULT "." }, \
     { "trash-keep", 0, "SECONDS", "Keep removed volumes that long. Default 86400, a day." }
 #define AGENT_OPTIONS \
+    { "config", 0, "FILE", "Read settings from there; options go before them. Default /etc/flocker/agent.yml, if there is one." }, \
     { "pool", 0, "PATH", "Keep volumes there: a file (made if need be), a block device, or a directory of a btrfs." }, \
     { "pool-size", 0, "SIZE", "Size of a pool file that is made. Default: half of what is free. It takes up only what is used." }, \
     { "format", 0, NULL, "Make a file system on a block device that holds nothing." }, \
@@ -43,12 +44,13 @@ static int read_control(const struct cli_context *ctx, struct control_options *r
 
 static int read_agent(const struct cli_context *ctx, struct agent_options *ret, struct error *e)
 {
-    const char *size = cli_value(ctx, "pool-size"), *backend = cli_value(ctx, "backend"), *host = cli_value(ctx, "host");
+    const char *size = cli_value(ctx, "pool-size"), *host = cli_value(ctx, "host");
     *ret = (struct agent_options){
+        .config = cli_value(ctx, "config"),
         .pool = cli_value(ctx, "pool"),
         .format = cli_value(ctx, "format") != NULL,
         .qgroups = cli_value(ctx, "qgroups") != NULL,
-        .backend = backend ? backend : "btrfs",
+        .backend = cli_value(ctx, "backend"),
         .plugin_listen = cli_value(ctx, "plugin-listen"),
         .host = host ? host : "127.0.0.1",
     };

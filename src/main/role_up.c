@@ -4,14 +4,18 @@
 #include "base/mem.h"
 #include "net/http.h"
 #include "net/socket.h"
+#include "sys/process.h"
 
 #include <errno.h>
 #include <fcntl.h>
+#include <jansson.h>
 #include <signal.h>
 #include <stdio.h>
 #include <string.h>
 #include <sys/wait.h>
 #include <unistd.h>
+
+DEFINE_AUTO(json_t *, json_decref)
 
 #define READY_MS    20000 // the first start makes certificates and a pool
 #define STOP_MS     10000
@@ -161,16 +165,31 @@ static int unmount_all(const struct paths *p, struct error *e)
     struct http_result r = { .status = 0 };
     const struct http_call call = { .unix_path = p->agent_sock, .method = "POST", .target = "/v2/pool/shutdown", .timeout_ms = 60000 };
     int rc = http_call(&call, &r, e);
-    if (rc == 0 && r.status != 200)
-        rc = fail(e, r.status == 409 ? E_BUSY : E_IO, "%s (--keep-mounted stops Flocker all the same; containers go on)", r.body);
+    if (rc == 0 && r.status != 200) {
+        AUTO(json_decref) json_t *said = json_loads(r.body, 0, NULL);
+        const char *why = json_string_value(json_object_get(said, "description"));
+        rc = fail(e, r.status == 409 ? E_BUSY : E_IO, "%s; --keep-mounted stops Flocker all the same, and containers go on",
+                  why ? why : "volumes can't be unmounted");
+    }
     if (rc == -E_UNAVAILABLE)
         rc = 0; // the agent is not running
     http_result_done(&r);
     return rc;
 }
 
+// What a service manager runs would be started again at once.
+static int check_managed(const struct paths *p, struct error *e)
+{
+    if (process_in_cgroup(pid_of(p->agent_pid), "flocker-agent.service"))
+        return fail(e, E_CONFLICT, "systemd runs Flocker here: stop it with systemctl stop flocker-plugin.socket flocker-agent flocker-control");
+    return 0;
+}
+
 int role_down(const struct paths *p, bool keep_mounted, void (*say)(const char *line), struct error *e)
 {
+    int managed = check_managed(p, e);
+    if (managed < 0)
+        return managed;
     int rc = keep_mounted ? 0 : unmount_all(p, e);
     if (rc < 0 || (rc = stop("agent", p->agent_pid, p->agent_sock, say, e)) < 0)
         return rc;

@@ -14,12 +14,14 @@ struct control_options {
 };
 int role_control(const struct paths *p, const struct control_options *o, struct error *e);
 
+// What the command line says; what it leaves out (NULL, 0, false) is taken from agent.yml, and what that leaves out has a default.
 struct agent_options {
+    const char *config;        // path of agent.yml; NULL: <etc>/agent.yml if there is one
     const char *pool;          // file, block device or directory of a btrfs; NULL: <var>/pool.img
     uint64_t pool_size;        // of a new pool file; 0: half of what is free
     bool format;               // a device that holds nothing may be formatted
     bool qgroups;              // limits by classic qgroups
-    const char *backend;       // "btrfs", or "memory" for trying things out
+    const char *backend;       // "btrfs", or "memory" for trying things out; NULL: btrfs
     const char *plugin_listen; // ADDRESS:PORT of the plugin's TLS door; NULL: none
     const char *host;          // this node's address as others see it
 };

@@ -2,6 +2,7 @@
 import json
 import os
 import re
+import socket
 import subprocess
 import threading
 import time
@@ -67,8 +68,13 @@ class Flocker:
         wait_for(f"the end of {role}", lambda: not self.answers(role))
 
     def answers(self, role):
-        socket, target = {"agent": ("/run/flocker/agent.sock", "/v2/pool"), "control": (CONTROL_SOCKET, "/v2/status")}[role]
-        return self.host.ask(socket, "GET", target) is not None
+        """Whether it listens."""
+        try:
+            with socket.socket(socket.AF_UNIX) as client:
+                client.connect(str(self.host.path(f"/run/flocker/{role}.sock")))
+                return True
+        except OSError:
+            return False
 
     def wipe(self):
         """As if Flocker had never been here, but for its certificates."""
@@ -156,6 +162,8 @@ class Flocker:
         for volume in set(known) & set(records):
             must(f"{volume} is {known[volume]['state']}, its record says {records[volume]['state']}",
                  known[volume]["state"] == records[volume]["state"])
+            must(f"{volume} has size {known[volume]['size']}, its record says {records[volume].get('size', 0)}",
+                 known[volume]["size"] == records[volume].get("size", 0))
         must(f"subvolumes {subvolumes} of {sorted(records)}", subvolumes == sorted(f"volumes/{name}/data" for name in records))
         must(f"staging: {os.listdir(self.host.path(f'{POOL}/staging'))}", not os.listdir(self.host.path(f"{POOL}/staging")))
         must(f"mounted {mounted}, referenced {counts}", mounted == set(counts))
@@ -178,6 +186,7 @@ class Flocker:
             except (OSError, ValueError) as error:  # something changes while we look
                 found = [repr(error)]
             if not found:
+                assert not re.search("Sanitizer|runtime error|ASSERT", self.log()), self.log()
                 return
             assert time.monotonic() < end, "\n".join([*found, self.log()[-6000:]])
             time.sleep(0.05)

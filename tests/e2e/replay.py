@@ -213,6 +213,12 @@ def references(host):
     return {file.stem: json.loads(file.read_text()) for file in folder.glob("*.json")}
 
 
+def start_agent(host):
+    """The agent alone, without `up`, which would start control too."""
+    host.run(["sh", "-c", f"exec setsid {host.flocker_binary} agent >>/var/log/flocker/agent.log 2>&1 </dev/null &"])
+    wait_for("the agent", lambda: (host.ask(SOCKET, "POST", "/Plugin.Activate") or (0,))[0] == 200)
+
+
 def wait_until_unmounted(host, timeout=10.0):
     wait_for("all volumes to be unmounted and all references to be gone",
              lambda: not mount_points(host) and not references(host), timeout)

@@ -4,8 +4,6 @@ import os
 import re
 import signal
 import socket
-import ssl
-import subprocess
 import threading
 import time
 
@@ -13,7 +11,7 @@ import pytest
 
 from conftest import start_docker
 from paths import wait_for
-from replay import SOCKET, Engine, mount_points, references, wait_until_unmounted
+from replay import SOCKET, Engine, mount_points, references, start_agent, wait_until_unmounted
 
 ENGINES = [pytest.param(version, marks=pytest.mark.docker(version)) for version in ("20", "26")]
 CALLS = ["Create", "Remove", "Path", "Mount", "Unmount", "Get", "List", "Capabilities"]
@@ -501,6 +499,17 @@ def test_mounts_and_unmounts_crosswise(one, volume):
     wait_until_unmounted(one)
 
 
+def test_create_of_what_another_node_has(one):
+    """Quickly, and without asking control for it over and over."""
+    owner = "6b1f3c1e-5d0a-4c39-9a52-0d9f3c0e8a11"
+    body = json.dumps({"name": "elsewhere", "owner": owner}).encode()
+    status, content = one.ask("/run/flocker/control.sock", "POST", "/v2/volumes", body)
+    assert status in (201, 202), content
+    begin = time.monotonic()
+    done(verb(one, "Create", "elsewhere"))
+    assert time.monotonic() - begin < 2
+
+
 def test_mount_of_what_is_not_there(one):
     refused(verb(one, "Mount", "nowhere", ID="1"), "no such volume: nowhere")
     done(verb(one, "Create", "trashed"))
@@ -638,7 +647,7 @@ def test_without_control(host, flocker_binary):
         for restarted in (False, True):
             if restarted:
                 host.kill_flocker("agent")
-                host.popen([host.flocker_binary, "agent"], stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+                start_agent(host)
                 wait_for("the agent", lambda: (host.ask(SOCKET, "POST", "/Plugin.Activate") or (0,))[0] == 200)
                 wait_for("the pool", lambda: engine.call("Get", "known"))
             else:

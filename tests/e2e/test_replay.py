@@ -12,6 +12,11 @@ FEWEST_CALLS = {
 }
 
 
+@pytest.fixture
+def host(hosts):
+    return hosts(network=hosts.network())
+
+
 def test_every_recording_is_known():
     assert {file.name for file in TRACES.glob("*.log")} == set(FEWEST_CALLS)
 

@@ -8,14 +8,16 @@
 
 static struct {
     long countdown; // 0: off. Operations count it down; the one that finds it at 1 fails
+    int times;      // and as many in a row
     bool after;     // the effect is there all the same
     bool hit;
     struct backend *inner; // of the pool that was opened last: the truth
 } fault;
 
-static inline void fault_arm(long nth, bool after)
+static inline void fault_arm(long nth, int times, bool after)
 {
     fault.countdown = nth;
+    fault.times = times;
     fault.after = after;
     fault.hit = false;
 }
@@ -25,6 +27,8 @@ static inline bool fault_now(void)
     if (fault.countdown == 0 || --fault.countdown > 0)
         return false;
     fault.hit = true;
+    if (--fault.times > 0)
+        fault.countdown = 1;
     return true;
 }
 

@@ -13,7 +13,7 @@ static const struct uuid self = { .b = { 1 } }, other = { .b = { 2 } };
 // One input. `want_state` VOLUME_STATE_COUNT: control knows nothing of the volume.
 struct input {
     int want_state, owner, epoch, revision, born, keep_mounted;
-    int record, mounted, mount_wanted, held, leaving;
+    int record, half_made, mounted, mount_wanted, held, leaving;
 };
 
 struct world {
@@ -24,8 +24,9 @@ struct world {
 static const char *text_of(const struct input *in)
 {
     static char text[300];
-    snprintf(text, sizeof text, "want %d owner %s epoch %+d revision %+d born %d keep_mounted %d; record %d mounted %d mount_wanted %d held %d leaving %d",
-             in->want_state, in->owner ? "self" : "other", in->epoch, in->revision, in->born, in->keep_mounted, in->record, in->mounted,
+    snprintf(text, sizeof text,
+             "want %d owner %s epoch %+d revision %+d born %d keep_mounted %d; record %d half_made %d mounted %d mount_wanted %d held %d leaving %d",
+             in->want_state, in->owner ? "self" : "other", in->epoch, in->revision, in->born, in->keep_mounted, in->record, in->half_made, in->mounted,
              in->mount_wanted, in->held, in->leaving);
     return text;
 }
@@ -38,7 +39,8 @@ static const char *text_of(const struct input *in)
 
 static struct world world_of(const struct input *in)
 {
-    struct world w = { NULL, NULL, { .mounted = in->mounted, .mount_wanted = in->mount_wanted, .held = in->held, .leaving = in->leaving } };
+    struct world w = { .here = { .half_made = in->half_made, .mounted = in->mounted, .mount_wanted = in->mount_wanted, .held = in->held,
+                                 .leaving = in->leaving } };
     if (in->want_state < VOLUME_STATE_COUNT) {
         w.want = volume_new();
         w.want->state = (enum volume_state)in->want_state;
@@ -83,7 +85,7 @@ static void check_rules(const struct input *in, const struct world *w, enum step
     if (step == STEP_MISSING)
         CHECK(in, mine && live && !record && want->born);
     if (step == STEP_DESTROY)
-        CHECK(in, mine && want->state == VOLUME_PURGING && record && !w->here.mounted);
+        CHECK(in, mine && want->state == VOLUME_PURGING && (record ? !w->here.mounted : w->here.half_made));
     if (step == STEP_UPDATE)
         CHECK(in, mine && record && (record->revision != want->revision || record->epoch != want->epoch));
     if (step == STEP_UNMOUNT) {
@@ -100,6 +102,7 @@ static void apply(struct world *w, enum step step)
     case STEP_UPDATE:
         volume_free(w->record);
         w->record = volume_copy(w->want);
+        w->here.half_made = false;
         break;
     case STEP_MOUNT:
     case STEP_UNMOUNT:
@@ -108,6 +111,7 @@ static void apply(struct world *w, enum step step)
     case STEP_DESTROY:
         volume_free(w->record);
         w->record = NULL;
+        w->here.half_made = false;
         break;
     case STEP_NONE:
     case STEP_MISSING:
@@ -135,7 +139,7 @@ static void check_end(const struct input *in, const struct world *w, enum step l
     if (record && mine)
         CHECK(in, record->epoch == want->epoch && record->revision == want->revision);
     if (mine && want->state == VOLUME_PURGING)
-        CHECK(in, !record);
+        CHECK(in, !record && !w->here.half_made);
     if (in->record && !(mine && want->state == VOLUME_PURGING))
         CHECK(in, record != NULL); // nothing else ever takes data away
 }
@@ -171,7 +175,7 @@ static void every_small_input(void **state)
         for (in.owner = 0; in.owner < 2; in.owner++)
             for (in.epoch = -1; in.epoch <= 1; in.epoch++)
                 for (in.revision = -1; in.revision <= 1; in.revision++)
-                    for (int bits = 0; bits < 128; bits++) {
+                    for (int bits = 0; bits < 256; bits++) {
                         in.born = bits & 1;
                         in.keep_mounted = bits >> 1 & 1;
                         in.record = bits >> 2 & 1;
@@ -179,10 +183,11 @@ static void every_small_input(void **state)
                         in.mount_wanted = bits >> 4 & 1;
                         in.leaving = bits >> 5 & 1;
                         in.held = bits >> 6 & 1;
+                        in.half_made = bits >> 7 & 1;
                         try(&in);
                         count++;
                     }
-    assert_int_equal(count, 5 * 2 * 3 * 3 * 128);
+    assert_int_equal(count, 5 * 2 * 3 * 3 * 256);
 }
 
 // A change of the order in the middle is met as well: from every end, on to every other order.
