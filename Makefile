@@ -3,7 +3,7 @@ BUILD   ?= build
 prefix  ?= /usr
 DESTDIR ?=
 
-.PHONY: all deps up down test bench check install uninstall clean
+.PHONY: all deps up down test sanitize fuzz bench check install uninstall clean
 
 all: $(BUILD)/build.ninja
 	@ninja -C $(BUILD)
@@ -16,22 +16,31 @@ up: all
 	@tools/up $(BUILD)/flocker
 
 down: all
-	$(BUILD)/flocker down
+	@tools/down $(BUILD)/flocker
 
 test:
 	@tools/test
 
-bench: all
+sanitize:
+	@tools/sanitize
+
+fuzz:
+	@tools/fuzz $(SECONDS)
+
+bench:
 	@tools/bench $(BENCH)
 
 check:
 	@tools/check
 
 install: all
+	@meson introspect --buildoptions $(BUILD) | grep -q '"name": "prefix", "value": "$(prefix)"' || \
+		{ meson configure $(BUILD) -Dprefix=$(prefix) && ninja -C $(BUILD); }
 	DESTDIR=$(DESTDIR) meson install -C $(BUILD) --no-rebuild
+	@[ -n "$(DESTDIR)" ] || [ ! -d /run/systemd/system ] || systemctl daemon-reload
 
 uninstall:
-	ninja -C $(BUILD) uninstall
+	@DESTDIR=$(DESTDIR) tools/uninstall $(BUILD)
 
 clean:
 	rm -rf build build-*

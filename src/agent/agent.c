@@ -40,6 +40,8 @@ static void volume_done(struct agent_volume *v)
     volume_free(v->record);
     volume_free(v->order);
     refs_done(&v->refs);
+    if (v->linger)
+        event_free(v->linger);
     free(v);
 }
 
@@ -228,7 +230,7 @@ static void on_recheck(evutil_socket_t fd, short what, void *arg)
     (void)fd;
     (void)what;
     agent_for_each(a, look_at_volume, NULL);
-    engines_recheck_soon(a);
+    engines_recheck_soon(a); // what was busy is looked at next time
 }
 
 int agent_new(const struct agent_config *config, struct agent **ret, struct error *e)
@@ -240,7 +242,7 @@ int agent_new(const struct agent_config *config, struct agent **ret, struct erro
     struct agent *a = xcalloc(1, sizeof *a);
     a->config = *config;
     a->refs_fd = refs_fd;
-    a->workers = workers_new(config->base, config->backend == &backend_memory);
+    a->workers = workers_new(config->base, config->backend->in_process);
     a->reconnect = evtimer_new(config->base, on_reconnect, a);
     a->retry = evtimer_new(config->base, on_retry, a);
     a->turn = evtimer_new(config->base, on_turn, a);
@@ -263,7 +265,7 @@ void agent_free(struct agent *a)
         return;
     workers_free(a->workers);
     operations_free(a);
-    link_close(a);
+    link_free(a);
     engines_free(a);
     tdestroy(a->table, free_node);
     volume_set_done(&a->wants);

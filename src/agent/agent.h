@@ -3,6 +3,9 @@
 //
 // Single-threaded: every call is made from the loop's thread, and callbacks come from it, never from inside the call that asked.
 // Nothing here blocks: disk and mount work goes to workers.
+//
+// What an engine leaves behind is looked at 15 s after its end, then ever more seldom; FLOCKER_RECHECK_S in the environment (1 to 600) is
+// the first of these delays, for tests.
 #ifndef FLOCKER_AGENT_AGENT_H
 #define FLOCKER_AGENT_AGENT_H
 

@@ -11,10 +11,11 @@
 #include <errno.h>
 #include <event2/event.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
 
-#define RECHECK_S_MIN 15  // a restarted dockerd needs up to 10 s to kill what its predecessor left
+#define RECHECK_S_MIN 15  // a restarted dockerd needs up to 10 s to kill what its predecessor left; FLOCKER_RECHECK_S overrides it
 #define RECHECK_S_MAX 600
 #define REFS_FILE_BYTES_MAX (4U << 20)
 
@@ -25,7 +26,7 @@ struct engine agent_engine(int pid)
 
 bool engine_is_dead(struct engine engine)
 {
-    return engine.pid != 0 && process_start(engine.pid) != engine.start;
+    return engine.pid != 0 && (engine.start == 0 || process_start(engine.pid) != engine.start);
 }
 
 // ---- watching
@@ -36,6 +37,13 @@ static void watch_free(struct engine_watch *w)
     event_free(w->on_end);
     close(w->fd);
     free(w);
+}
+
+static unsigned recheck_s_min(void)
+{
+    const char *text = getenv("FLOCKER_RECHECK_S");
+    unsigned long s = text ? strtoul(text, NULL, 10) : 0;
+    return s > 0 && s <= RECHECK_S_MAX ? (unsigned)s : RECHECK_S_MIN;
 }
 
 static void recheck_in(struct agent *a, unsigned seconds)
@@ -53,7 +61,7 @@ static void on_engine_end(evutil_socket_t fd, short what, void *arg)
     (void)what;
     log_debug("engine process %d has ended", (int)w->engine.pid);
     watch_free(w);
-    recheck_in(a, RECHECK_S_MIN);
+    recheck_in(a, recheck_s_min());
 }
 
 void engines_watch(struct agent *a, struct engine engine)
@@ -74,6 +82,8 @@ void engines_watch(struct agent *a, struct engine engine)
     w->on_end = event_new(a->config.base, fd, EV_READ, on_engine_end, w);
     event_add(w->on_end, NULL);
     LIST_INSERT_HEAD(&a->engines, w, all);
+    if (evtimer_pending(a->recheck, NULL) && a->recheck_s > recheck_s_min())
+        recheck_in(a, recheck_s_min()); // a successor kills, or takes over, what its predecessor left
 }
 
 void engines_free(struct agent *a)
@@ -83,10 +93,11 @@ void engines_free(struct agent *a)
         watch_free(w);
 }
 
+// Also what becomes doubtful with time.
 static void count_doubtful(struct agent_volume *v, void *arg)
 {
     bool *any = arg;
-    *any |= refs_has_doubtful(&v->refs, engine_is_dead, INT64_MAX); // those that have time left, too
+    *any |= refs_has_doubtful(&v->refs, engine_is_dead, INT64_MAX);
 }
 
 void engines_recheck_soon(struct agent *a)
@@ -97,7 +108,7 @@ void engines_recheck_soon(struct agent *a)
         a->recheck_s = 0;
         return;
     }
-    unsigned next = a->recheck_s ? a->recheck_s * 2 : RECHECK_S_MIN;
+    unsigned next = a->recheck_s ? a->recheck_s * 2 : recheck_s_min();
     if (!evtimer_pending(a->recheck, NULL))
         recheck_in(a, next < RECHECK_S_MAX ? next : RECHECK_S_MAX);
 }

@@ -21,10 +21,12 @@ struct agent_volume {
     struct volume *record; // beside the data on disk; NULL: no data here
     bool half_made;        // a create was begun and has not succeeded since
     bool mounted;
+    bool unsure;         // a mount or unmount failed, perhaps after it was done: `mounted` is what was so before
     struct refs refs;
     bool held;           // by a user's hold for this node
     bool confirmed;      // control has named it since the connection came up
     bool removing;       // a Remove is under way: no new mounts
+    struct event *linger; // NULL, or until when the volume stays mounted without a reference
     bool checked;        // with removing: unmounted, and no container has it
     enum step step;      // what a worker does with it; STEP_NONE: nothing
     struct volume *order; // what that worker works from
@@ -36,7 +38,7 @@ struct agent_volume {
     int64_t retry_ms;    // boot clock: not before then, unless somebody asks
     struct {
         bool sent, present, mounted;
-        uint64_t epoch, revision;
+        uint64_t epoch, revision, attempts;
         enum errcode code;
     } reported; // what control was told last
 };
@@ -109,6 +111,7 @@ void agent_open_pool(struct agent *a);
 
 // turn.c
 void turn(struct agent_volume *v);     // plans and starts the next step
+void turn_linger(struct agent_volume *v); // lets it stay mounted for a moment although nothing refers to it any more
 void turn_soon(struct agent *a);       // lets every operation look again, from the loop
 void turn_failing(struct agent *a);    // gives those their turn whose time has come
 void turn_arm_retry(struct agent *a);  // sets the timer for the next volume that waits to be tried again
@@ -123,9 +126,16 @@ void operation_remove(struct agent *a, const struct uuid *id, agent_done *done, 
 // link.c
 void link_connect(struct agent *a);
 void link_close(struct agent *a);
+void link_free(struct agent *a); // closes it, and forgets all requests
 void link_request(struct agent *a, json_t *message /* taken */, request_done *done, void *arg);
 void link_forget(struct agent *a, const void *arg); // requests with this argument are no longer waited for
 void link_report(struct agent *a, json_t *message /* taken */);
+
+// usage.c
+void usage_measure(struct agent *a, const struct uuid *id, void (*done)(void *arg, int rc, uint64_t used, const struct error *e), void *arg);
+
+// Calls done with words for one user of the volume, from the loop: a container, or the engine that has asked for it.
+void usage_name_user(struct agent *a, const struct uuid *id, void (*done)(void *arg, const char *user), void *arg);
 
 // engines.c
 bool engine_is_dead(struct engine engine);

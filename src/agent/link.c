@@ -10,6 +10,7 @@
 
 #include <event2/event.h>
 #include <event2/util.h>
+#include <malloc.h>
 #include <string.h>
 
 #define CONNECT_MS 1000
@@ -105,6 +106,7 @@ static void on_want(struct agent *a, const json_t *message)
             agent_volume_drop(v);
     } else {
         volume_set_put(&a->wants, want);
+        v->retry_ms = 0; // what failed may be right now
         turn(v);
     }
     if (a->synced)
@@ -130,6 +132,7 @@ static void on_want_end(struct agent *a, const json_t *message)
     a->orphans = 0;
     agent_for_each(a, orphan, NULL);
     FAILPOINT(AGENT_SYNCED);
+    malloc_trim(0); // of the inventory and of all that was wanted: as large again as what stays
     a->synced = true;
     turn_soon(a);
 }
@@ -153,17 +156,17 @@ static void on_reply(struct agent *a, const json_t *message)
     free(r);
 }
 
-// Control asks on behalf of a client whether the volume can go; the answer travels back when this node has let go of it.
+// What control asks on behalf of a client: whether a volume can go (answered when this node has let go of it), how much it holds.
 struct asked {
     struct agent *agent;
     json_int_t n;
 };
 
-static void on_asked_done(void *arg, int rc, const struct error *e)
+static void answer(struct asked *asked, int rc, json_t *reply /* taken */, const struct error *e)
 {
-    struct asked *asked = arg;
     struct agent *a = asked->agent;
-    json_t *reply = json_pack("{s:s, s:I}", "type", "reply", "n", asked->n);
+    json_object_set_new(reply, "type", json_string("reply"));
+    json_object_set_new(reply, "n", json_integer(asked->n));
     if (rc < 0)
         json_object_set_new(reply, "error", json_pack("{s:s, s:s}", "code", error_word(e->code), "message", e->msg));
     if (a->link)
@@ -173,17 +176,42 @@ static void on_asked_done(void *arg, int rc, const struct error *e)
     free(asked);
 }
 
-static void on_remove(struct agent *a, const json_t *message)
+static void on_asked_done(void *arg, int rc, const struct error *e)
+{
+    answer(arg, rc, json_object(), e);
+}
+
+static void on_asked_usage(void *arg, int rc, uint64_t used, const struct error *e)
+{
+    answer(arg, rc, json_pack("{s:I}", "used", (json_int_t)used), e);
+}
+
+// NULL if the message names no volume.
+static struct asked *asked_about(struct agent *a, const json_t *message, struct uuid *id)
 {
     const char *text = json_string_value(json_object_get(message, "id"));
-    struct uuid id;
+    if (!text || !uuid_parse(text, id))
+        return NULL;
     struct asked *asked = xcalloc(1, sizeof *asked);
     asked->agent = a;
     asked->n = json_integer_value(json_object_get(message, "n"));
-    if (text && uuid_parse(text, &id))
+    return asked;
+}
+
+static void on_remove(struct agent *a, const json_t *message)
+{
+    struct uuid id;
+    struct asked *asked = asked_about(a, message, &id);
+    if (asked)
         operation_remove(a, &id, on_asked_done, asked);
-    else
-        free(asked);
+}
+
+static void on_usage(struct agent *a, const json_t *message)
+{
+    struct uuid id;
+    struct asked *asked = asked_about(a, message, &id);
+    if (asked)
+        usage_measure(a, &id, on_asked_usage, asked);
 }
 
 static const struct {
@@ -191,6 +219,7 @@ static const struct {
     void (*run)(struct agent *a, const json_t *message);
 } messages[] = {
     { "welcome", on_welcome }, { "want", on_want }, { "want-end", on_want_end }, { "reply", on_reply }, { "remove", on_remove },
+    { "usage", on_usage },
 };
 
 static void on_line(void *arg, char *line, size_t n)
@@ -240,6 +269,16 @@ void link_close(struct agent *a)
         line_free(a->link);
     a->link = NULL;
     a->synced = a->welcome = false;
+}
+
+void link_free(struct agent *a)
+{
+    struct request *r;
+    link_close(a);
+    while ((r = LIST_FIRST(&a->requests))) {
+        LIST_REMOVE(r, all);
+        free(r);
+    }
 }
 
 void link_connect(struct agent *a)

@@ -221,6 +221,8 @@ static void on_created(void *arg, int rc, const json_t *reply, const struct erro
         return; // control has gone: it is asked again when it is back, and makes one volume of a name, however often it is asked
     if (rc < 0)
         finish(o, rc, e);
+    else if (!volume_set_find_name(&o->agent->wants, o->name))
+        finish(o, 0, NULL); // another node's: control tells its owner alone, and would only say so again
     else
         turn_soon(o->agent);
 }
@@ -254,7 +256,7 @@ static void mount_turn(struct operation *o)
     }
     if (v->removing)
         return;
-    if (v->mounted && v->step == STEP_NONE) {
+    if (v->mounted && !v->unsure && v->step == STEP_NONE) {
         int rc = refs_open(&v->refs, o->id, o->engine, clock_boot_ms(), &e);
         FAILPOINT(AGENT_REF_OPENED);
         if (rc == 0)
@@ -263,7 +265,7 @@ static void mount_turn(struct operation *o)
         return;
     }
     turn(v);
-    if (has_failed(o, v) && !v->mounted)
+    if (has_failed(o, v) && (!v->mounted || v->unsure))
         finish_failed(o, v);
 }
 
@@ -283,6 +285,31 @@ static void on_removed(void *arg, int rc, const json_t *reply, const struct erro
         refs_save(v);
     }
     finish(o, rc, e);
+}
+
+// References forbid the Remove: the answer names a container, if there is one.
+struct naming {
+    struct agent *agent;
+    const struct operation *operation;
+};
+
+static void on_user_named(void *arg, const char *user)
+{
+    struct naming *n = arg;
+    struct operation *o = still_there(n->agent, n->operation); // it may have been late
+    struct error e = ERROR_INIT;
+    free(n);
+    if (!o)
+        return;
+    int rc = fail(&e, E_BUSY, "volume %.200s is in use by %s", o->name, user);
+    finish(o, rc, &e);
+}
+
+static void name_user(struct operation *o)
+{
+    struct naming *n = xcalloc(1, sizeof *n);
+    *n = (struct naming){ o->agent, o };
+    usage_name_user(o->agent, &o->volume, on_user_named, n);
 }
 
 static void remove_turn(struct operation *o)
@@ -305,8 +332,8 @@ static void remove_turn(struct operation *o)
             return;
         }
         if (refs_forbid_remove(&v->refs, o->engine, engine_is_dead)) {
-            int rc = fail(&e, E_BUSY, "volume %.255s is in use: another engine on this node has it mounted", o->name);
-            finish(o, rc, &e);
+            o->asked = true;
+            name_user(o);
             return;
         }
         o->begun = v->removing = true;
@@ -388,6 +415,7 @@ void agent_settle(struct agent *a, const struct uuid *volume, const char *id, st
     refs_settle(&v->refs, id, engine, taken);
     refs_save(v);
     FAILPOINT(AGENT_MOUNT_SETTLED);
+    engines_recheck_soon(a);
     turn(v);
 }
 
@@ -421,6 +449,8 @@ void agent_unmount(struct agent *a, const char *name, const char *id, struct eng
     FAILPOINT(AGENT_REF_RELEASED);
     refs_save(v);
     FAILPOINT(AGENT_UNMOUNT_SAVED);
+    if (refs_total(&v->refs) == 0 && v->mounted)
+        turn_linger(v);
     turn_look(v);
     turn(v);
 }

@@ -12,6 +12,7 @@
 
 #define RETRY_MS_MIN 250
 #define RETRY_MS_MAX 30000
+#define LINGER_MS 250 // `docker run` mounts a volume twice: to copy the image's files into it, and for the container
 
 static const struct volume *wanted(const struct agent_volume *v)
 {
@@ -79,9 +80,10 @@ static void apply(struct agent_volume *v)
         break;
     case STEP_MOUNT:
         v->mounted = true;
+        v->unsure = false;
         break;
     case STEP_UNMOUNT:
-        v->mounted = false;
+        v->mounted = v->unsure = false;
         v->checked = v->removing;
         break;
     case STEP_DESTROY:
@@ -92,7 +94,7 @@ static void apply(struct agent_volume *v)
     case STEP_NONE:
     case STEP_MISSING:
     case STEP_COUNT:
-        ASSERT(!"a step that no worker does");
+        ASSERT(false && "a step that no worker does");
     }
 }
 
@@ -113,6 +115,7 @@ static void note_failure(struct agent_volume *v, const struct error *e)
         log_line(v->step == STEP_UNMOUNT ? LOG_LEVEL_INFO : LOG_LEVEL_WARN, "%s of volume %s: %s", step_word(v->step), UUID_TEXT(&v->id), e->msg);
     v->error = *e;
     set_failures(v, v->failures + 1);
+    v->unsure |= v->step == STEP_MOUNT || (v->step == STEP_UNMOUNT && e->code != E_BUSY);
     v->retry_ms = clock_boot_ms() + (delay_ms < RETRY_MS_MAX ? delay_ms : RETRY_MS_MAX);
 }
 
@@ -173,28 +176,58 @@ static void note_missing(struct agent_volume *v)
     v->attempts++;
 }
 
-void turn(struct agent_volume *v)
+// Where it is not sure what is mounted, what is wanted is done again: both steps are idempotent.
+static enum step plan(const struct agent_volume *v, const struct volume *want)
 {
-    const struct volume *want = wanted(v);
-    const struct volume_here here = {
+    struct volume_here here = {
         .record = v->record,
         .half_made = v->half_made,
-        .mounted = v->mounted,
+        .mounted = v->mounted && !v->unsure,
         .mount_wanted = refs_total(&v->refs) > 0 || has_mount_operation(v),
         .held = v->held,
         .leaving = v->removing,
     };
+    enum step step = plan_step(want, &here, &v->agent->config.node);
+    if (!v->unsure || step == STEP_MOUNT)
+        return step;
+    here.mounted = true;
+    return plan_step(want, &here, &v->agent->config.node);
+}
+
+static void on_linger_end(evutil_socket_t fd, short what, void *arg)
+{
+    struct agent_volume *v = arg;
+    (void)fd;
+    (void)what;
+    event_free(v->linger);
+    v->linger = NULL;
+    turn(v);
+}
+
+void turn_linger(struct agent_volume *v)
+{
+    static const struct timeval delay = { 0, LINGER_MS * 1000 };
+    if (!v->linger)
+        v->linger = evtimer_new(v->agent->config.base, on_linger_end, v);
+    evtimer_add(v->linger, &delay);
+}
+
+void turn(struct agent_volume *v)
+{
+    const struct volume *want = wanted(v);
     if (!v->agent->open || v->step != STEP_NONE || v->looking)
         return;
     if (v->failures && v->retry_ms > clock_boot_ms())
         return;
-    enum step step = plan_step(want, &here, &v->agent->config.node);
+    enum step step = plan(v, want);
     if (step == STEP_NONE && v->removing && !v->checked)
         step = STEP_UNMOUNT; // also what is not mounted here may be in a container
     if (want && want->state != VOLUME_LIVE && !v->mounted && v->refs.n) {
         refs_done(&v->refs); // of an agent that was killed when it had removed the volume
         refs_save(v);
     }
+    if (step == STEP_UNMOUNT && v->linger && !v->removing)
+        step = STEP_NONE;
     if (step == STEP_MISSING)
         note_missing(v);
     else if (step != STEP_NONE) {
@@ -251,7 +284,8 @@ void turn_report(struct agent_volume *v)
     if (!a->link || !a->welcome)
         return;
     if (v->reported.sent && v->reported.present == present && v->reported.mounted == v->mounted && v->reported.epoch == epoch &&
-        v->reported.revision == revision && v->reported.code == v->error.code)
+        v->reported.revision == revision && v->reported.code == v->error.code &&
+        (!v->error.code || v->reported.attempts == v->attempts)) // who waits for an attempt hears of each that failed
         return;
     v->reported.sent = true;
     v->reported.present = present;
@@ -259,6 +293,7 @@ void turn_report(struct agent_volume *v)
     v->reported.epoch = epoch;
     v->reported.revision = revision;
     v->reported.code = v->error.code;
+    v->reported.attempts = v->attempts;
     json_t *message = json_pack("{s:s, s:s, s:I, s:I, s:b, s:b}", "type", "report", "id", UUID_TEXT(&v->id), "epoch", (json_int_t)epoch,
                                 "revision", (json_int_t)revision, "present", (int)present, "mounted", (int)v->mounted);
     if (v->mounted)

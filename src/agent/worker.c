@@ -106,8 +106,9 @@ static _Noreturn void child(const struct worker *k, int out, pid_t agent)
     if (getppid() != agent)
         _exit(1); // the agent died before the line above
     prctl(PR_SET_NAME, "flocker-worker");
-    for (int s = 1; s < NSIG; s++)
-        signal(s, SIG_DFL);
+    static const int handled[] = { SIGTERM, SIGINT, SIGPIPE }; // by the agent, and by what it runs
+    for (size_t i = 0; i < ARRAY_SIZE(handled); i++)
+        signal(handled[i], SIG_DFL);
     if (dup2(out, 3) < 0)
         _exit(1);
     close_range(4, ~0U, 0);

@@ -5,6 +5,14 @@
 // Every call may be cut off by kill -9 at any instruction; called again afterwards it finishes the job or finds it done. Calls for
 // one volume are made one at a time; the backend enforces that between processes with a lock per volume, so that a worker that
 // outlives its agent can't meet its successor. Which node may write is not decided here: see plan/.
+//
+// Limits. Whoever can write in a volume on btrfs can make subvolumes in it; the kernel asks for no privilege. With simple quotas (Linux
+// 6.7) they count towards the volume's limit and usage, with one exception: a subvolume made by a caller who names other quota groups,
+// or none, to the kernel stays outside until the next call of usage, update or open takes it in. With classic qgroups they are outside
+// of the limit: nothing on Linux closes that, and open warns of it in the log. A pool in a file or on a device gets simple quotas where
+// the kernel has them. A pool in a directory keeps what its file system has; if quotas are off there it gets classic qgroups, because
+// simple ones are an incompatible feature for ever: older kernels, such as that of a rescue disk, wouldn't mount the user's own file
+// system any more, while classic ones can be turned off. Who wants simple ones there turns them on first (btrfs quota enable --simple).
 #ifndef FLOCKER_BACKEND_BACKEND_H
 #define FLOCKER_BACKEND_BACKEND_H
 
@@ -26,7 +34,7 @@ struct backend_config {
     uint64_t file_size;     // POOL_FILE: apparent size when it is made; 0: half of what is free where it lies, at least 1 GiB
     const char *pool_dir;   // where a file's or device's pool is mounted, for example /var/lib/flocker/pool
     const char *mount_root; // volumes are mounted at <mount_root>/<id>, for example /flocker
-    bool use_qgroups;       // limit sizes by classic qgroups even where simple quotas are to be had
+    bool use_qgroups;       // limit sizes by classic qgroups even where simple quotas are to be had; see "Limits"
     bool may_format;        // POOL_DEVICE: make a file system on a device that holds nothing
 };
 
@@ -50,6 +58,7 @@ struct backend_usage {
 
 struct backend_ops {
     const char *name;
+    bool in_process; // its pools live in this process and nothing blocks: it needs no workers
     // Makes the pool if there is none, attaches and mounts it, sweeps up what an interrupted create or destroy left, and takes the
     // pool's lock until close: E_BUSY if another agent has it. Idempotent over restarts of the agent: a pool in use stays mounted.
     // Never formats a file or device that holds anything: E_CONFLICT names what is there.
@@ -64,7 +73,7 @@ struct backend_ops {
     // Makes the volume empty, with owner, group, mode, nocow and limit of `v`, and its record; all of it appears in one step.
     // If the volume is there already: 0, nothing touched.
     int (*create)(struct backend *b, const struct volume *v, struct error *e);
-    // Destroys data and record. 0 if there is no such volume. E_BUSY if it is mounted or in use.
+    // Destroys data and record, and what users of the volume made of subvolumes in it: some 0.1 ms for each. 0 if there is no such volume. E_BUSY if it is mounted or in use.
     int (*destroy)(struct backend *b, const struct uuid *id, struct error *e);
     // Replaces the record and, if its size differs from the limit in force, sets the limit. A size below what is used is E_CONFLICT.
     int (*update)(struct backend *b, const struct volume *v, struct error *e);
@@ -75,6 +84,7 @@ struct backend_ops {
     int (*unmount)(struct backend *b, const struct uuid *id, struct error *e);
     // Lists up to `max` users of the volume in other mount namespaces; returns how many, or negative.
     int (*users)(struct backend *b, const struct uuid *id, struct backend_user *ret, size_t max, struct error *e);
+    // As of the file system's last commit: what was written since (up to 30 s, unless somebody syncs) isn't in it.
     int (*usage)(struct backend *b, const struct uuid *id, struct backend_usage *ret, struct error *e);
     int (*pool_usage)(struct backend *b, struct backend_usage *ret, struct error *e);
     // Makes the pool larger, online. E_UNSUPPORTED for a directory, E_CONFLICT if smaller than it is.

@@ -184,24 +184,30 @@ static int open_or_make_file(const char *path, uint64_t size, int *ret_fd, struc
     return make_file(path, directory, size, ret_fd, e);
 }
 
+// The device keeps the open file description that it is given, and with it any lock: so it gets one of its own.
+static int attach_loop(const struct pool *p, const char *path, char ret_device[LOOP_PATH_SIZE], int *ret_fd, struct error *e)
+{
+    char same[64];
+    snprintf(same, sizeof same, "/proc/self/fd/%d", p->lock_fd);
+    AUTO(close) int fd = open(same, O_RDWR | O_CLOEXEC);
+    if (fd < 0)
+        return fail_os(e, errno, "open %s", path);
+    return loop_attach(fd, path, ret_device, ret_fd, e);
+}
+
 static int attach_file(struct pool *p, const struct backend_config *config, struct error *e)
 {
     char device[LOOP_PATH_SIZE];
     struct stat st;
     AUTO(close) int loop_fd = -1;
-    AUTO(close) int image_fd = -1;
     int rc = open_or_make_file(config->path, config->file_size, &p->lock_fd, e);
     if (rc < 0)
         return rc;
     if (fstat(p->lock_fd, &st) < 0)
         return fail_os(e, errno, "look at %s", config->path);
-    // The loop device keeps the open file that it is given, and with it that file's locks: it must not get the one with ours.
-    image_fd = open(config->path, O_RDWR | O_CLOEXEC | O_NOFOLLOW);
-    if (image_fd < 0)
-        return fail_os(e, errno, "open %s", config->path);
     rc = loop_find(&st, device, e);
     if (rc == 0)
-        rc = loop_attach(image_fd, config->path, device, &loop_fd, e);
+        rc = attach_loop(p, config->path, device, &loop_fd, e);
     if (rc < 0)
         return rc;
     FAILPOINT(POOL_ATTACHED);

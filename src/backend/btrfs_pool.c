@@ -3,10 +3,12 @@
 
 #include "base/clock.h"
 #include "base/failpoint.h"
+#include "base/log.h"
 #include "base/rng.h"
 #include "base/size.h"
 #include "sys/atomic_file.h"
 #include "sys/btrfs.h"
+#include "sys/btrfs_quota.h"
 #include "sys/lock.h"
 #include "sys/loop.h"
 #include "sys/mounts.h"
@@ -226,6 +228,12 @@ static int make_layout(const struct pool *p, int top_fd, struct error *e)
     return lock < 0 ? fail_os(e, errno, "make file " POOL_LOCK) : 0;
 }
 
+// Simple quotas mark a file system for ever as one that kernels before 6.7 don't mount: not for us to do to a user's own.
+static bool wants_classic_quotas(const struct backend_config *config)
+{
+    return config->use_qgroups || config->source == POOL_DIRECTORY || !btrfs_has_simple_quotas();
+}
+
 static int prepare(const struct pool *p, const struct backend_config *config, struct error *e)
 {
     AUTO(close) int top = open(p->top, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
@@ -234,8 +242,11 @@ static int prepare(const struct pool *p, const struct backend_config *config, st
     int rc = make_layout(p, top, e);
     FAILPOINT(POOL_LAID_OUT);
     if (rc == 0)
-        rc = btrfs_quota_enable(top, config->use_qgroups || !btrfs_has_simple_quotas(), e);
+        rc = btrfs_quota_enable(top, wants_classic_quotas(config), e);
     FAILPOINT(POOL_QUOTAS_ON);
+    if (rc == 0 && !btrfs_quota_is_simple(top))
+        log_warn("pool %s has classic qgroups: subvolumes that a container makes inside a volume are outside of the volume's size limit",
+            p->path);
     return rc < 0 ? rc : pool_share_mount_root(p, e);
 }
 
@@ -245,8 +256,10 @@ static int real_directory(const char *path, char **ret, struct error *e)
     int rc = pool_make_directories(path, 0700, e);
     if (rc < 0)
         return rc;
-    *ret = realpath(path, NULL);
-    return *ret ? 0 : fail_os(e, errno, "find %s", path);
+    struct stat st;
+    if (stat(path, &st) < 0 || !(*ret = realpath(path, NULL)))
+        return fail_os(e, errno, "find %s", path);
+    return S_ISDIR(st.st_mode) ? 0 : fail(e, E_CONFLICT, "%s is not a directory", path);
 }
 
 // A directory that isn't a pool yet and holds something is refused before anything is made in it.
@@ -279,6 +292,7 @@ static int pool_open(const struct backend_config *config, struct backend **ret, 
     if (rc < 0)
         return e->os_errno ? fail_ctx(e, rc, "open pool %s", p->path) : rc;
     pool_volume_sweep_staging(p);
+    pool_volume_gather_limits(p);
     pool_volume_sweep_mount_points(p);
     *ret = &TAKE(p, NULL)->base;
     return 0;

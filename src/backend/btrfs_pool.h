@@ -79,6 +79,9 @@ int pool_volume_usage(struct backend *b, const struct uuid *id, struct backend_u
 int pool_volume_observe(struct backend *b, void (*on_volume)(void *arg, struct backend_volume *v),
                    void (*on_damaged)(void *arg, const char *id, const struct error *why), void *arg, struct error *e);
 void pool_volume_sweep_staging(const struct pool *p);
+// Brings limits into the shape that btrfs_quota.h tells of, where former versions or users of a volume left another one, and removes
+// what destroyed volumes left. Best effort.
+void pool_volume_gather_limits(const struct pool *p);
 int pool_volume_read_record(int volumes_fd, const struct uuid *id, struct volume **ret, struct error *e);
 // The volume's name, or its id if the record has none or can't be read; for messages. Returns `ret`.
 const char *pool_volume_name(const struct pool *p, const struct uuid *id, char *ret, size_t size);

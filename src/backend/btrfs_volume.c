@@ -4,13 +4,15 @@
 // the state is that of the last commit plus what was fsynced since. A new subvolume is not covered by fsync: measured, a record that was
 // fsynced and a rename whose directory was fsynced came back without the subvolume beside it. So each create and destroy does all its
 // changes and then commits once (about 1 ms on an idle virtual disk), and nothing ever fsyncs `volumes` in between: a crash shows
-// either all of it or none. The record's own bytes are data, which a commit does not write: they are fsynced before.
+// either all of it or none. The record's own bytes are data: a small record's btrfs keeps among the metadata once they are written out,
+// so that the commit covers them; a larger one is fsynced before.
 #include "backend/btrfs_pool.h"
 
 #include "base/failpoint.h"
 #include "base/size.h"
 #include "sys/atomic_file.h"
 #include "sys/btrfs.h"
+#include "sys/btrfs_quota.h"
 
 #include <dirent.h>
 #include <errno.h>
@@ -95,6 +97,15 @@ const char *pool_volume_name(const struct pool *p, const struct uuid *id, char *
 
 // ---- staging -----------------------------------------------------------------------------------------------------------------
 
+static void drop_group(int volume_fd)
+{
+    AUTO(close) int data = -1;
+    uint64_t id;
+    struct error ignored;
+    if (open_directory(volume_fd, VOLUME_DATA, &data, &ignored) == 0 && btrfs_subvolume_id(data, &id, &ignored) == 0)
+        btrfs_quota_drop(volume_fd, id);
+}
+
 // Removes staging/<name> and all that we ever put into such a folder. 0 if it isn't there.
 static int clear_staged(int staging_fd, const char *name, struct error *e)
 {
@@ -102,6 +113,7 @@ static int clear_staged(int staging_fd, const char *name, struct error *e)
     if (fd < 0)
         return errno == ENOENT ? 0 : fail_os(e, errno, "open " POOL_STAGING "/%s", name);
     if (is_there(fd, VOLUME_DATA)) {
+        drop_group(fd);
         int rc = btrfs_subvolume_delete(fd, VOLUME_DATA, e);
         if (rc < 0)
             return rc;
@@ -168,10 +180,11 @@ static int make_data(int volume_fd, const struct volume *v, struct error *e)
         rc = open_directory(volume_fd, VOLUME_DATA, &fd, e);
     if (rc == 0)
         rc = set_options(fd, &v->options, e);
-    if (rc < 0 || v->size == 0)
-        return rc;
-    rc = btrfs_subvolume_id(fd, &id, e);
-    return rc < 0 ? rc : btrfs_quota_limit(fd, id, v->size, e);
+    if (rc == 0)
+        rc = btrfs_subvolume_id(fd, &id, e);
+    if (rc == 0)
+        rc = btrfs_quota_gather(volume_fd, id, e);
+    return rc < 0 || v->size == 0 ? rc : btrfs_quota_limit(volume_fd, id, v->size, e);
 }
 
 static int build(int staging_fd, const char *name, const struct volume *v, struct error *e)
@@ -184,7 +197,7 @@ static int build(int staging_fd, const char *name, const struct volume *v, struc
     if (rc == 0)
         rc = make_data(fd, v, e);
     FAILPOINT(CREATE_LIMITED);
-    return rc < 0 ? rc : atomic_file_create(fd, VOLUME_RECORD, text, strlen(text), 0600, e);
+    return rc < 0 ? rc : atomic_file_create_by(btrfs_fsync_or_inline, fd, VOLUME_RECORD, text, strlen(text), 0600, e);
 }
 
 static int create_in(const struct pool_dirs *d, const struct volume *v, struct error *e)
@@ -236,7 +249,10 @@ static int destroy_in(const struct pool *p, const struct pool_dirs *d, const str
             rc = clear_staged(d->staging, name, e);
         FAILPOINT(DESTROY_CLEARED);
     }
-    return rc < 0 ? rc : btrfs_commit(d->top, e);
+    if (rc == 0)
+        rc = btrfs_commit(d->top, e);
+    btrfs_clean_soon(d->top);
+    return rc;
 }
 
 int pool_volume_destroy(struct backend *b, const struct uuid *id, struct error *e)
@@ -258,32 +274,38 @@ struct limits {
     uint64_t subvolume, used, limit;
 };
 
-static int read_limits(int data_fd, struct limits *ret, struct error *e)
+static int read_limits(int top_fd, int data_fd, struct limits *ret, struct error *e)
 {
+    struct error ignored;
     int rc = btrfs_subvolume_is(data_fd) ? 0 : fail(e, E_CORRUPT, "its data is not a subvolume");
     if (rc == 0)
         rc = btrfs_subvolume_id(data_fd, &ret->subvolume, e);
-    return rc < 0 ? rc : btrfs_quota_usage(data_fd, ret->subvolume, &ret->used, &ret->limit, e);
+    if (rc < 0)
+        return rc;
+    btrfs_quota_gather(top_fd, ret->subvolume, &ignored); // the pool may be read-only or full, and can be read all the same
+    return btrfs_quota_usage(top_fd, ret->subvolume, &ret->used, &ret->limit, e);
 }
 
 // Sets the limit if it isn't in force. What is in memory counts once it is written, hence the sync before a size is lowered.
-static int apply_size(int data_fd, const struct volume *v, bool *ret_changed, struct error *e)
+static int apply_size(int top_fd, int data_fd, const struct volume *v, bool *ret_changed, struct error *e)
 {
     struct limits now;
-    int rc = read_limits(data_fd, &now, e);
+    int rc = read_limits(top_fd, data_fd, &now, e);
     *ret_changed = false;
     if (rc < 0 || now.limit == v->size)
         return rc;
     if (v->size != 0 && (now.limit == 0 || v->size < now.limit)) {
         rc = btrfs_sync(data_fd, e);
         if (rc == 0)
-            rc = read_limits(data_fd, &now, e);
+            rc = read_limits(top_fd, data_fd, &now, e);
         char used[SIZE_TEXT_SIZE], want[SIZE_TEXT_SIZE];
         if (rc == 0 && now.used > v->size)
             return fail(e, E_CONFLICT, "it uses %s, more than the new size of %s", size_format(now.used, used), size_format(v->size, want));
     }
     *ret_changed = true;
-    return rc < 0 ? rc : btrfs_quota_limit(data_fd, now.subvolume, v->size, e);
+    if (rc == 0)
+        rc = btrfs_quota_gather(top_fd, now.subvolume, e);
+    return rc < 0 ? rc : btrfs_quota_limit(top_fd, now.subvolume, v->size, e);
 }
 
 static int update_in(const struct pool_dirs *d, const struct volume *v, struct error *e)
@@ -298,7 +320,7 @@ static int update_in(const struct pool_dirs *d, const struct volume *v, struct e
     if (rc == 0)
         rc = open_directory(fd, VOLUME_DATA, &data, e);
     if (rc == 0)
-        rc = apply_size(data, v, &changed, e);
+        rc = apply_size(d->top, data, v, &changed, e);
     if (rc < 0)
         return rc;
     FAILPOINT(UPDATE_LIMITED);
@@ -333,11 +355,40 @@ int pool_volume_usage(struct backend *b, const struct uuid *id, struct backend_u
     if (rc == 0)
         rc = open_directory(d.volumes, path, &data, e);
     if (rc == 0)
-        rc = read_limits(data, &now, e);
+        rc = read_limits(d.top, data, &now, e);
     if (rc < 0)
         return pool_fail(p, rc, "read the usage of", id, e);
     *ret = (struct backend_usage){ .used_bytes = now.used, .limit_bytes = now.limit };
     return 0;
+}
+
+static void gather_one(int volumes_fd, const char *name)
+{
+    AUTO(close) int data = -1;
+    uint64_t id;
+    struct error ignored;
+    AUTO(free) char *path = xasprintf("%s/" VOLUME_DATA, name);
+    if (open_directory(volumes_fd, path, &data, &ignored) == 0 && btrfs_subvolume_is(data) && btrfs_subvolume_id(data, &id, &ignored) == 0)
+        btrfs_quota_gather(volumes_fd, id, &ignored);
+}
+
+void pool_volume_gather_limits(const struct pool *p)
+{
+    AUTO(pool_dirs_done) struct pool_dirs d = { -1, -1, -1 };
+    struct error ignored;
+    if (pool_open_dirs(p, &d, &ignored) < 0)
+        return;
+    AUTO(close) int fd = openat(d.volumes, ".", dir_flags);
+    AUTO(closedir) DIR *dir = fd >= 0 ? fdopendir(fd) : NULL;
+    if (!dir)
+        return;
+    TAKE(fd, -1);
+    struct dirent *entry;
+    while ((entry = readdir(dir)))
+        if (entry->d_name[0] != '.')
+            gather_one(d.volumes, entry->d_name);
+    // On a file system of its own, groups of any subvolume that is gone are the pool's.
+    btrfs_quota_sweep(d.top, p->source != POOL_DIRECTORY);
 }
 
 // ---- observe -----------------------------------------------------------------------------------------------------------------

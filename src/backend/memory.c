@@ -279,6 +279,7 @@ static int memory_grow(struct backend *b, uint64_t size, struct error *e)
 
 const struct backend_ops backend_memory = {
     .name = "memory",
+    .in_process = true,
     .open = memory_open,
     .close = memory_close,
     .shutdown = memory_shutdown,

@@ -12,13 +12,18 @@
 
 #define JSON_TYPE "application/json"
 
-void api_reply_extra(struct http_exchange *x, int status, const char *extra, json_t *body)
+void api_reply_text(struct http_exchange *x, int status, const char *extra, const char *json, size_t n)
 {
     FAILPOINT(CONTROL_REST_REPLY);
+    http_reply(x, status, extra, JSON_TYPE, json, n, NULL, NULL);
+}
+
+void api_reply_extra(struct http_exchange *x, int status, const char *extra, json_t *body)
+{
     AUTO(free) char *text = json_dumps(body, JSON_COMPACT | JSON_ENCODE_ANY);
     json_decref(body);
     ASSERT(text);
-    http_reply(x, status, extra, JSON_TYPE, text, strlen(text), NULL, NULL);
+    api_reply_text(x, status, extra, text, strlen(text));
 }
 
 void api_reply(struct http_exchange *x, int status, json_t *body)
@@ -33,17 +38,25 @@ void api_describe(struct http_exchange *x, int status, const char *fmt, ...)
     va_start(ap, fmt);
     vsnprintf(text, sizeof text, fmt, ap);
     va_end(ap);
-    json_t *body = json_pack("{s:s}", "description", text);
-    api_reply(x, status, body ? body : json_pack("{s:s}", "description", "the reason can't be shown as text"));
+    api_reply(x, status, json_pack("{s:o}", "description", json_text(text)));
 }
 
 void api_fail(struct http_exchange *x, const struct error *e)
 {
-    json_t *body = json_pack("{s:s, s:s}", "code", error_word(e->code), "description", e->msg);
-    api_reply(x, error_http(e->code), body ? body : json_pack("{s:s, s:s}", "code", error_word(e->code), "description", ""));
+    api_reply(x, error_http(e->code), json_pack("{s:s, s:o}", "code", error_word(e->code), "description", json_text(e->msg)));
 }
 
-const char *api_query(const struct http_exchange *x, const char *name, char *ret, size_t size)
+// What stops a call before its handler, as the API of its path writes errors.
+static void refuse(struct http_exchange *x, int status, const char *extra, enum errcode code, const char *text)
+{
+    json_t *body = json_pack("{s:s}", "description", text);
+    if (strncmp(http_request(x)->target, "/v1/", 4) != 0)
+        json_object_set_new(body, "code", json_string(error_word(code)));
+    api_reply_extra(x, status, extra, body);
+}
+
+// The value of a query's parameter; "" if it has none, NULL if it isn't there. What is no percent-encoding stays as it is.
+static const char *query(const struct http_exchange *x, const char *name, char *ret, size_t size)
 {
     const char *p = strchr(http_request(x)->target, '?');
     size_t n = strlen(name);
@@ -52,13 +65,48 @@ const char *api_query(const struct http_exchange *x, const char *name, char *ret
         if (strncmp(p, name, n) != 0 || (p[n] != '=' && p[n] != '&' && p[n] != '\0'))
             continue;
         const char *value = p[n] == '=' ? p + n + 1 : "";
-        snprintf(ret, size, "%.*s", (int)strcspn(value, "&"), value);
-        return http_percent_decode(ret) ? ret : NULL;
+        int length = (int)strcspn(value, "&");
+        snprintf(ret, size, "%.*s", length, value);
+        if (!http_percent_decode(ret))
+            snprintf(ret, size, "%.*s", length, value);
+        return ret;
     }
     return NULL;
 }
 
+bool api_flag(const struct http_exchange *x, const char *name)
+{
+    char text[16];
+    const char *value = query(x, name, text, sizeof text);
+    return value && strcmp(value, "0") != 0;
+}
+
+static int read_wait(const struct http_exchange *x, int *ret, struct error *e)
+{
+    char text[64];
+    const char *value = query(x, "wait", text, sizeof text);
+    int seconds = 0;
+    if (value && (*value == '\0' || value[strspn(value, "0123456789")] != '\0'))
+        return fail(e, E_INVALID, "wait=%s: a number of seconds is wanted", value);
+    for (; value && *value && seconds < WAIT_S_MAX; value++)
+        seconds = seconds * 10 + (*value - '0');
+    *ret = seconds < WAIT_S_MAX ? seconds : WAIT_S_MAX;
+    return 0;
+}
+
 // ---- routing
+
+// Takes one character of a path, which may be percent-encoded; a slash is only what is written as one. False if it isn't `wanted`.
+static bool take_char(const char **path, const char *end, char wanted)
+{
+    char text[4] = "";
+    size_t n = **path == '%' ? 3 : 1;
+    if (n > (size_t)(end - *path))
+        return false;
+    memcpy(text, *path, n);
+    *path += n;
+    return http_percent_decode(text) && text[0] == wanted && (wanted != '/' || n == 1);
+}
 
 // Whether `path` (up to `n`) fits the pattern; the segment for its '*' goes to `segment`.
 static bool fits(const char *pattern, const char *path, size_t n, char *segment, size_t size)
@@ -66,7 +114,7 @@ static bool fits(const char *pattern, const char *path, size_t n, char *segment,
     const char *end = path + n;
     for (; *pattern; pattern++) {
         if (*pattern != '*') {
-            if (path == end || *path++ != *pattern)
+            if (!take_char(&path, end, *pattern))
                 return false;
             continue;
         }
@@ -128,16 +176,23 @@ static void run(struct control *c, struct http_exchange *x, const struct route *
     struct call call = { .control = c, .exchange = x, .segment = segment };
     struct error e = ERROR_INIT;
     if (!http_percent_decode(segment)) {
-        api_describe(x, 400, "The path holds a malformed percent-encoding.");
+        refuse(x, 400, "", E_INVALID, "The path holds a malformed percent-encoding.");
         return;
     }
     if ((route->flags & ROUTE_TAG) && !tag_matches(c, x))
         return;
+    if ((route->flags & ROUTE_WAIT) && read_wait(x, &call.wait_s, &e) < 0) {
+        api_fail(x, &e);
+        return;
+    }
     if (route->flags & ROUTE_BODY) {
         size_t n;
         const char *text = http_body(x, &n);
         if (json_read(text, n, &call.body, &e) < 0) {
-            api_describe(x, 400, "The request body could not be decoded according to the value of the Content-Type header.");
+            if (strncmp(route->path, "/v1/", 4) == 0)
+                api_describe(x, 400, "The request body could not be decoded according to the value of the Content-Type header.");
+            else
+                api_fail(x, &e);
             return;
         }
     }
@@ -169,12 +224,12 @@ void api_on_request(struct http_exchange *x, void *control)
     search(routes_v1, method, request->target, n, &m);
     search(routes_v2, method, request->target, n, &m);
     if (m.route && (m.route->flags & ROUTE_ROOT) && !peer->is_unix)
-        api_describe(x, 403, "Only root on the control host may do this, by its socket.");
+        refuse(x, 403, "", E_DENIED, "Only root on the control host may do this, by its socket.");
     else if (m.route)
         run(c, x, m.route, m.segment);
     else if (m.path_known) {
         AUTO(free) char *allow = xasprintf("Allow: %s\r\n", m.allowed);
-        api_reply_extra(x, 405, allow, json_pack("{s:s}", "description", "The method is not allowed for this path."));
+        refuse(x, 405, allow, E_INVALID, "The method is not allowed for this path.");
     } else
-        api_describe(x, 404, "There is nothing at this path; the API starts at /v1 or /v2.");
+        refuse(x, 404, "", E_NOT_FOUND, "There is nothing at this path; the API starts at /v1 or /v2.");
 }

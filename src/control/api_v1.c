@@ -8,19 +8,24 @@
 #include "base/rng.h"
 
 #include <stdarg.h>
+#include <stdio.h>
 #include <string.h>
 
 // ---- checking bodies: every violation is told, in the wording of the original's schema library
+
+#define VIOLATIONS_MAX 100 // that are told: a small body can hold a hundred thousand
 
 static void violation(json_t *errors, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
 static void violation(json_t *errors, const char *fmt, ...)
 {
     char text[400];
     va_list ap;
+    if (json_array_size(errors) >= VIOLATIONS_MAX)
+        return;
     va_start(ap, fmt);
     vsnprintf(text, sizeof text, fmt, ap);
     va_end(ap);
-    json_array_append_new(errors, json_string(text));
+    json_array_append_new(errors, json_text(text));
 }
 
 enum kind { KIND_UUID, KIND_METADATA, KIND_SIZE, KIND_ID36, KIND_EXPIRES };
@@ -126,16 +131,41 @@ static bool check(const struct call *call, const struct field *fields, size_t n)
 
 // ---- shapes
 
-static json_t *dataset_to_json(const struct volume *v)
+// As text, not by way of json_t: a list of 10 000, which clients of v1 ask for again and again, would be half a million of them.
+static void write_dataset(FILE *f, const struct volume *v)
 {
-    json_t *metadata = metadata_to_json(&v->metadata);
-    if (v->name)
-        json_object_set_new(metadata, "name", json_string(v->name));
-    json_t *d = json_pack("{s:s, s:s, s:b, s:o}", "dataset_id", UUID_TEXT(&v->id), "primary", UUID_TEXT(&v->target), "deleted",
-                          (int)(v->state != VOLUME_LIVE), "metadata", metadata);
+    const char *comma = "";
+    fprintf(f, "{\"dataset_id\":\"%s\",\"primary\":\"%s\",\"deleted\":%s,\"metadata\":{", UUID_TEXT(&v->id), UUID_TEXT(&v->target),
+            v->state == VOLUME_LIVE ? "false" : "true");
+    for (size_t i = 0; i < v->metadata.n; i++) {
+        const struct metadata_item *item = &v->metadata.items[i];
+        if (v->name && strcmp(item->key, "name") == 0)
+            continue; // the volume's own is the one that counts
+        fputs(comma, f);
+        json_write_string(f, item->key);
+        fputc(':', f);
+        json_write_string(f, item->value);
+        comma = ",";
+    }
+    if (v->name) {
+        fprintf(f, "%s\"name\":", comma);
+        json_write_string(f, v->name);
+    }
+    fputc('}', f);
     if (v->size)
-        json_object_set_new(d, "maximum_size", json_integer((json_int_t)v->size));
-    return d;
+        fprintf(f, ",\"maximum_size\":%llu", (unsigned long long)v->size);
+    fputc('}', f);
+}
+
+static void reply_dataset(struct http_exchange *x, int status, const struct volume *v)
+{
+    AUTO(free) char *text = NULL;
+    size_t n = 0;
+    FILE *f = open_memstream(&text, &n);
+    ASSERT(f);
+    write_dataset(f, v);
+    fclose(f);
+    api_reply_text(x, status, "", text, n);
 }
 
 static json_t *hold_to_json(const struct hold *h)
@@ -157,12 +187,21 @@ static void list_datasets(struct call *call)
 {
     const struct control *c = call->control;
     char tag[33];
-    json_t *list = json_array();
-    for (size_t i = 0; i < c->volumes.n; i++)
-        json_array_append_new(list, dataset_to_json(c->volumes.by_id[i]));
+    AUTO(free) char *text = NULL;
+    size_t n = 0;
+    FILE *f = open_memstream(&text, &n);
+    ASSERT(f);
+    fputc('[', f);
+    for (size_t i = 0; i < c->volumes.n; i++) {
+        if (i > 0)
+            fputc(',', f);
+        write_dataset(f, c->volumes.by_id[i]);
+    }
+    fputc(']', f);
+    fclose(f);
     control_tag(c, tag);
     AUTO(free) char *extra = xasprintf("X-Configuration-Tag: %s\r\n", tag);
-    api_reply_extra(call->exchange, 200, extra, list);
+    api_reply_text(call->exchange, 200, extra, text, n);
 }
 
 // The member `name` of the metadata becomes the volume's name if Docker could use it as one; otherwise it stays an opaque pair.
@@ -216,7 +255,7 @@ static void create_dataset(struct call *call)
     if (rc < 0 || control_put(c, created, &e) < 0)
         refuse(call->exchange, &e);
     else
-        api_reply(call->exchange, 201, dataset_to_json(volume_set_find(&c->volumes, &id)));
+        reply_dataset(call->exchange, 201, volume_set_find(&c->volumes, &id));
 }
 
 // The dataset of the path, or NULL after a 404. Ids in a path match exactly, lower case only, as in the original.
@@ -257,7 +296,7 @@ static void move_dataset(struct call *call)
             return;
         }
     }
-    api_reply(call->exchange, 200, dataset_to_json(volume_set_find(&c->volumes, &id)));
+    reply_dataset(call->exchange, 200, volume_set_find(&c->volumes, &id));
 }
 
 static void delete_dataset(struct call *call)
@@ -274,7 +313,7 @@ static void delete_dataset(struct call *call)
         refuse(call->exchange, &e);
         return;
     }
-    api_reply(call->exchange, 200, dataset_to_json(volume_set_find(&c->volumes, &id)));
+    reply_dataset(call->exchange, 200, volume_set_find(&c->volumes, &id));
 }
 
 static json_t *state_to_json(const struct volume *v, const struct sighting *s)
@@ -303,7 +342,7 @@ static void list_states(struct call *call)
     for (size_t i = 0; i < c->volumes.n; i++) {
         const struct volume *v = c->volumes.by_id[i];
         const struct sighting *s = control_sighting(c, &v->id);
-        const struct control_node *n = s ? agents_node(c, &s->node) : NULL;
+        const struct control_node *n = s ? control_node(c, &s->node) : NULL;
         if (!n || !s->present || !is_heard_of(n) || (v->state != VOLUME_LIVE && !s->mounted))
             continue;
         json_array_append_new(s->mounted ? mounted : other, state_to_json(v, s));
@@ -325,11 +364,33 @@ static void list_nodes(struct call *call)
     api_reply(call->exchange, 200, list);
 }
 
+// In any form that Python's UUID() takes: with "urn:uuid:", braces, or without hyphens.
+static bool read_era(const char *text, struct uuid *ret)
+{
+    char plain[UUID_TEXT_SIZE];
+    size_t n = 0;
+    if (strncmp(text, "urn:", 4) == 0)
+        text += 4;
+    if (strncmp(text, "uuid:", 5) == 0)
+        text += 5;
+    for (; *text; text++) {
+        if (strchr("{}-", *text))
+            continue;
+        if (n == 8 || n == 13 || n == 18 || n == 23)
+            plain[n++] = '-';
+        if (n == UUID_TEXT_SIZE - 1)
+            return false;
+        plain[n++] = *text;
+    }
+    plain[n] = '\0';
+    return uuid_parse(plain, ret);
+}
+
 static void node_by_era(struct call *call)
 {
     struct uuid era;
     const struct control_node *n;
-    bool valid = uuid_parse(call->segment, &era);
+    bool valid = read_era(call->segment, &era) && !uuid_is_zero(&era);
     LIST_FOREACH (n, &call->control->nodes, all) {
         if (valid && uuid_equal(&n->node.era, &era)) {
             api_reply(call->exchange, 200, json_pack("{s:s}", "uuid", UUID_TEXT(&n->node.id)));

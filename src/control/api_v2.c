@@ -19,7 +19,7 @@ static json_t *time_to_json(int64_t ms)
 json_t *volume_to_v2(const struct control *c, const struct volume *v)
 {
     const struct sighting *s = control_sighting(c, &v->id);
-    const struct control_node *owner = agents_node(c, &v->owner);
+    const struct control_node *owner = control_node(c, &v->owner);
     json_t *o = json_pack("{s:s, s:s?, s:s, s:I, s:o, s:s, s:s, s:s, s:I, s:o, s:b, s:b, s:o, s:o}", "id", UUID_TEXT(&v->id), "name", v->name,
                           "state", volume_state_word(v->state), "size", (json_int_t)v->size, "metadata", metadata_to_json(&v->metadata),
                           "owner", UUID_TEXT(&v->owner), "host", owner ? owner->node.host : "", "target", UUID_TEXT(&v->target), "epoch",
@@ -40,8 +40,7 @@ json_t *volume_to_v2(const struct control *c, const struct volume *v)
 static void list_volumes(struct call *call)
 {
     const struct control *c = call->control;
-    char text[16];
-    bool all = api_query(call->exchange, "all", text, sizeof text) != NULL;
+    bool all = api_flag(call->exchange, "all");
     json_t *list = json_array();
     for (size_t i = 0; i < c->volumes.n; i++)
         if (all ? c->volumes.by_id[i]->state != VOLUME_DELETED : c->volumes.by_id[i]->state == VOLUME_LIVE)
@@ -69,32 +68,13 @@ static int read_id(const json_t *body, const char *member, struct uuid *ret, str
     return 0;
 }
 
-static int read_options(const json_t *object, struct volume_options *ret, struct error *e)
-{
-    struct {
-        const char *name;
-        uint32_t *place;
-        json_int_t max;
-    } numbers[] = { { "uid", &ret->uid, UINT32_MAX - 1 }, { "gid", &ret->gid, UINT32_MAX - 1 }, { "mode", &ret->mode, 07777 } };
-    for (size_t i = 0; i < ARRAY_SIZE(numbers); i++) {
-        const json_t *value = json_object_get(object, numbers[i].name);
-        json_int_t n = json_integer_value(value);
-        if (value && (!json_is_integer(value) || n < 0 || n > numbers[i].max))
-            return fail(e, E_INVALID, "\"%s\" is not a number from 0 to %lld", numbers[i].name, (long long)numbers[i].max);
-        if (value)
-            *numbers[i].place = (uint32_t)n;
-    }
-    ret->nocow = json_is_true(json_object_get(object, "nocow"));
-    return 0;
-}
-
-static int check_members(const json_t *body, const char *const *names, struct error *e)
+static int check_members(const json_t *object, const char *const *names, struct error *e)
 {
     const char *key;
     json_t *value;
-    if (!json_is_object(body))
-        return fail(e, E_INVALID, "the body is not a JSON object");
-    json_object_foreach ((json_t *)(uintptr_t)body, key, value) {
+    if (!json_is_object(object))
+        return fail(e, E_INVALID, "a JSON object is wanted");
+    json_object_foreach ((json_t *)(uintptr_t)object, key, value) {
         bool known = false;
         for (size_t i = 0; names[i]; i++)
             known |= strcmp(names[i], key) == 0;
@@ -104,16 +84,48 @@ static int check_members(const json_t *body, const char *const *names, struct er
     return 0;
 }
 
+static int read_options(const json_t *object, struct volume_options *ret, struct error *e)
+{
+    static const char *const members[] = { "uid", "gid", "mode", "nocow", NULL };
+    struct {
+        const char *name;
+        uint32_t *place;
+        json_int_t max;
+    } numbers[] = { { "uid", &ret->uid, UINT32_MAX - 1 }, { "gid", &ret->gid, UINT32_MAX - 1 }, { "mode", &ret->mode, 07777 } };
+    const json_t *nocow = json_object_get(object, "nocow");
+    int rc = object ? check_members(object, members, e) : 0;
+    if (rc < 0)
+        return fail_ctx(e, rc, "\"options\"");
+    for (size_t i = 0; i < ARRAY_SIZE(numbers); i++) {
+        const json_t *value = json_object_get(object, numbers[i].name);
+        json_int_t n = json_integer_value(value);
+        if (value && (!json_is_integer(value) || n < 0 || n > numbers[i].max))
+            return fail(e, E_INVALID, "\"%s\" is not a number from 0 to %lld", numbers[i].name, (long long)numbers[i].max);
+        if (value)
+            *numbers[i].place = (uint32_t)n;
+    }
+    if (nocow && !json_is_boolean(nocow))
+        return fail(e, E_INVALID, "\"nocow\" is neither true nor false");
+    ret->nocow = json_is_true(nocow);
+    return 0;
+}
+
+static int read_name(const json_t *body, const char **ret, struct error *e)
+{
+    const json_t *name = json_object_get(body, "name");
+    if (name && !json_is_string(name))
+        return fail(e, E_INVALID, "\"name\" is not a text");
+    *ret = json_string_value(name);
+    return 0;
+}
+
 static int read_wish(const struct call *call, struct volume_wish *wish, struct metadata *metadata, struct error *e)
 {
     static const char *const members[] = { "name", "id", "size", "owner", "metadata", "options", NULL };
-    const json_t *body = call->body, *name = json_object_get(body, "name"), *size = json_object_get(body, "size");
+    const json_t *body = call->body, *size = json_object_get(body, "size");
     int rc = check_members(body, members, e);
-    if (rc < 0)
+    if (rc < 0 || (rc = read_name(body, &wish->name, e)) < 0)
         return rc;
-    if (name && (!json_is_string(name) || strlen(json_string_value(name)) != json_string_length(name)))
-        return fail(e, E_INVALID, "\"name\" is not a text");
-    wish->name = json_string_value(name);
     if ((size && (rc = read_size(size, &wish->size, e)) < 0) || (rc = read_id(body, "id", &wish->id, e)) < 0 ||
         (rc = read_id(body, "owner", &wish->owner, e)) < 0 || (rc = read_options(json_object_get(body, "options"), &wish->options, e)) < 0)
         return rc;
@@ -166,30 +178,89 @@ static void create_volume(struct call *call)
 
 // ---- one volume
 
-// The volume of the path by name or id, or NULL after a 404. A name of the trash is found if it is the only one.
+// The one in the trash that had this name, and was removed last; *ret_several tells whether there are more.
+static const struct volume *find_trashed(const struct control *c, const char *name, bool *ret_several)
+{
+    const struct volume *found = NULL;
+    *ret_several = false;
+    for (size_t i = 0; i < c->volumes.n; i++) {
+        const struct volume *v = c->volumes.by_id[i];
+        if (v->state != VOLUME_TRASHED || !v->name || strcmp(v->name, name) != 0)
+            continue;
+        *ret_several = found != NULL;
+        if (!found || v->trashed_ms >= found->trashed_ms)
+            found = v;
+    }
+    return found;
+}
+
+static void not_found(const struct call *call)
+{
+    struct error e = ERROR_INIT;
+    fail(&e, E_NOT_FOUND, "no such volume: %.255s", call->segment);
+    api_fail(call->exchange, &e);
+}
+
+// The volume of the path: a live one by name, any by id, or the last of that name in the trash. NULL after a 404.
 static const struct volume *volume(const struct call *call)
 {
     const struct control *c = call->control;
     const struct volume *found = control_find(c, call->segment);
-    struct error e = ERROR_INIT;
-    for (size_t i = 0; !found && i < c->volumes.n; i++) {
-        const struct volume *v = c->volumes.by_id[i];
-        if (v->state != VOLUME_TRASHED || !v->name || strcmp(v->name, call->segment) != 0)
-            continue;
-        if (!found || v->trashed_ms > found->trashed_ms)
-            found = v;
-    }
-    if (!found) {
-        fail(&e, E_NOT_FOUND, "no such volume: %.255s", call->segment);
-        api_fail(call->exchange, &e);
-    }
+    bool several;
+    if (!found)
+        found = find_trashed(c, call->segment, &several);
+    if (!found)
+        not_found(call);
     return found;
+}
+
+// A client's call that waits for an answer of the volume's agent.
+struct asking {
+    struct control *control;
+    struct http_exchange *exchange;
+    struct uuid id;
+};
+
+// The volume that was asked about; NULL after a 404.
+static const struct volume *asked_volume(const struct asking *a)
+{
+    const struct volume *v = volume_set_find(&a->control->volumes, &a->id);
+    struct error e = ERROR_INIT;
+    if (!v) {
+        fail(&e, E_NOT_FOUND, "volume %s is gone", UUID_TEXT(&a->id));
+        api_fail(a->exchange, &e);
+    }
+    return v;
+}
+
+static void on_usage(void *arg, int rc, const json_t *reply, const struct error *e)
+{
+    struct asking *a = arg;
+    const struct volume *v = asked_volume(a);
+    const json_t *used = json_object_get(reply, "used");
+    (void)e;
+    if (v) {
+        json_t *body = volume_to_v2(a->control, v);
+        json_object_set_new(body, "used", rc == 0 && json_is_integer(used) ? json_deep_copy(used) : json_null());
+        api_reply(a->exchange, 200, body);
+    }
+    free(a);
+}
+
+static void ask_agent(struct call *call, const struct volume *v, const char *type, agents_done *done)
+{
+    struct asking *a = xcalloc(1, sizeof *a);
+    *a = (struct asking){ call->control, call->exchange, v->id };
+    agents_ask(call->control, &v->owner, json_pack("{s:s, s:s}", "type", type, "id", UUID_TEXT(&v->id)),
+               call->wait_s ? call->wait_s * 1000 : ASK_MS, done, a);
 }
 
 static void get_volume(struct call *call)
 {
     const struct volume *v = volume(call);
-    if (v)
+    if (v && api_flag(call->exchange, "usage"))
+        ask_agent(call, v, "usage", on_usage);
+    else if (v)
         api_reply(call->exchange, 200, volume_to_v2(call->control, v));
 }
 
@@ -231,61 +302,75 @@ static void restore_volume(struct call *call)
     struct error e = ERROR_INIT;
     struct volume *changed = NULL;
     struct uuid id;
+    bool several;
+    const char *name = NULL;
     const struct control *c = call->control;
     const struct volume *v = uuid_parse(call->segment, &id) ? volume_set_find(&c->volumes, &id) : NULL;
-    for (size_t i = 0; !v && i < c->volumes.n; i++) // by name: the one removed last
-        if (c->volumes.by_id[i]->state == VOLUME_TRASHED && c->volumes.by_id[i]->name && strcmp(c->volumes.by_id[i]->name, call->segment) == 0)
-            v = c->volumes.by_id[i];
-    if (!v && !(v = volume(call)))
+    if (!v)
+        v = find_trashed(c, call->segment, &several);
+    if (!v && !(v = volume(call))) // a live one of that name: the error says so
         return;
     int rc = check_members(call->body, members, &e);
     if (rc == 0)
-        rc = decide_restore(&c->volumes, v, json_string_value(json_object_get(call->body, "name")), &changed, &e);
+        rc = read_name(call->body, &name, &e);
+    if (rc == 0)
+        rc = decide_restore(&c->volumes, v, name, &changed, &e);
     put_and_reply(call, rc, v, changed, &e);
 }
 
-struct removal {
-    struct control *control;
-    struct http_exchange *exchange;
-    struct uuid id;
-};
-
 static void on_removed(void *arg, int rc, const json_t *reply, const struct error *e)
 {
-    struct removal *r = arg;
-    const struct volume *v = volume_set_find(&r->control->volumes, &r->id);
+    struct asking *a = arg;
+    const struct volume *v = rc < 0 ? NULL : asked_volume(a);
     (void)reply;
     if (rc < 0)
-        api_fail(r->exchange, e);
+        api_fail(a->exchange, e);
     else if (v)
-        api_reply(r->exchange, 200, volume_to_v2(r->control, v));
-    else
-        api_describe(r->exchange, 404, "The volume is gone.");
-    free(r);
+        api_reply(a->exchange, 200, volume_to_v2(a->control, v));
+    free(a);
+}
+
+// Which of several volumes of one name in the trash is to be destroyed must be said by its id.
+static int check_purge(const struct call *call, const struct volume *v, struct error *e)
+{
+    bool several = false;
+    struct uuid id;
+    if (!uuid_parse(call->segment, &id))
+        find_trashed(call->control, call->segment, &several);
+    if (several)
+        return fail(e, E_CONFLICT, "several volumes named %s are in the trash: say the id of the one to purge", v->name);
+    return 0;
+}
+
+static void purge(struct call *call, const struct volume *v)
+{
+    struct error e = ERROR_INIT;
+    struct volume *changed = NULL;
+    int rc = check_purge(call, v, &e);
+    if (rc == 0)
+        rc = decide_purge(v, &changed, &e);
+    put_and_reply(call, rc, v, changed, &e);
 }
 
 // To the trash, if its owner finds that nothing uses it; with ?purge=1 what is in the trash goes for good, now.
 static void remove_volume(struct call *call)
 {
-    char text[16];
+    char label[UUID_TEXT_SIZE];
     struct error e = ERROR_INIT;
-    struct volume *changed = NULL;
     const struct volume *v = volume(call);
     if (!v)
         return;
-    if (v->state != VOLUME_LIVE && api_query(call->exchange, "purge", text, sizeof text)) {
-        int rc = decide_purge(v, &changed, &e);
-        put_and_reply(call, rc, v, changed, &e);
+    if (v->state != VOLUME_LIVE && api_flag(call->exchange, "purge")) {
+        purge(call, v);
         return;
     }
     if (v->state != VOLUME_LIVE) {
-        fail(&e, E_NOT_FOUND, "volume %s is in the trash already; purge it to free its space now", call->segment);
+        fail(&e, E_NOT_FOUND, v->state == VOLUME_TRASHED ? "volume %s is in the trash already; purge it to free its space now" :
+             "volume %s is deleted", volume_label(v, label));
         api_fail(call->exchange, &e);
         return;
     }
-    struct removal *r = xcalloc(1, sizeof *r);
-    *r = (struct removal){ call->control, call->exchange, v->id };
-    agents_ask(call->control, &v->owner, json_pack("{s:s, s:s}", "type", "remove", "id", UUID_TEXT(&v->id)), on_removed, r);
+    ask_agent(call, v, "remove", on_removed);
 }
 
 // ---- nodes and control itself
@@ -319,9 +404,14 @@ static void get_status(struct call *call)
 
 static void backup(struct call *call)
 {
+    static const char *const members[] = { "path", NULL };
     struct error e = ERROR_INIT;
     const char *path = json_string_value(json_object_get(call->body, "path"));
-    int rc = path && path[0] == '/' ? store_backup(call->control->store, path, &e) : fail(&e, E_INVALID, "\"path\" is not an absolute path");
+    int rc = check_members(call->body, members, &e);
+    if (rc == 0 && (!path || path[0] != '/'))
+        rc = fail(&e, E_INVALID, "\"path\" is not an absolute path");
+    if (rc == 0)
+        rc = store_backup(call->control->store, path, &e);
     if (rc < 0)
         api_fail(call->exchange, &e);
     else
@@ -331,11 +421,11 @@ static void backup(struct call *call)
 const struct route routes_v2[] = {
     { "GET", "/v2/status", 0, get_status, "version and counts" },
     { "GET", "/v2/volumes", 0, list_volumes, "live volumes; all=1: those in the trash too" },
-    { "POST", "/v2/volumes", ROUTE_BODY, create_volume, "create a volume; wait=SECONDS" },
-    { "GET", "/v2/volumes/*", 0, get_volume, "one volume, by name or id" },
-    { "PATCH", "/v2/volumes/*", ROUTE_BODY, resize_volume, "change its size; wait=SECONDS" },
-    { "DELETE", "/v2/volumes/*", 0, remove_volume, "move it to the trash; purge=1: what is in the trash goes now" },
-    { "POST", "/v2/volumes/*/restore", ROUTE_BODY, restore_volume, "take it out of the trash, perhaps under another name" },
+    { "POST", "/v2/volumes", ROUTE_BODY | ROUTE_WAIT, create_volume, "create a volume; wait=SECONDS" },
+    { "GET", "/v2/volumes/*", 0, get_volume, "one volume, by name or id; usage=1: and how much it holds" },
+    { "PATCH", "/v2/volumes/*", ROUTE_BODY | ROUTE_WAIT, resize_volume, "change its size; wait=SECONDS" },
+    { "DELETE", "/v2/volumes/*", ROUTE_WAIT, remove_volume, "move it to the trash; purge=1: what is in the trash goes now; wait=SECONDS" },
+    { "POST", "/v2/volumes/*/restore", ROUTE_BODY | ROUTE_WAIT, restore_volume, "take it out of the trash, perhaps as \"name\"; wait=SECONDS" },
     { "GET", "/v2/nodes", 0, list_nodes, "nodes" },
     { "POST", "/v2/backup", ROUTE_BODY | ROUTE_ROOT, backup, "write a copy of the store to a file" },
     { NULL, NULL, 0, NULL, NULL },

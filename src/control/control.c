@@ -50,6 +50,23 @@ static void sweep_by(struct control *c, int64_t at_ms)
     evtimer_add(c->sweep, &delay);
 }
 
+// When a volume that is not live has to be looked at again. A deleted one's entry stays as long again as the trash kept its data, so that
+// v1 clients that poll see it go.
+static int64_t sweep_time(const struct control *c, const struct volume *v)
+{
+    switch (v->state) {
+    case VOLUME_TRASHED:
+        return v->purge_ms;
+    case VOLUME_DELETED:
+        return v->purge_ms + c->config.trash_keep_ms;
+    case VOLUME_LIVE:
+    case VOLUME_PURGING:
+    case VOLUME_STATE_COUNT:
+        break;
+    }
+    return INT64_MAX;
+}
+
 static void adopt(struct control *c, struct volume *v)
 {
     const struct volume *old = volume_set_find(&c->volumes, &v->id);
@@ -72,29 +89,47 @@ int control_put(struct control *c, struct volume *changed, struct error *e)
     adopt(c, TAKE(v, NULL));
     const struct volume *now = volume_set_find(&c->volumes, &id);
     agents_tell(c, &now->owner, now);
-    if (!uuid_equal(&now->owner, &old_owner))
+    if (!uuid_equal(&now->owner, &old_owner)) {
+        control_sighting_remove(c, &id); // what the new owner sees is not known yet
         agents_tell(c, &old_owner, now);
-    if (now->state == VOLUME_TRASHED)
-        sweep_by(c, now->purge_ms);
+    }
+    if (now->state != VOLUME_LIVE)
+        sweep_by(c, sweep_time(c, now));
     return 0;
+}
+
+// Where the volume's hold is, or would be.
+static size_t place_of_hold(const struct control *c, const struct uuid *volume)
+{
+    size_t low = 0, high = c->hold_count;
+    while (low < high) {
+        size_t middle = low + (high - low) / 2;
+        if (uuid_compare(&c->holds[middle].volume, volume) < 0)
+            low = middle + 1;
+        else
+            high = middle;
+    }
+    return low;
 }
 
 struct hold *control_hold(const struct control *c, const struct uuid *volume)
 {
-    for (size_t i = 0; i < c->hold_count; i++)
-        if (uuid_equal(&c->holds[i].volume, volume))
-            return &c->holds[i];
-    return NULL;
+    size_t at = place_of_hold(c, volume);
+    return at < c->hold_count && uuid_equal(&c->holds[at].volume, volume) ? &c->holds[at] : NULL;
 }
 
 static void adopt_hold(struct control *c, const struct hold *h)
 {
-    struct hold *place = control_hold(c, &h->volume);
-    if (!place) {
-        c->holds = xrealloc(c->holds, c->hold_count + 1, sizeof *c->holds);
-        place = &c->holds[c->hold_count++];
+    size_t at = place_of_hold(c, &h->volume);
+    if (!control_hold(c, &h->volume)) {
+        if (c->hold_count == c->hold_room) {
+            c->hold_room = c->hold_room ? c->hold_room * 2 : 16;
+            c->holds = xrealloc(c->holds, c->hold_room, sizeof *c->holds);
+        }
+        ASSERT(c->holds);
+        memmove(c->holds + at + 1, c->holds + at, (c->hold_count++ - at) * sizeof *c->holds);
     }
-    *place = *h;
+    c->holds[at] = *h;
 }
 
 static void tell_hold(struct control *c, const struct uuid *volume, const struct uuid *node)
@@ -107,6 +142,8 @@ static void tell_hold(struct control *c, const struct uuid *volume, const struct
 int control_put_hold(struct control *c, const struct hold *h, struct error *e)
 {
     const struct store_change change = { .kind = STORE_PUT_HOLD, .hold = h };
+    if (c->hold_count >= HOLDS_MAX && !control_hold(c, &h->volume))
+        return fail(e, E_TOO_LARGE, "there are %d leases, the limit: release some", HOLDS_MAX);
     int rc = store_commit(c->store, &change, 1, e);
     if (rc < 0)
         return rc;
@@ -125,7 +162,8 @@ int control_remove_hold(struct control *c, const struct uuid *volume, struct err
     if (rc < 0 || !place)
         return rc;
     const struct hold gone = *place;
-    *place = c->holds[--c->hold_count];
+    size_t at = (size_t)(place - c->holds);
+    memmove(place, place + 1, (--c->hold_count - at) * sizeof *c->holds);
     tell_hold(c, &gone.volume, &gone.node);
     return 0;
 }
@@ -181,9 +219,30 @@ void control_sighting_remove(struct control *c, const struct uuid *volume)
     sighting_free(s);
 }
 
-// ---- what runs out: holds, the trash, entries of deleted volumes, silent nodes
+// ---- nodes
 
-#define SWEEP_MS_MAX 3600000
+struct control_node *control_node(const struct control *c, const struct uuid *id)
+{
+    void *node = tfind(id, &c->node_tree, compare);
+    return node ? *(struct control_node **)node : NULL;
+}
+
+struct control_node *control_node_add(struct control *c, const struct node *node)
+{
+    struct control_node *n = xcalloc(1, sizeof *n);
+    n->node = *node;
+    n->seen_ms = INT64_MIN / 2; // not since this control started
+    LIST_INSERT_HEAD(&c->nodes, n, all);
+    c->node_count++;
+    ASSERT(tsearch(n, &c->node_tree, compare));
+    return n;
+}
+
+// ---- what runs out: holds, the trash, entries of deleted volumes
+
+#define SWEEP_MS_MAX   60000 // the wall clock may be set meanwhile
+#define SWEEP_RETRY_MS 5000  // after the store has failed
+#define SWEEP_AT_ONCE  64    // changes, each with its own commit: others have their turn in between
 
 static void earlier(int64_t *next_ms, int64_t at_ms)
 {
@@ -198,61 +257,78 @@ static int64_t next_sweep(const struct control *c, int64_t now_ms)
         if (c->holds[i].has_expiry)
             earlier(&next_ms, c->holds[i].expires_ms + 1);
     for (size_t i = 0; i < c->volumes.n; i++)
-        if (c->volumes.by_id[i]->state == VOLUME_TRASHED)
-            earlier(&next_ms, c->volumes.by_id[i]->purge_ms);
+        earlier(&next_ms, sweep_time(c, c->volumes.by_id[i]));
     return next_ms;
 }
 
-static void arm_sweep(struct control *c)
+static void arm_sweep(struct control *c, int64_t at_ms)
 {
     c->sweep_ms = INT64_MAX;
-    sweep_by(c, next_sweep(c, clock_wall_ms()));
+    sweep_by(c, at_ms);
 }
 
-static void sweep_holds(struct control *c, int64_t now_ms)
-{
-    struct error e = ERROR_INIT;
-    for (size_t i = c->hold_count; i-- > 0;)
-        if (hold_is_over(&c->holds[i], now_ms) && control_remove_hold(c, &c->holds[i].volume, &e) < 0)
-            log_error("remove a hold that is over: %s", e.msg);
-}
+struct sweep {
+    int64_t now_ms;
+    int done; // changes of this turn
+    int rc;   // negative: the store has failed
+};
 
-// A deleted volume's entry stays as long again as the trash kept its data, so that v1 clients that poll see it go.
-static void forget(struct control *c, const struct uuid *id)
+static void sweep_holds(struct control *c, struct sweep *s)
 {
     struct error e = ERROR_INIT;
-    const struct store_change change = { .kind = STORE_REMOVE_VOLUME, .id = *id };
-    if (store_commit(c->store, &change, 1, &e) < 0) {
-        log_error("forget volume %s: %s", UUID_TEXT(id), e.msg);
-        return;
+    for (size_t i = c->hold_count; i-- > 0 && s->done < SWEEP_AT_ONCE && s->rc == 0;) {
+        if (!hold_is_over(&c->holds[i], s->now_ms))
+            continue;
+        s->done++;
+        s->rc = control_remove_hold(c, &c->holds[i].volume, &e);
+        if (s->rc < 0)
+            log_error("a lease that is over can't be removed: %s", e.msg);
     }
-    tag_count(c, volume_set_find(&c->volumes, id), false);
-    control_sighting_remove(c, id);
-    volume_set_remove(&c->volumes, id);
 }
 
-static void sweep_trash(struct control *c, int64_t now_ms)
+static int forget(struct control *c, const struct volume *v, struct error *e)
+{
+    const struct uuid id = v->id;
+    const struct store_change change = { .kind = STORE_REMOVE_VOLUME, .id = id };
+    int rc = store_commit(c->store, &change, 1, e);
+    if (rc < 0)
+        return rc;
+    tag_count(c, v, false);
+    control_sighting_remove(c, &id);
+    volume_set_remove(&c->volumes, &id);
+    waiters_turn(c, &id);
+    return 0;
+}
+
+// What is due in the trash is to be destroyed by its owner; what was deleted long ago is forgotten.
+static void sweep_volumes(struct control *c, struct sweep *s)
 {
     struct error e = ERROR_INIT;
-    for (size_t i = c->volumes.n; i-- > 0;) {
+    for (size_t i = c->volumes.n; i-- > 0 && s->done < SWEEP_AT_ONCE && s->rc == 0;) {
         const struct volume *v = c->volumes.by_id[i];
         struct volume *changed = NULL;
-        if (v->state == VOLUME_TRASHED && v->purge_ms <= now_ms && decide_purge(v, &changed, &e) == 0 && control_put(c, changed, &e) < 0)
-            log_error("purge volume %s: %s", UUID_TEXT(&v->id), e.msg);
-        else if (v->state == VOLUME_DELETED && v->purge_ms + c->config.trash_keep_ms <= now_ms)
-            forget(c, &v->id);
+        const struct uuid id = v->id;
+        if (sweep_time(c, v) > s->now_ms)
+            continue;
+        s->done++;
+        if (v->state == VOLUME_DELETED)
+            s->rc = forget(c, v, &e);
+        else if ((s->rc = decide_purge(v, &changed, &e)) == 0)
+            s->rc = control_put(c, changed, &e);
+        if (s->rc < 0)
+            log_error("volume %s can't be purged: %s", UUID_TEXT(&id), e.msg);
     }
 }
 
 static void on_sweep(evutil_socket_t fd, short what, void *arg)
 {
     struct control *c = arg;
-    int64_t now_ms = clock_wall_ms();
+    struct sweep s = { .now_ms = clock_wall_ms() };
     (void)fd;
     (void)what;
-    sweep_holds(c, now_ms);
-    sweep_trash(c, now_ms);
-    arm_sweep(c);
+    sweep_holds(c, &s);
+    sweep_volumes(c, &s);
+    arm_sweep(c, s.rc < 0 ? s.now_ms + SWEEP_RETRY_MS : next_sweep(c, s.now_ms));
 }
 
 // ---- start and end
@@ -273,32 +349,27 @@ static int on_hold(void *arg, const struct hold *hold, struct error *e)
 
 static int on_node(void *arg, const struct node *node, struct error *e)
 {
-    struct control *c = arg;
     (void)e;
-    struct control_node *n = xcalloc(1, sizeof *n);
-    n->node = *node;
-    n->seen_ms = INT64_MIN / 2; // not since this control started
-    LIST_INSERT_HEAD(&c->nodes, n, all);
+    control_node_add(arg, node)->saved = true;
     return 0;
 }
 
 static int serve(struct control *c, struct error *e)
 {
-    struct http_server_config api = { .base = c->config.base, .listen_fd = c->config.api_fd, .keep_alive = true, .on_request = api_on_request, .arg = c };
+    struct http_server_config api = { .base = c->config.base, .keep_alive = true, .on_request = api_on_request, .arg = c };
     struct http_server_config rest = api;
+    api.listen_fd = TAKE(c->config.api_fd, -1);
     c->api = http_server_new(&api, e);
     if (!c->api)
         return -(int)e->code;
     if (c->config.rest_fd >= 0) {
-        rest.listen_fd = c->config.rest_fd;
+        rest.listen_fd = TAKE(c->config.rest_fd, -1);
         rest.tls = c->config.tls;
         c->rest = http_server_new(&rest, e);
         if (!c->rest)
             return -(int)e->code;
     }
-    c->on_agent = event_new(c->config.base, c->config.agents_fd, EV_READ | EV_PERSIST, agents_accept, c);
-    event_add(c->on_agent, NULL);
-    return 0;
+    return agents_init(c, e);
 }
 
 DEFINE_AUTO(struct control *, control_free)
@@ -316,23 +387,31 @@ int control_new(const struct control_config *config, struct control **ret, struc
     FAILPOINT(CONTROL_LOADED);
     if ((rc = serve(c, e)) < 0)
         return rc;
-    arm_sweep(c);
+    arm_sweep(c, next_sweep(c, clock_wall_ms()));
     *ret = TAKE(c, NULL);
     return 0;
+}
+
+static void keep(void *node)
+{
+    (void)node; // the list has it too
 }
 
 void control_free(struct control *c)
 {
     struct control_node *n;
-    if (c->on_agent)
-        event_free(c->on_agent);
     waiters_free(c);
     if (c->api)
         http_server_free(c->api);
     if (c->rest)
         http_server_free(c->rest);
+    if (c->config.api_fd >= 0)
+        close(c->config.api_fd);
+    if (c->config.rest_fd >= 0)
+        close(c->config.rest_fd);
     agents_free(c);
     event_free(c->sweep);
+    tdestroy(c->node_tree, keep);
     while ((n = LIST_FIRST(&c->nodes))) {
         LIST_REMOVE(n, all);
         free(n);

@@ -3,6 +3,7 @@
 #ifndef FLOCKER_CONTROL_INTERNAL_H
 #define FLOCKER_CONTROL_INTERNAL_H
 
+#include "base/limits.h"
 #include "control/control.h"
 #include "model/json.h"
 #include "model/volume_set.h"
@@ -22,14 +23,15 @@ struct sighting {
     bool present, mounted;
     uint64_t epoch, revision;
     char *path;       // where it is mounted; NULL
-    char *error_word; // NULL: all well
-    char *error;
+    char *error_word, *error; // both or none; none: all well
+    uint64_t reports; // how often it was told
 };
 
 // A node as long as it is heard of, and for a while after.
 struct control_node {
+    struct node node; // first: the tree is searched by its id
     LIST_ENTRY(control_node) all;
-    struct node node;
+    bool saved;              // the store knows it as it is
     struct agent_peer *peer; // NULL: not connected
     int64_t seen_ms;         // boot clock, when it was last connected
 };
@@ -40,6 +42,7 @@ struct waiter {
     struct control *control;
     struct uuid volume;
     uint64_t revision;
+    uint64_t reports; // of the owner, when the wait began: an error counts if it was told later
     int status; // to answer with
     struct http_exchange *exchange;
     struct event *deadline;
@@ -49,20 +52,31 @@ struct control {
     struct control_config config;
     struct store *store;
     struct volume_set volumes;
-    size_t hold_count;
-    struct hold *holds; // few; unsorted
+    size_t hold_count, hold_room;
+    struct hold *holds; // sorted by volume
     uint64_t tag[2];    // of the configuration of volumes: changes with each change, the same after a restart
     void *sightings;    // tree of struct sighting by id (tsearch)
     LIST_HEAD(, control_node) nodes;
+    void *node_tree; // the same, by id
+    size_t node_count;
     LIST_HEAD(, agent_peer) peers;
+    size_t peer_count, ask_count;
     LIST_HEAD(, waiter) waiters;
-    struct event *sweep, *on_agent;
+    size_t waiter_count;
+    struct event *sweep, *on_agent, *resume;
     int64_t sweep_ms; // wall clock, when the sweep is to run
     struct http_server *api, *rest;
-    int agents_fd;
 };
 
 #define NODE_SILENT_MS 120000 // Flocker v1: a node's state is forgotten after that
+#define HOLDS_MAX      100000
+#define WAITERS_MAX    256    // clients that wait; one more is answered at once. With the asks well below HTTP_CONNECTIONS_MAX: a connection
+                              // that waits for its answer is never given up for another
+#define WAIT_S_MAX     30     // the most that a client can wait
+#define ASKS_MAX       128    // questions to agents that they have not answered
+#define ASK_MS         10000  // an agent answers within PLUGIN_ANSWER_MS unless it is stuck
+#define HELLO_MS       10000  // for an agent to say who it is
+#define PEERS_MAX      (NODES_MAX + 64) // connections of agents: of each node, and some that have not said hello
 
 // ---- control.c
 // Commits the changed volume and makes it the current one; tells its owner. Takes `changed`. On failure nothing has changed.
@@ -75,30 +89,34 @@ struct sighting *control_sighting_add(struct control *c, const struct uuid *volu
 void control_sighting_remove(struct control *c, const struct uuid *volume);
 // Live volume of that name, or any volume of that id.
 struct volume *control_find(const struct control *c, const char *name_or_id);
+struct control_node *control_node(const struct control *c, const struct uuid *id);
+struct control_node *control_node_add(struct control *c, const struct node *node);
 
 // ---- agents.c
-void agents_accept(int fd, short what, void *control);
+int agents_init(struct control *c, struct error *e);
 void agents_free(struct control *c);
 void agents_tell(struct control *c, const struct uuid *node, const struct volume *v);
-struct control_node *agents_node(const struct control *c, const struct uuid *id);
-// Asks the owner's agent to let go of the volume and remove it; `done` gets its answer, E_UNAVAILABLE if it is not connected.
+// Asks a node's agent. `done` is called once, perhaps at once: with its answer, with E_UNAVAILABLE if it is not connected or goes away, or
+// with E_TIMEOUT after `limit_ms`.
 typedef void agents_done(void *arg, int rc, const json_t *reply, const struct error *e);
-void agents_ask(struct control *c, const struct uuid *node, json_t *message /* taken */, agents_done *done, void *arg);
+void agents_ask(struct control *c, const struct uuid *node, json_t *message /* taken */, int limit_ms, agents_done *done, void *arg);
 
 // ---- api.c
 void api_on_request(struct http_exchange *x, void *control);
 void api_reply(struct http_exchange *x, int status, json_t *body /* taken */);
+void api_reply_text(struct http_exchange *x, int status, const char *extra, const char *json, size_t n);
 void api_reply_extra(struct http_exchange *x, int status, const char *extra, json_t *body /* taken */);
 void api_describe(struct http_exchange *x, int status, const char *fmt, ...) __attribute__((format(printf, 3, 4)));
 void api_fail(struct http_exchange *x, const struct error *e); // as v2 writes errors
-const char *api_query(const struct http_exchange *x, const char *name, char *ret, size_t size); // NULL if absent
+bool api_flag(const struct http_exchange *x, const char *name); // it is in the query, and not as "0"
 
 // One request as handlers see it: path segments that stood for a '*', and the parsed body (NULL unless the route takes one).
 struct call {
     struct control *control;
     struct http_exchange *exchange;
-    const char *segment; // the '*' of the path, percent-decoded; NULL if there is none
+    const char *segment; // the '*' of the path, percent-decoded; "" if there is none
     json_t *body;
+    int wait_s;          // with ROUTE_WAIT: how long the client will wait for the effect; 0 to WAIT_S_MAX
 };
 typedef void api_handler(struct call *call);
 
@@ -111,13 +129,14 @@ struct route {
 #define ROUTE_BODY   1U // takes a JSON document
 #define ROUTE_TAG    2U // honours X-If-Configuration-Matches
 #define ROUTE_ROOT   4U // only for local root
+#define ROUTE_WAIT   8U // takes wait=SECONDS
 
 extern const struct route routes_v1[], routes_v2[]; // end with a NULL method
 void control_tag(const struct control *c, char ret[33]);
 
 // ---- wait.c
-// Answers the call with the volume as v2 shows it, at once or, if the query has wait=SECONDS, when its owner has carried out the present
-// revision or that time is over.
+// Answers the call with the volume as v2 shows it: at once or, if it wants to wait, when its owner has carried out the present revision,
+// or has failed to, or that time is over.
 void wait_and_reply(struct call *call, const struct volume *v, int status);
 void waiters_turn(struct control *c, const struct uuid *volume);
 void waiters_free(struct control *c);

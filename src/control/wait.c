@@ -5,28 +5,32 @@
 
 #include <event2/event.h>
 
-#define WAIT_S_MAX 30
-
-// Whether the owner has carried out revision `revision`, or has said why it can't.
-static bool is_carried_out(const struct control *c, const struct uuid *id, uint64_t revision)
+// Whether the owner has carried out revision `revision`, or has said after its first `reports` reports why it can't.
+static bool is_carried_out(const struct control *c, const struct uuid *id, uint64_t revision, uint64_t reports)
 {
     const struct volume *v = volume_set_find(&c->volumes, id);
     const struct sighting *s = control_sighting(c, id);
     if (!v || v->state == VOLUME_DELETED)
         return true;
-    if (!s || !uuid_equal(&s->node, &v->owner))
+    if (!s)
         return false;
-    return s->error || (s->present && s->revision >= revision && (s->mounted || !v->keep_mounted || v->state != VOLUME_LIVE));
+    if (s->error)
+        return s->reports > reports;
+    return s->present && s->revision >= revision && (s->mounted || !v->keep_mounted || v->state != VOLUME_LIVE);
 }
 
 static void answer(struct waiter *w)
 {
     const struct volume *v = volume_set_find(&w->control->volumes, &w->volume);
+    struct error e = ERROR_INIT;
     LIST_REMOVE(w, all);
-    if (v)
+    w->control->waiter_count--;
+    if (v) {
         api_reply(w->exchange, w->status, volume_to_v2(w->control, v));
-    else
-        api_describe(w->exchange, 404, "The volume is gone.");
+    } else {
+        fail(&e, E_NOT_FOUND, "volume %s is gone", UUID_TEXT(&w->volume));
+        api_fail(w->exchange, &e);
+    }
     event_free(w->deadline);
     free(w);
 }
@@ -38,22 +42,35 @@ static void on_deadline(evutil_socket_t fd, short what, void *arg)
     answer(arg);
 }
 
+// Whether one more may wait. Those whose clients have gone make room for it.
+static bool has_room(struct control *c)
+{
+    struct waiter *w = c->waiter_count < WAITERS_MAX ? NULL : LIST_FIRST(&c->waiters);
+    while (w) {
+        struct waiter *next = LIST_NEXT(w, all);
+        if (http_peer_is_gone(w->exchange))
+            answer(w);
+        w = next;
+    }
+    return c->waiter_count < WAITERS_MAX;
+}
+
 void wait_and_reply(struct call *call, const struct volume *v, int status)
 {
-    char text[16];
     struct control *c = call->control;
-    const char *seconds = api_query(call->exchange, "wait", text, sizeof text);
-    long limit = seconds ? strtol(seconds, NULL, 10) : 0;
-    if (limit <= 0 || is_carried_out(c, &v->id, v->revision)) {
+    const struct sighting *s = control_sighting(c, &v->id);
+    uint64_t reports = s ? s->reports : 0;
+    if (call->wait_s == 0 || is_carried_out(c, &v->id, v->revision, reports) || !has_room(c)) {
         api_reply(call->exchange, status, volume_to_v2(c, v));
         return;
     }
-    const struct timeval delay = { limit < WAIT_S_MAX ? limit : WAIT_S_MAX, 0 };
+    const struct timeval delay = { call->wait_s, 0 };
     struct waiter *w = xcalloc(1, sizeof *w);
-    *w = (struct waiter){ .control = c, .volume = v->id, .revision = v->revision, .status = status, .exchange = call->exchange };
+    *w = (struct waiter){ .control = c, .volume = v->id, .revision = v->revision, .reports = reports, .status = status, .exchange = call->exchange };
     w->deadline = evtimer_new(c->config.base, on_deadline, w);
     evtimer_add(w->deadline, &delay);
     LIST_INSERT_HEAD(&c->waiters, w, all);
+    c->waiter_count++;
 }
 
 void waiters_turn(struct control *c, const struct uuid *volume)
@@ -61,7 +78,7 @@ void waiters_turn(struct control *c, const struct uuid *volume)
     struct waiter *w = LIST_FIRST(&c->waiters);
     while (w) {
         struct waiter *next = LIST_NEXT(w, all);
-        if (uuid_equal(&w->volume, volume) && is_carried_out(c, volume, w->revision))
+        if (uuid_equal(&w->volume, volume) && is_carried_out(c, volume, w->revision, w->reports))
             answer(w);
         w = next;
     }

@@ -46,10 +46,14 @@ static void reply(struct pending *p, int status, json_t *body)
     pending_free(p);
 }
 
+// Reasons quote what users sent, and end on users' terminals: only printable ASCII of them is shown.
 static void reply_error(struct pending *p, const struct error *e)
 {
-    json_t *body = json_pack("{s:s}", "Err", e->msg);
-    reply(p, 500, body ? body : json_pack("{s:s}", "Err", "the reason can't be shown as text"));
+    struct error shown = *e;
+    for (char *c = shown.msg; *c; c++)
+        if (*c < ' ' || *c > '~')
+            *c = '?';
+    reply(p, 500, json_pack("{s:s}", "Err", shown.msg));
 }
 
 static void reply_ok(struct pending *p)
@@ -173,8 +177,8 @@ static void on_synced(void *arg, int rc, const struct error *e)
 
 static void run_lookup(struct pending *p)
 {
-    if (p->request.call == CALL_LIST && agent_is_synced(p->plugin->config.agent))
-        reply_list(p);
+    if (p->request.call == CALL_LIST && agent_is_open(p->plugin->config.agent))
+        reply_list(p); // unlike Get's, its silence about a volume makes no engine forget it
     else if (p->request.call == CALL_LIST || !answer_from_memory(p)) {
         if (agent_is_synced(p->plugin->config.agent))
             reply_not_found(p);

@@ -32,7 +32,7 @@ int daemon_init(struct daemon *d, const char *program, struct error *e)
     if (rc < 0)
         return rc;
     log_open(program);
-    prctl(PR_SET_NAME, program); // started by `up` it would be "exe" to ps and pidof
+    prctl(PR_SET_NAME, program); // started by way of /proc/self/exe, it would be called "exe"
     signal(SIGPIPE, SIG_IGN);
     if (getrlimit(RLIMIT_NOFILE, &files) == 0) { // many agents and clients: as many descriptors as the system allows
         files.rlim_cur = files.rlim_max;

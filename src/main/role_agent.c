@@ -2,6 +2,7 @@
 
 #include "agent/admin.h"
 #include "agent/agent.h"
+#include "agent/config.h"
 #include "base/log.h"
 #include "base/mem.h"
 #include "docker/plugin.h"
@@ -10,6 +11,7 @@
 #include "main/listen.h"
 #include "net/http.h"
 #include "net/pki.h"
+#include "net/socket.h"
 #include "sys/process.h"
 
 #include <openssl/ssl.h>
@@ -36,20 +38,36 @@ static enum backend_source source_of(const char *path)
     return S_ISBLK(st.st_mode) ? POOL_DEVICE : S_ISDIR(st.st_mode) ? POOL_DIRECTORY : POOL_FILE;
 }
 
-static int configure(const struct paths *p, const struct agent_options *o, struct agent_config *config, struct error *e)
+// Reads agent.yml. No file at the default place is as good as one that says nothing.
+static int read_file(const struct paths *p, const struct agent_options *o, struct config *ret, struct error *e)
 {
-    const char *pool = o->pool ? o->pool : p->pool_file;
-    config->backend = backend_find(o->backend);
+    char path[600];
+    snprintf(path, sizeof path, "%s/agent.yml", p->etc);
+    int rc = config_read(o->config ? o->config : path, ret, e);
+    if (rc == 0 && ret->note[0])
+        log_info("%s", ret->note);
+    return rc == -E_NOT_FOUND && !o->config ? 0 : rc;
+}
+
+static const char *first(const char *a, const char *b, const char *c)
+{
+    return a ? a : b ? b : c;
+}
+
+static int configure(const struct paths *p, const struct agent_options *o, const struct config *file, struct agent_config *config, struct error *e)
+{
+    const char *pool = first(o->pool, file->pool, p->pool_file), *backend = first(o->backend, file->backend, "btrfs");
+    config->backend = backend_find(backend);
     if (!config->backend)
-        return fail(e, E_INVALID, "there is no backend '%.40s': there are btrfs and memory", o->backend);
+        return fail(e, E_INVALID, "there is no backend '%.40s': there are btrfs and memory", backend);
     config->pool = (struct backend_config){
         .source = source_of(pool),
         .path = pool,
-        .file_size = o->pool_size,
+        .file_size = o->pool_size ? o->pool_size : file->pool_size,
         .pool_dir = p->pool,
-        .mount_root = p->mount_root,
-        .use_qgroups = o->qgroups,
-        .may_format = o->format,
+        .mount_root = first(file->mount_root, p->mount_root, NULL),
+        .use_qgroups = o->qgroups || file->qgroups,
+        .may_format = o->format || file->format,
     };
     config->era = process_boot_id();
     config->host = o->host;
@@ -80,15 +98,17 @@ int role_agent(const struct paths *p, const struct agent_options *o, struct erro
     AUTO(agent_free) struct agent *agent = NULL;
     AUTO(http_server_free) struct http_server *admin = NULL;
     AUTO(plugin_free) struct plugin *plugin = NULL;
+    __attribute__((cleanup(config_done))) struct config file = { NULL };
     struct agent_config config = { .node = { { 0 } } };
     struct plugin_config doors = { .tcp_fd = -1 };
     int admin_fd = -1;
     int rc = daemon_init(&d, "flocker-agent", e);
-    if (rc < 0 || (rc = paths_make(p, e)) < 0 || (rc = configure(p, o, &config, e)) < 0)
+    if (rc < 0 || (rc = paths_make(p, e)) < 0 || (rc = read_file(p, o, &file, e)) < 0 ||
+        (rc = configure(p, o, &file, &config, e)) < 0)
         return rc;
     config.base = doors.base = d.base;
     if ((rc = listen_unix("agent", p->agent_sock, &admin_fd, e)) < 0 || (rc = listen_unix("plugin", p->plugin_sock, &doors.unix_fd, e)) < 0 ||
-        (rc = open_tls_door(p, o->plugin_listen, &doors, &tls, e)) < 0 || (rc = agent_new(&config, &agent, e)) < 0)
+        (rc = open_tls_door(p, first(o->plugin_listen, file.docker_listen, NULL), &doors, &tls, e)) < 0 || (rc = agent_new(&config, &agent, e)) < 0)
         return rc;
     admin = admin_new(d.base, admin_fd, agent, e);
     if (!admin)
@@ -97,6 +117,7 @@ int role_agent(const struct paths *p, const struct agent_options *o, struct erro
     if ((rc = plugin_new(&doors, &plugin, e)) < 0)
         return rc;
     rc = daemon_run(&d, p->agent_pid, e);
-    unlink(p->plugin_sock); // a dead socket would cost every volume command of Docker 15 s
+    if (socket_from_systemd("plugin") < 0) // systemd's own stays and queues calls until the agent is back
+        unlink(p->plugin_sock);            // a dead socket would cost every volume command of Docker 15 s
     return rc;
 }

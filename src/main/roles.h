@@ -5,6 +5,7 @@
 #include "main/paths.h"
 
 #include <stdbool.h>
+#include <stddef.h>
 #include <stdint.h>
 
 struct control_options {
@@ -13,19 +14,27 @@ struct control_options {
 };
 int role_control(const struct paths *p, const struct control_options *o, struct error *e);
 
+// What the command line says; what it leaves out (NULL, 0, false) is taken from agent.yml, and what that leaves out has a default.
 struct agent_options {
+    const char *config;        // path of agent.yml; NULL: <etc>/agent.yml if there is one
     const char *pool;          // file, block device or directory of a btrfs; NULL: <var>/pool.img
     uint64_t pool_size;        // of a new pool file; 0: half of what is free
     bool format;               // a device that holds nothing may be formatted
     bool qgroups;              // limits by classic qgroups
-    const char *backend;       // "btrfs", or "memory" for trying things out
+    const char *backend;       // "btrfs", or "memory" for trying things out; NULL: btrfs
     const char *plugin_listen; // ADDRESS:PORT of the plugin's TLS door; NULL: none
     const char *host;          // this node's address as others see it
 };
 int role_agent(const struct paths *p, const struct agent_options *o, struct error *e);
 
 // Starts control and agent in the background unless they answer already, and waits until they do. `say` gets one line for each thing done.
-int role_up(const struct paths *p, int agent_argc, char *const *agent_argv, void (*say)(const char *line), struct error *e);
+struct up_arguments { // "--option=value" words for the two; borrowed
+    char *const *control;
+    size_t control_n;
+    char *const *agent;
+    size_t agent_n;
+};
+int role_up(const struct paths *p, const struct up_arguments *arguments, void (*say)(const char *line), struct error *e);
 // Stops both. Unmounts everything first unless keep_mounted; E_BUSY if something is in use: then nothing is stopped.
 int role_down(const struct paths *p, bool keep_mounted, void (*say)(const char *line), struct error *e);
 

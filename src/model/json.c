@@ -1,8 +1,10 @@
 #include "model/json.h"
 
 #include "base/limits.h"
+#include "base/mem.h"
 
 #include <stdbool.h>
+#include <string.h>
 
 // Deepest nesting of brackets outside of strings: looked at before parsing, so that depth costs the parser no stack.
 static size_t depth(const char *text, size_t n)
@@ -24,6 +26,26 @@ static size_t depth(const char *text, size_t n)
     return most;
 }
 
+void json_write_string(FILE *f, const char *text)
+{
+    fputc_unlocked('"', f);
+    for (const char *p = text;;) {
+        size_t plain = 0;
+        while ((unsigned char)p[plain] >= ' ' && p[plain] != '"' && p[plain] != '\\')
+            plain++;
+        fwrite_unlocked(p, 1, plain, f);
+        p += plain;
+        if (*p == '\0')
+            break;
+        if (*p == '"' || *p == '\\')
+            fprintf(f, "\\%c", *p);
+        else
+            fprintf(f, "\\u%04x", (unsigned)(unsigned char)*p);
+        p++;
+    }
+    fputc_unlocked('"', f);
+}
+
 int json_read(const char *text, size_t n, json_t **ret, struct error *e)
 {
     json_error_t why;
@@ -34,4 +56,27 @@ int json_read(const char *text, size_t n, json_t **ret, struct error *e)
         return fail(e, E_INVALID, "not JSON, line %d: %s", why.line, why.text);
     *ret = value;
     return 0;
+}
+
+json_t *json_text(const char *text)
+{
+    json_t *value = json_string(text);
+    if (value)
+        return value;
+    AUTO(free) char *clean = xstrdup(text);
+    for (char *p = clean; *p;) {
+        size_t n = 1;
+        if ((unsigned char)*p >= 0x80) {
+            while (((unsigned char)p[n] & 0xc0) == 0x80)
+                n++; // what continues the character
+            json_t *one = json_stringn(p, n);
+            if (!one || n > 4)
+                memset(p, '?', n);
+            json_decref(one);
+        }
+        p += n;
+    }
+    value = json_string(clean);
+    ASSERT(value);
+    return value;
 }

@@ -65,7 +65,8 @@ static int check_text(const char *what, const char *text, size_t chars_min, stru
     // What is not UTF-8 could not be written as JSON. Limit first: what comes from outside may be long.
     size_t chars = count_chars(text);
     if (chars < chars_min || chars > METADATA_CHARS_MAX)
-        return fail(e, E_INVALID, "metadata: a %s must have %zu to %d characters, this one has %zu", what, chars_min, METADATA_CHARS_MAX, chars);
+        return fail(e, E_INVALID, "metadata: a %s must have %zu to %d characters, this one has %zu", what, chars_min,
+                    METADATA_CHARS_MAX, chars);
     AUTO(json_decref) json_t *as_json = json_string(text);
     if (!as_json)
         return fail(e, E_INVALID, "metadata: a %s is not valid UTF-8", what);
@@ -135,7 +136,8 @@ static int fill_from_json(struct metadata *m, const json_t *object, struct error
     json_t *members = (json_t *)(uintptr_t)object; // jansson iterates only over what is not const
     const char *key;
     json_t *value;
-    json_object_foreach(members, key, value) {
+    json_object_foreach(members, key, value)
+    {
         if (!json_is_string(value))
             return fail(e, E_INVALID, "metadata: every value must be a text");
         if (strlen(json_string_value(value)) != json_string_length(value))

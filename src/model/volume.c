@@ -62,9 +62,10 @@ int volume_name_check(const char *name, struct error *e)
         if (is_name_start(name[i]) || (i > 0 && strchr("_.-", name[i])))
             continue;
         // Only what was found good is repeated: the rest could be a control sequence for somebody's terminal.
-        return fail(e, E_INVALID,
-                    "volume name: byte 0x%02x after \"%.*s\" is not allowed: letters, digits, and after the first also '_', '.' and '-'",
-                    (unsigned)(unsigned char)name[i], (int)i, name);
+        return fail(
+            e, E_INVALID,
+            "volume name: byte 0x%02x after \"%.*s\" is not allowed: letters, digits, and after the first also '_', '.' and '-'",
+            (unsigned)(unsigned char)name[i], (int)i, name);
     }
     return 0;
 }
@@ -74,8 +75,8 @@ int volume_size_check(uint64_t size, struct error *e)
     if (size == 0)
         return 0;
     if (size < VOLUME_SIZE_MIN || size > VOLUME_SIZE_MAX)
-        return fail(e, E_INVALID, "size %llu is not 0 (no limit) and not from %llu to %llu bytes", (unsigned long long)size, VOLUME_SIZE_MIN,
-                    (unsigned long long)VOLUME_SIZE_MAX);
+        return fail(e, E_INVALID, "size %llu is not 0 (no limit) and not from %llu to %llu bytes", (unsigned long long)size,
+                    VOLUME_SIZE_MIN, (unsigned long long)VOLUME_SIZE_MAX);
     if (size % VOLUME_SIZE_UNIT != 0)
         return fail(e, E_INVALID, "size %llu is not a multiple of %llu bytes", (unsigned long long)size, VOLUME_SIZE_UNIT);
     return 0;
@@ -85,7 +86,17 @@ int volume_size_check(uint64_t size, struct error *e)
 
 // One table writes and reads every member, in this order. Integers in JSON are signed 64-bit for jansson, so max is INT64_MAX
 // where the type could hold more: no counter gets there.
-enum member_kind { MEMBER_UUID, MEMBER_NAME, MEMBER_SIZE, MEMBER_METADATA, MEMBER_STATE, MEMBER_BOOL, MEMBER_U32, MEMBER_U64, MEMBER_MS };
+enum member_kind {
+    MEMBER_UUID,
+    MEMBER_NAME,
+    MEMBER_SIZE,
+    MEMBER_METADATA,
+    MEMBER_STATE,
+    MEMBER_BOOL,
+    MEMBER_U32,
+    MEMBER_U64,
+    MEMBER_MS
+};
 
 static const struct member {
     const char *group; // name of the object that it is in; NULL: the volume's own
@@ -117,7 +128,7 @@ static const struct member {
 };
 
 // What is written can be read again: a number out of its limits is a bug here, not in the reader.
-static json_t *integer_to_json(const struct member *m, json_int_t n)
+static json_t *integer_to_json(const struct member *m, int64_t n)
 {
     ASSERT(n >= m->min && n <= m->max);
     return json_integer(n);
@@ -140,12 +151,11 @@ static json_t *member_to_json(const struct member *m, const struct volume *v)
     case MEMBER_U32:
         return integer_to_json(m, *(const uint32_t *)p);
     case MEMBER_SIZE:
-    case MEMBER_U64:
-        return integer_to_json(m, (json_int_t)*(const uint64_t *)p);
+    case MEMBER_U64: // above INT64_MAX it is negative, and refused
     case MEMBER_MS:
         return integer_to_json(m, *(const int64_t *)p);
     }
-    ASSERT(!"a kind of member that is not in the switch");
+    ASSERT(false); // a kind of member that is not in the switch
 }
 
 json_t *volume_to_json(const struct volume *v)
@@ -233,7 +243,7 @@ static int member_from_json(const struct member *m, const json_t *value, struct 
         *(int64_t *)p = n;
         return rc;
     }
-    ASSERT(!"a kind of member that is not in the switch");
+    ASSERT(false); // a kind of member that is not in the switch
 }
 
 int volume_from_json(const json_t *object, struct volume **ret, struct error *e)

@@ -17,12 +17,19 @@ static int not_live(const struct volume *v, struct error *e)
                 volume_state_word(v->state));
 }
 
+static int check_options(const struct volume_options *o, struct error *e)
+{
+    if (o->uid == UINT32_MAX || o->gid == UINT32_MAX || o->mode > 07777)
+        return fail(e, E_INVALID, "a volume's uid and gid are from 0 to %u, its mode from 0 to 7777", UINT32_MAX - 1);
+    return 0;
+}
+
 int decide_create(const struct volume_set *all, const struct volume_wish *wish, const struct uuid *fresh, int64_t now_ms,
                   struct volume **ret, const struct volume **ret_existing, struct error *e)
 {
     const struct uuid *id = uuid_is_zero(&wish->id) ? fresh : &wish->id;
     int rc = wish->name ? volume_name_check(wish->name, e) : 0;
-    if (rc < 0 || (rc = volume_size_check(wish->size, e)) < 0)
+    if (rc < 0 || (rc = volume_size_check(wish->size, e)) < 0 || (rc = check_options(&wish->options, e)) < 0)
         return rc;
     if (all->n >= VOLUMES_MAX)
         return fail(e, E_TOO_LARGE, "the cluster has %d volumes, its limit; purge what is in the trash", VOLUMES_MAX);

@@ -17,7 +17,7 @@ struct volume_wish {
 };
 
 // A new live volume at epoch 1. E_CONFLICT if the id was ever used (deleted entries count), or the name is taken; in that case, and
-// only then, *ret_existing is the volume that has it. E_INVALID for a bad name or size; E_TOO_LARGE beyond VOLUMES_MAX.
+// only then, *ret_existing is the volume that has it. E_INVALID for a bad name, size or option; E_TOO_LARGE beyond VOLUMES_MAX.
 int decide_create(const struct volume_set *all, const struct volume_wish *wish, const struct uuid *fresh, int64_t now_ms,
                   struct volume **ret, const struct volume **ret_existing, struct error *e);
 // Live -> trashed, to be purged keep_ms later. Already in the trash: unchanged copy. E_NOT_FOUND once it is being purged.

@@ -13,10 +13,10 @@ void refs_done(struct refs *r)
 
 uint32_t refs_total(const struct refs *r)
 {
-    uint32_t total = 0;
+    uint64_t total = 0;
     for (size_t i = 0; i < r->n; i++)
-        total += r->items[i].count + r->items[i].open;
-    return total;
+        total += (uint64_t)r->items[i].count + r->items[i].open;
+    return total < UINT32_MAX ? (uint32_t)total : UINT32_MAX; // never 0 by overflow: that would unmount
 }
 
 static struct ref *find(const struct refs *r, const char *id, struct engine engine)
@@ -90,10 +90,16 @@ static bool is_lost(const struct ref *ref, int64_t now_ms)
     return ref->open && now_ms - ref->opened_ms > REFS_OPEN_GRACE_MS;
 }
 
+// Nobody can tell whether an engine without a process still knows of what it was given long ago; if no container has it, it does not.
+static bool is_left(const struct ref *ref, bool (*is_dead)(struct engine engine), int64_t now_ms)
+{
+    return ref->engine.pid ? is_dead(ref->engine) : now_ms - ref->opened_ms > REFS_OPEN_GRACE_MS;
+}
+
 bool refs_has_doubtful(const struct refs *r, bool (*is_dead)(struct engine engine), int64_t now_ms)
 {
     for (size_t i = 0; i < r->n; i++)
-        if (is_lost(&r->items[i], now_ms) || (r->items[i].engine.pid && is_dead(r->items[i].engine)))
+        if (is_lost(&r->items[i], now_ms) || is_left(&r->items[i], is_dead, now_ms))
             return true;
     return false;
 }
@@ -108,7 +114,7 @@ bool refs_reap(struct refs *r, bool (*is_dead)(struct engine engine), bool in_us
             ref->count += ref->open;
             ref->open = 0;
             changed = true;
-        } else if (!in_use && ref->engine.pid && is_dead(ref->engine)) {
+        } else if (!in_use && is_left(ref, is_dead, now_ms)) {
             ref->count = ref->open = 0;
             changed = true;
         } else if (!in_use && lost) {
@@ -151,15 +157,15 @@ int refs_from_json(const json_t *array, struct refs *ret, struct error *e)
         return fail(e, E_CORRUPT, "references are not a list of at most %d", MOUNT_IDS_MAX);
     json_array_foreach (array, i, item) {
         const char *id;
-        int pid, count, open;
-        json_int_t start, opened_ms;
-        if (json_unpack(item, "{s:s, s:i, s:I, s:i, s:i, s:I}", "id", &id, "pid", &pid, "start", &start, "count", &count, "open", &open,
+        json_int_t pid, count, open, start, opened_ms;
+        if (json_unpack(item, "{s:s, s:I, s:I, s:I, s:I, s:I}", "id", &id, "pid", &pid, "start", &start, "count", &count, "open", &open,
                         "opened_ms", &opened_ms) != 0 ||
-            strlen(id) >= MOUNT_ID_SIZE || pid < 0 || count < 0 || open < 0) {
+            strlen(id) >= MOUNT_ID_SIZE || pid < 0 || pid > INT32_MAX || count < 0 || count > INT32_MAX || open < 0 || open > INT32_MAX ||
+            opened_ms < 0) {
             refs_done(&r);
             return fail(e, E_CORRUPT, "reference %zu is damaged", i);
         }
-        struct ref *ref = add(&r, id, (struct engine){ pid, (uint64_t)start });
+        struct ref *ref = add(&r, id, (struct engine){ (int32_t)pid, (uint64_t)start });
         ref->count = (uint32_t)count;
         ref->open = (uint32_t)open;
         ref->opened_ms = opened_ms;

@@ -16,7 +16,8 @@
 #define MOUNT_ID_SIZE 129
 
 // An engine process: its pid and start time (clock ticks since boot, field 22 of /proc/PID/stat), which together are never reused
-// before the next boot. pid 0: no process stands for it (an engine without a daemon, such as Podman, or one that came by TCP).
+// before the next boot. pid 0: no process stands for it (an engine without a daemon, such as Podman, or one that came by TCP); what such
+// a one was given is doubtful once REFS_OPEN_GRACE_MS old.
 struct engine {
     int32_t pid;
     uint64_t start;
@@ -52,8 +53,8 @@ void refs_settle(struct refs *r, const char *id, struct engine engine, bool take
 bool refs_release(struct refs *r, const char *id, struct engine engine);
 // Whether refs_reap could drop anything: a reason to look into the kernel's mount tables.
 bool refs_has_doubtful(const struct refs *r, bool (*is_dead)(struct engine engine), int64_t now_ms);
-// Drops what dead processes and lost answers left, given that no container has the file system (in_use false). With in_use nothing is
-// dropped, and open ones count as taken. Returns whether anything changed.
+// Drops what dead processes, lost answers and, long ago, engines without a process left, given that no container has the file system
+// (in_use false). With in_use nothing is dropped, and old open ones count as taken. Returns whether anything changed.
 bool refs_reap(struct refs *r, bool (*is_dead)(struct engine engine), bool in_use, int64_t now_ms);
 // Whether a Remove by `caller` must be refused for references alone: those of another live engine. The caller's own are stale by its word.
 bool refs_forbid_remove(const struct refs *r, struct engine caller, bool (*is_dead)(struct engine engine));

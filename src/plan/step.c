@@ -29,8 +29,8 @@ enum step plan_step(const struct volume *want, const struct volume_here *here, c
         return here->held && !here->leaving ? STEP_NONE : STEP_UNMOUNT;
     if (owner && want->state == VOLUME_PURGING)
         return STEP_DESTROY;
-    if (owner && here->record->revision != want->revision)
-        return STEP_UPDATE;
+    if (owner && (here->record->epoch != want->epoch || here->record->revision != want->revision))
+        return STEP_UPDATE; // before a mount: the record must bear the order's epoch
     if (mount && !here->mounted)
         return STEP_MOUNT;
     return STEP_NONE;

@@ -87,6 +87,7 @@ static const struct uuid *volume_id_of(const struct store_change *c)
 
 static int put_volume(struct memory *m, const struct volume *v, struct error *e)
 {
+    ASSERT(v);
     const struct volume *holder = v->name && v->state == VOLUME_LIVE ? volume_set_find_name(&m->volumes, v->name) : NULL;
     if (holder && !uuid_equal(&holder->id, &v->id))
         return fail(e, E_CONFLICT, "volume name \"%s\" is in use by volume %s", v->name, UUID_TEXT(&holder->id));

@@ -9,20 +9,23 @@
 #include <string.h>
 #include <sys/stat.h>
 
+// clang-format off
 enum statement {
     BEGIN, COMMIT, ROLLBACK,
     PUT_VOLUME, REMOVE_VOLUME, PUT_HOLD, REMOVE_HOLD, PUT_NODE, REMOVE_NODE,
     VOLUMES, NAMES, HOLDS, NODES,
     STATEMENT_COUNT
 };
+// clang-format on
 
 static const char *const statement_text[STATEMENT_COUNT] = {
     [BEGIN] = "BEGIN IMMEDIATE",
     [COMMIT] = "COMMIT",
     [ROLLBACK] = "ROLLBACK",
     // Not REPLACE: that would delete the other volume that has the name.
-    [PUT_VOLUME] = "INSERT INTO volume (id, name, live, epoch, record, sum) VALUES (?, ?, ?, ?, ?, ?) ON CONFLICT (id) DO UPDATE SET"
-                   " name = excluded.name, live = excluded.live, epoch = excluded.epoch, record = excluded.record, sum = excluded.sum",
+    [PUT_VOLUME] =
+        "INSERT INTO volume (id, name, live, epoch, record, sum) VALUES (?, ?, ?, ?, ?, ?) ON CONFLICT (id) DO UPDATE SET"
+        " name = excluded.name, live = excluded.live, epoch = excluded.epoch, record = excluded.record, sum = excluded.sum",
     [REMOVE_VOLUME] = "DELETE FROM volume WHERE id = ?",
     [PUT_HOLD] = "INSERT INTO hold (volume, node, expires_ms, sum) VALUES (?, ?, ?, ?) ON CONFLICT (volume) DO UPDATE SET"
                  " node = excluded.node, expires_ms = excluded.expires_ms, sum = excluded.sum",
@@ -234,9 +237,10 @@ static int put_volume(struct sqlite_store *s, const struct volume *v)
 
 static int64_t sum_of_hold(const struct hold *h)
 {
+    uint64_t expires_ms = h->has_expiry ? (uint64_t)h->expires_ms : 0;
     unsigned char expires[8]; // in the same order on every machine
     for (size_t i = 0; i < sizeof expires; i++)
-        expires[i] = h->has_expiry ? (unsigned char)((uint64_t)h->expires_ms >> (8 * i)) : 0;
+        expires[i] = (unsigned char)(expires_ms >> (8 * i));
     uint64_t sum = schema_sum(SUM_INIT, h->volume.b, sizeof h->volume.b);
     sum = schema_sum(sum, h->node.b, sizeof h->node.b);
     sum = schema_sum(sum, h->has_expiry ? "1" : "0", 1);
@@ -256,6 +260,7 @@ static int put_hold(struct sqlite_store *s, const struct hold *h)
 
 static int64_t sum_of_node(const struct node *n)
 {
+    ASSERT(n);
     uint64_t sum = schema_sum(SUM_INIT, n->id.b, sizeof n->id.b);
     sum = schema_sum(sum, n->era.b, sizeof n->era.b);
     return (int64_t)schema_sum(sum, n->host, strlen(n->host));
@@ -293,12 +298,12 @@ static int apply(struct sqlite_store *s, const struct store_change *c)
     case STORE_REMOVE_NODE:
         return remove_record(s, REMOVE_NODE, &c->id);
     }
-    ASSERT(!"a kind of change that is not in the switch");
+    ASSERT(false); // a kind of change that is not in the switch
 }
 
 // A commit whose sync failed is rolled back, but its frames lie complete in the log, and the next process to read the log would
-// take them as valid: "nothing was changed" would turn out false after a crash. Empty the log, on the disk too. What was acknowledged
-// goes into the main file first.
+// take them as valid: "nothing was changed" would turn out false after a crash. Empty the log, on the disk too. What was
+// acknowledged goes into the main file first.
 static void drop_unsynced(struct sqlite_store *s)
 {
     sqlite3_file *wal = NULL;
@@ -331,7 +336,8 @@ static int sqlite_commit(struct store *base, const struct store_change *changes,
 {
     struct sqlite_store *s = (struct sqlite_store *)base;
     if (s->is_doubtful)
-        return fail(e, E_IO, "%s: the disk failed during an earlier change: see to the disk, then restart flocker control", s->path);
+        return fail(e, E_IO, "%s: the disk failed during an earlier change: see to the disk, then restart flocker control",
+                    s->path);
     int code = run(s, BEGIN);
     if (code != SQLITE_OK)
         return give_up(s, code, NULL, e);
@@ -357,8 +363,8 @@ static bool read_uuid(sqlite3_stmt *st, int i, struct uuid *ret)
 }
 
 // Goes over the rows of a query until `row` refuses one (with an error) or there are no more.
-static int each_row(struct sqlite_store *s, enum statement which, int (*row)(struct sqlite_store *, sqlite3_stmt *, void *, struct error *),
-                    void *arg, struct error *e)
+static int each_row(struct sqlite_store *s, enum statement which,
+                    int (*row)(struct sqlite_store *, sqlite3_stmt *, void *, struct error *), void *arg, struct error *e)
 {
     sqlite3_stmt *st = s->statements[which];
     int rc = 0, code;
@@ -424,8 +430,8 @@ static int load_volume(struct sqlite_store *s, sqlite3_stmt *st, void *arg, stru
     int rc = volume_from_json(object, &v, &inner);
     json_decref(object);
     if (rc < 0 || !agrees(v, st)) {
-        AUTO(free) char *why = xasprintf("is damaged (volume %s: %.60s)", UUID_TEXT(&id),
-                                         !is_whole ? "its sum is wrong" : rc < 0 ? inner.msg : "two answers");
+        const char *what = !is_whole ? "its sum is wrong" : rc < 0 ? inner.msg : "two answers";
+        AUTO(free) char *why = xasprintf("is damaged (volume %s: %.60s)", UUID_TEXT(&id), what);
         return storefile_corrupt(s->path, why, e);
     }
     if (v->name && v->state == VOLUME_LIVE)

@@ -13,9 +13,10 @@
 
 int storefile_corrupt(const char *path, const char *why, struct error *e)
 {
-    return fail(e, E_CORRUPT,
-                "%.150s %.140s; nothing was changed. Restore a backup with `flocker control restore`, or move the file and its -wal away",
-                path, why);
+    return fail(
+        e, E_CORRUPT,
+        "%.150s %.140s; nothing was changed. Restore a backup with `flocker control restore`, or move the file and its -wal away",
+        path, why);
 }
 
 int storefile_fail(sqlite3 *db, const char *path, int rc, const char *what, struct error *e)
@@ -69,7 +70,10 @@ struct fresh {
     char *path; // its name until then; NULL: none, or already given away
     int fd;
 };
-#define FRESH_INIT { NULL, -1 }
+#define FRESH_INIT                                                                                                                 \
+    {                                                                                                                              \
+        NULL, -1                                                                                                                   \
+    }
 
 static void fresh_unlink(const struct fresh *f, const char *suffix)
 {
@@ -111,6 +115,7 @@ static int sync_folder_of(const char *path, struct error *e)
 // Syncs the file and gives it its name. E_CONFLICT if that is taken.
 static int fresh_install(struct fresh *f, const char *path, struct error *e)
 {
+    ASSERT(f->path);
     fresh_unlink(f, "-wal"); // empty, and gone unless SQLite failed to remove it
     if (fsync(f->fd) < 0)
         return fail_os(e, errno, "sync %s", path);
@@ -134,9 +139,10 @@ static int fill_new(const char *path, const char *final, struct error *e)
     int rc = sqlite3_open_v2(path, &db, SQLITE_OPEN_READWRITE | SQLITE_OPEN_NOMUTEX | SQLITE_OPEN_EXRESCODE, NULL);
     if (rc != SQLITE_OK)
         return storefile_fail(db, final, rc, "make the store", e);
-    AUTO(free) char *setup = xasprintf("PRAGMA locking_mode = EXCLUSIVE; PRAGMA journal_mode = WAL; PRAGMA synchronous = FULL;"
-                                       "PRAGMA application_id = %d",
-                                       STORE_APPLICATION_ID);
+    AUTO(free)
+    char *setup = xasprintf("PRAGMA locking_mode = EXCLUSIVE; PRAGMA journal_mode = WAL; PRAGMA synchronous = FULL;"
+                            "PRAGMA application_id = %d",
+                            STORE_APPLICATION_ID);
     rc = storefile_exec(db, final, setup, e);
     if (rc == 0)
         rc = schema_migrate(db, final, 0, e);

@@ -64,7 +64,7 @@ static void assert_change(const struct store_change *c)
         ASSERT(!uuid_is_zero(&c->id));
         return;
     }
-    ASSERT(!"a kind of change that is not in the switch");
+    ASSERT(false); // a kind of change that is not in the switch
 }
 
 int store_commit(struct store *s, const struct store_change *changes, size_t n, struct error *e)

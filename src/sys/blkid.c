@@ -21,10 +21,11 @@ int blkid_look(int fd, struct blkid_content *ret, struct error *e)
         blkid_probe_set_superblocks_flags(probe, BLKID_SUBLKS_TYPE | BLKID_SUBLKS_LABEL) < 0 ||
         blkid_probe_enable_partitions(probe, 1) < 0)
         return fail(e, E_IO, "the contents can't be looked at");
+    // 0: found, 1: nothing, -2: ambivalent; otherwise -1, or -errno where the documentation says -1.
     errno = 0;
     int rc = blkid_do_safeprobe(probe);
-    if (rc == -1)
-        return errno ? fail_os(e, errno, "look at the contents") : fail(e, E_IO, "the contents can't be looked at");
+    if (rc < 0 && rc != -2)
+        return fail_os(e, errno ? errno : EIO, "look at the contents");
     *ret = (struct blkid_content){ 0 };
     if (rc == 1)
         return 0;
@@ -36,7 +37,7 @@ int blkid_look(int fd, struct blkid_content *ret, struct error *e)
     if (*type)
         snprintf(ret->what, sizeof ret->what, "a file system or the like of type %s", type);
     else
-        snprintf(ret->what, sizeof ret->what, "a partition table of type %s", table);
+        snprintf(ret->what, sizeof ret->what, "a partition table of type %s", *table ? table : "unknown");
     snprintf(ret->type, sizeof ret->type, "%s", type);
     snprintf(ret->label, sizeof ret->label, "%s", value(probe, "LABEL"));
     return 1;

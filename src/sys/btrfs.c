@@ -1,10 +1,15 @@
 #include "sys/btrfs.h"
 
+#include "base/mem.h"
+#include "sys/btrfs_tree.h"
+
 #include <btrfsutil.h>
 #include <errno.h>
+#include <fcntl.h>
 #include <inttypes.h>
 #include <linux/btrfs.h>
 #include <linux/btrfs_tree.h>
+#include <linux/fiemap.h>
 #include <linux/fs.h>
 #include <linux/magic.h>
 #include <stdio.h>
@@ -14,10 +19,11 @@
 #include <sys/vfs.h>
 #include <unistd.h>
 
-// Linux 6.7; Debian 12 has the headers of 6.1.
-#define QUOTA_CTL_ENABLE_SIMPLE 4
-
 #define SUBVOLUME_INODE 256 // of its root directory, and of no other inode on btrfs that a user can make elsewhere
+
+// A handle of btrfs: number of the inode, number of the subvolume, and a generation of 0, "whichever".
+#define HANDLE_TYPE 0x4d
+#define HANDLE_SIZE 20
 
 bool btrfs_is(int fd)
 {
@@ -42,13 +48,97 @@ int btrfs_subvolume_create(int dir_fd, const char *name, struct error *e)
     return err ? fail_util(e, err, "create subvolume") : 0;
 }
 
+int btrfs_subvolume_next_nested(int fd, uint64_t id, uint64_t first, struct btrfs_nested *ret)
+{
+    const struct btrfs_range range = { BTRFS_ROOT_TREE_OBJECTID, id, BTRFS_ROOT_REF_KEY, first, UINT64_MAX };
+    struct btrfs_item item;
+    struct btrfs_root_ref ref;
+    int rc = btrfs_tree_first(fd, &range, &item);
+    if (rc <= 0)
+        return rc;
+    memcpy(&ref, item.data, sizeof ref);
+    size_t n = le16toh(ref.name_len);
+    if (item.n < sizeof ref || n >= sizeof ret->name || n > item.n - sizeof ref)
+        return -EIO;
+    *ret = (struct btrfs_nested){ .id = item.offset, .parent = id, .directory = le64toh(ref.dirid) };
+    memcpy(ret->name, item.data + sizeof ref, n);
+    return 1;
+}
+
+// Opens a directory by its number: paths inside may be longer than the system can take.
+static int open_by_number(int fd, uint64_t subvolume, uint64_t inode)
+{
+    struct {
+        struct file_handle head;
+        char body[HANDLE_SIZE];
+    } handle = { .head = { .handle_bytes = HANDLE_SIZE, .handle_type = HANDLE_TYPE } };
+    memcpy(handle.head.f_handle, &inode, sizeof inode);
+    memcpy(handle.head.f_handle + sizeof inode, &subvolume, sizeof subvolume);
+    return open_by_handle_at(fd, &handle.head, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+}
+
+// 0, or an errno value.
+static int delete_one(int dir_fd, const char *name)
+{
+    struct btrfs_ioctl_vol_args args = { 0 };
+    memcpy(args.name, name, strlen(name)); // of at most NAME_MAX
+    return ioctl(dir_fd, BTRFS_IOC_SNAP_DESTROY, &args) < 0 ? errno : 0;
+}
+
+static int make_writable(int fd, uint64_t subvolume)
+{
+    AUTO(close) int root = open_by_number(fd, subvolume, SUBVOLUME_INODE);
+    uint64_t flags = 0;
+    return root < 0 || ioctl(root, BTRFS_IOC_SUBVOL_SETFLAGS, &flags) < 0 ? errno : 0;
+}
+
+static int delete_nested_one(int fd, const struct btrfs_nested *s)
+{
+    AUTO(close) int dir = open_by_number(fd, s->parent, s->directory);
+    int err = dir < 0 ? errno : delete_one(dir, s->name);
+    if (err == EROFS && (err = make_writable(fd, s->parent)) == 0)
+        err = delete_one(dir, s->name);
+    return err;
+}
+
+// Deletes all subvolumes below subvolume `id`, innermost first; `path` are those from it down to the one that is being emptied.
+static int delete_nested(int fd, uint64_t id)
+{
+    size_t depth = 0, room = 0;
+    AUTO(free) struct btrfs_nested *path = NULL;
+    for (;;) {
+        struct btrfs_nested child;
+        int rc = btrfs_subvolume_next_nested(fd, depth ? path[depth - 1].id : id, 0, &child);
+        if (rc < 0)
+            return -rc;
+        if (rc == 0 && depth == 0)
+            return 0;
+        if (rc == 0) {
+            int err = delete_nested_one(fd, &path[--depth]);
+            if (err)
+                return err;
+            continue;
+        }
+        if (depth == room)
+            path = xrealloc(path, room = room ? 2 * room : 8, sizeof path[0]);
+        path[depth++] = child;
+    }
+}
+
 int btrfs_subvolume_delete(int dir_fd, const char *name, struct error *e)
 {
-    enum btrfs_util_error err = btrfs_util_delete_subvolume_fd(dir_fd, name, 0);
-    // ENOTEMPTY: subvolumes in it. Only then, because looking for them costs a search of the tree of roots.
-    if (err && errno == ENOTEMPTY)
-        err = btrfs_util_delete_subvolume_fd(dir_fd, name, BTRFS_UTIL_DELETE_SUBVOLUME_RECURSIVE);
-    return err ? fail_util(e, err, "delete subvolume") : 0;
+    int err = delete_one(dir_fd, name);
+    if (err == ENOTEMPTY) {
+        AUTO(close) int fd = openat(dir_fd, name, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
+        uint64_t id;
+        int rc = fd < 0 ? fail_os(e, errno, "open subvolume %s", name) : btrfs_subvolume_id(fd, &id, e);
+        if (rc < 0)
+            return rc;
+        err = delete_nested(dir_fd, id);
+        if (err == 0)
+            err = delete_one(dir_fd, name);
+    }
+    return err ? fail_os(e, err, "delete subvolume") : 0;
 }
 
 bool btrfs_subvolume_is(int fd)
@@ -67,90 +157,50 @@ int btrfs_subvolume_id(int fd, uint64_t *ret, struct error *e)
     return 0;
 }
 
-// Whether quotas are on: the kernel shows a folder for them then.
-static bool quota_is_on(int fd)
+// Path of an entry of the file system's folder in sysfs. False if it can't be told.
+static bool sysfs_path(int fd, const char *entry, char *ret, size_t size)
 {
     struct btrfs_ioctl_fs_info_args info = { 0 };
     if (ioctl(fd, BTRFS_IOC_FS_INFO, &info) < 0)
         return false;
-    char path[100];
     const uint8_t *u = info.fsid;
-    snprintf(path, sizeof path, "/sys/fs/btrfs/%02x%02x%02x%02x-%02x%02x-%02x%02x-%02x%02x-%02x%02x%02x%02x%02x%02x/qgroups", u[0], u[1],
-        u[2], u[3], u[4], u[5], u[6], u[7], u[8], u[9], u[10], u[11], u[12], u[13], u[14], u[15]);
-    return access(path, F_OK) == 0;
+    snprintf(ret, size, "/sys/fs/btrfs/%02x%02x%02x%02x-%02x%02x-%02x%02x-%02x%02x-%02x%02x%02x%02x%02x%02x/%s", u[0], u[1], u[2], u[3],
+        u[4], u[5], u[6], u[7], u[8], u[9], u[10], u[11], u[12], u[13], u[14], u[15], entry);
+    return true;
 }
 
-int btrfs_quota_enable(int fd, bool classic, struct error *e)
-{
-    if (quota_is_on(fd))
-        return 0;
-    struct btrfs_ioctl_quota_ctl_args args = { .cmd = classic ? BTRFS_QUOTA_CTL_ENABLE : QUOTA_CTL_ENABLE_SIMPLE };
-    if (ioctl(fd, BTRFS_IOC_QUOTA_CTL, &args) < 0 && errno != EROFS)
-        return fail_os(e, errno, "turn on %s", classic ? "qgroups" : "simple quotas");
-    return 0;
-}
-
-int btrfs_quota_limit(int fd, uint64_t id, uint64_t bytes, struct error *e)
-{
-    struct btrfs_ioctl_qgroup_limit_args args = { .qgroupid = id };
-    args.lim.flags = BTRFS_QGROUP_LIMIT_MAX_RFER;
-    args.lim.max_rfer = bytes ? bytes : UINT64_MAX; // the kernel's word for "remove the limit"
-    if (ioctl(fd, BTRFS_IOC_QGROUP_LIMIT, &args) < 0)
-        return fail_os(e, errno, "set the limit of subvolume %" PRIu64, id);
-    return 0;
-}
-
-// Reads one item of the quota tree. 1: found, 0: none, negative: errno.
-static int quota_item(int fd, uint32_t type, uint64_t id, void *ret, size_t size)
-{
-    struct btrfs_ioctl_search_args args = { .key = {
-        .tree_id = BTRFS_QUOTA_TREE_OBJECTID,
-        .min_type = type,
-        .max_type = type,
-        .min_offset = id, // objectid is 0 for all of these items
-        .max_offset = id,
-        .max_transid = UINT64_MAX,
-        .nr_items = 1,
-    } };
-    if (ioctl(fd, BTRFS_IOC_TREE_SEARCH, &args) < 0)
-        return errno == ENOENT ? 0 : -errno;
-    struct btrfs_ioctl_search_header header;
-    if (args.key.nr_items == 0)
-        return 0;
-    memcpy(&header, args.buf, sizeof header);
-    if (header.len < size)
-        return -EIO;
-    memcpy(ret, args.buf + sizeof header, size);
-    return 1;
-}
-
-int btrfs_quota_usage(int fd, uint64_t id, uint64_t *ret_used, uint64_t *ret_limit, struct error *e)
-{
-    struct btrfs_qgroup_info_item info;
-    struct btrfs_qgroup_limit_item limit = { 0 };
-    int rc = quota_item(fd, BTRFS_QGROUP_INFO_KEY, id, &info, sizeof info);
-    if (rc > 0)
-        rc = quota_item(fd, BTRFS_QGROUP_LIMIT_KEY, id, &limit, sizeof limit) < 0 ? -EIO : 1;
-    if (rc < 0)
-        return fail_os(e, -rc, "read the usage of subvolume %" PRIu64, id);
-    if (rc == 0)
-        return fail(e, E_NOT_FOUND, "subvolume %" PRIu64 " has no quota group", id);
-    // Little-endian on disk.
-    *ret_used = le64toh(info.rfer);
-    *ret_limit = le64toh(limit.flags) & BTRFS_QGROUP_LIMIT_MAX_RFER ? le64toh(limit.max_rfer) : 0;
-    return 0;
-}
-
-// Not START_SYNC and WAIT_SYNC: that wakes the kernel's transaction thread and waits for it, but the thread does not look for work once
-// more before it goes to sleep. Seen on Linux 6.18: right after another commit the wake-up is lost, and the caller waits up to 30 s, in a
-// state that no signal ends. Setting the label (to what it is) commits in the caller's own thread, and unlike SYNC without writing the
-// data of every file first.
+// Not BTRFS_IOC_START_SYNC: it leaves the commit to a kernel thread and waits, uninterruptibly, until that has begun. Seen on 6.18 with a
+// few creates at once: that wake-up is lost, and all hang until something else commits, up to 30 s (mount option commit=). To set a label
+// commits in the caller's own process; the label is the one that is there.
 int btrfs_commit(int fd, struct error *e)
 {
     char label[BTRFS_LABEL_SIZE];
-    if (ioctl(fd, BTRFS_IOC_GET_FSLABEL, label) < 0 || ioctl(fd, BTRFS_IOC_SET_FSLABEL, label) < 0)
+    if (ioctl(fd, FS_IOC_GETFSLABEL, label) < 0 || ioctl(fd, FS_IOC_SETFSLABEL, label) < 0)
         return fail_os(e, errno, "commit");
     return 0;
+}
+
+void btrfs_clean_soon(int fd)
+{
+    char path[100], label[BTRFS_LABEL_SIZE];
+    if (!sysfs_path(fd, "label", path, sizeof path) || ioctl(fd, FS_IOC_GETFSLABEL, label) < 0)
+        return;
+    size_t n = strnlen(label, sizeof label - 1);
+    label[n] = '\n'; // which doesn't become part of it
+    AUTO(close) int file = open(path, O_WRONLY | O_CLOEXEC);
+    if (file >= 0 && write(file, label, n + 1) < 0)
+        return; // then it is cleaned later
+}
+
+int btrfs_fsync_or_inline(int fd)
+{
+    struct {
+        struct fiemap head;
+        struct fiemap_extent extents[2];
+    } map = { .head = { .fm_length = UINT64_MAX, .fm_flags = FIEMAP_FLAG_SYNC, .fm_extent_count = 2 } };
+    if (ioctl(fd, FS_IOC_FIEMAP, &map) == 0 && map.head.fm_mapped_extents == 1 && map.head.fm_extents[0].fe_flags & FIEMAP_EXTENT_DATA_INLINE)
+        return 0;
+    return fsync(fd);
 }
 
 int btrfs_sync(int fd, struct error *e)

@@ -33,6 +33,13 @@ uint64_t process_start(pid_t pid)
     return p ? strtoull(p + 1, NULL, 10) : 0;
 }
 
+bool process_in_cgroup(pid_t pid, const char *name)
+{
+    char path[40], groups[4096];
+    snprintf(path, sizeof path, "/proc/%d/cgroup", (int)pid);
+    return pid > 0 && read_small(path, groups, sizeof groups) && strstr(groups, name);
+}
+
 int process_watch(pid_t pid)
 {
     return pidfd_open(pid, 0);

@@ -13,6 +13,8 @@
 uint64_t process_start(pid_t pid);
 // A descriptor that becomes readable when the process ends; -1 if it has ended or the kernel can't (before 5.3).
 int process_watch(pid_t pid);
+// Whether a control group of the process has `name` in its path.
+bool process_in_cgroup(pid_t pid, const char *name);
 // The kernel's boot id (/proc/sys/kernel/random/boot_id): the era of a node. Zero if it can't be read.
 struct uuid process_boot_id(void);
 

@@ -57,7 +57,7 @@ class Host:
         """network: None for the machine's, or a Network to which the host is then connected by a link of its own."""
         self.name, self.work, self.network = name, Path(workdir).resolve(), network
         self.plugins = {"flocker": FLOCKER_SOCKET}
-        self.holder = self.engine = self.flocker_up = self.flocker_binary = None
+        self.holder = self.engine = self.flocker_binary = None
         self.engine_path = []
         for folder in ("root", "memory", "disk", "log"):
             (self.work / folder).mkdir(parents=True, exist_ok=True)
@@ -99,7 +99,7 @@ class Host:
             self.holder_process.wait(30)
         except subprocess.TimeoutExpired as error:
             raise RuntimeError(f"{self.name}: stuck processes: {self.processes()}") from error
-        self.holder = self.engine = self.flocker_up = None
+        self.holder = self.engine = None
         if self.network:
             self.network.disconnect(self)
         self._detach_loops()
@@ -237,15 +237,12 @@ class Host:
     # ---- the product ---------------------------------------------------------------------------------------------------
 
     def start_flocker(self, binary, args=(), timeout=20):
-        """Runs `BINARY up` and waits until its volume plugin answers."""
+        """Runs `BINARY up`, which waits until both daemons are ready, and starts only those that are not running."""
         self.flocker_binary = Path(binary).resolve()
-        self.flocker_up = self._serve(
-            "flocker", [self.flocker_binary, "up", *args],
-            lambda: (self.ask(FLOCKER_SOCKET, "POST", "/Plugin.Activate") or (0,))[0] == 200, timeout)
+        return self.flocker("up", *args, timeout=timeout)
 
-    def stop_flocker(self, timeout=20):
-        self.flocker_up.terminate()
-        return self.flocker_up.wait(timeout)
+    def stop_flocker(self, *args):
+        return self.flocker("down", *args)
 
     def flocker(self, *args, **options):
         return self.run([self.flocker_binary, *args], **options)

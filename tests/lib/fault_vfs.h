@@ -5,13 +5,14 @@
 #include <errno.h>
 #include <sqlite3.h>
 #include <stdbool.h>
+#include <stddef.h>
 
 // Calls that change something on the disk count down `countdown`; the one that finds it at 1 fails, and all later ones if `stuck`.
 static struct fault {
     long countdown; // 0: off
     bool stuck, hit;
-    int code;       // what to fail with
-    long syncs;     // syncs that were passed on
+    int code;   // what to fail with
+    long syncs; // syncs that were passed on
 } fault;
 
 static inline void fault_arm(long nth, bool stuck, int code)
@@ -107,8 +108,8 @@ static inline int fault_traits(sqlite3_file *f)
 
 // Version 1: no shared memory. That the store works with it shows that it makes no -shm file.
 static const sqlite3_io_methods fault_methods = {
-    1, fault_close, fault_read, fault_write, fault_truncate, fault_sync, fault_size, fault_lock, fault_unlock, fault_check_lock,
-    fault_control, fault_sector, fault_traits,
+    1,          fault_close,  fault_read,       fault_write,   fault_truncate, fault_sync,   fault_size,
+    fault_lock, fault_unlock, fault_check_lock, fault_control, fault_sector,   fault_traits,
 };
 
 static sqlite3_vfs *fault_inner, fault_vfs;

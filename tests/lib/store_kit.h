@@ -14,8 +14,8 @@ static inline struct uuid kit_id(uint32_t n)
 {
     // Scattered, so that the order of ids is not that of numbers.
     uint32_t h = n * 2654435761u + 12345; // never zero for small numbers
-    return (struct uuid){ { (uint8_t)(h >> 24), (uint8_t)(h >> 16), (uint8_t)(h >> 8), (uint8_t)h, [12] = (uint8_t)(n >> 24), (uint8_t)(n >> 16),
-                            (uint8_t)(n >> 8), (uint8_t)n } };
+    return (struct uuid){ { (uint8_t)(h >> 24), (uint8_t)(h >> 16), (uint8_t)(h >> 8), (uint8_t)h, [12] = (uint8_t)(n >> 24),
+                            (uint8_t)(n >> 16), (uint8_t)(n >> 8), (uint8_t)n } };
 }
 
 static inline struct volume *kit_volume(uint32_t n, const char *name)
@@ -51,7 +51,9 @@ static inline struct node kit_node(uint32_t n)
 
 static inline struct hold kit_hold(uint32_t n)
 {
-    return (struct hold){ .volume = kit_id(n), .node = kit_id(n + 1), .has_expiry = n % 2, .expires_ms = n % 2 ? (int64_t)n * 1000 : 0 };
+    return (struct hold){
+        .volume = kit_id(n), .node = kit_id(n + 1), .has_expiry = n % 2, .expires_ms = n % 2 ? (int64_t)n * 1000 : 0
+    };
 }
 
 static inline int kit_put(struct store *s, const struct volume *v, struct error *e)
@@ -77,7 +79,9 @@ static inline int kit_on_volume(void *arg, struct volume *v, struct error *e)
 static inline int kit_on_hold(void *arg, const struct hold *h, struct error *e)
 {
     (void)e;
-    AUTO(free) char *text = xasprintf("hold %s %s %d %lld", UUID_TEXT(&h->volume), UUID_TEXT(&h->node), h->has_expiry, (long long)h->expires_ms);
+    AUTO(free)
+    char *text =
+        xasprintf("hold %s %s %d %lld", UUID_TEXT(&h->volume), UUID_TEXT(&h->node), h->has_expiry, (long long)h->expires_ms);
     json_array_append_new(arg, json_string(text));
     return 0;
 }

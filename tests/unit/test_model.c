@@ -4,6 +4,7 @@
 #include "base/limits.h"
 #include "base/mem.h"
 #include "model/hold.h"
+#include "model/json.h"
 #include "model/metadata.h"
 #include "model/volume.h"
 #include "model/volume_set.h"
@@ -485,6 +486,24 @@ static void empty_set(void **state)
     volume_set_done(&s);
 }
 
+static void strings_are_written_as_json(void **state)
+{
+    static const char *const texts[] = { "", "plain", "\"", "\\\\", "a\"b\\c\n", "\x01\x1f\x7f", "\xc3\xa9\xf0\x9f\x98\x80" };
+    (void)state;
+    for (size_t i = 0; i < ARRAY_SIZE(texts); i++) {
+        AUTO(free) char *text = NULL;
+        size_t n = 0;
+        struct error e = ERROR_INIT;
+        json_t *value = NULL;
+        FILE *f = open_memstream(&text, &n);
+        json_write_string(f, texts[i]);
+        fclose(f);
+        assert_int_equal(json_read(text, n, &value, &e), 0);
+        assert_string_equal(json_string_value(value), texts[i]);
+        json_decref(value);
+    }
+}
+
 int main(void)
 {
     static const struct CMUnitTest tests[] = {
@@ -502,6 +521,7 @@ int main(void)
         cmocka_unit_test(hold_expires),
         cmocka_unit_test(set_agrees_with_a_simple_reference),
         cmocka_unit_test(empty_set),
+        cmocka_unit_test(strings_are_written_as_json),
     };
     return RUN_TESTS(tests);
 }

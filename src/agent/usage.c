@@ -1,0 +1,84 @@
+// How much a volume holds and who uses it, found out by a worker when somebody asks.
+#include "agent/internal.h"
+
+#include "base/mem.h"
+
+#include <stdio.h>
+
+struct measuring {
+    struct agent *agent;
+    struct uuid id;
+    void (*done)(void *arg, int rc, uint64_t used, const struct error *e);
+    void *arg;
+};
+
+static int run(void *ctx, json_t *result, struct error *e)
+{
+    const struct measuring *m = ctx;
+    struct backend_usage u = { 0, 0 };
+    int rc = m->agent->backend->ops->usage(m->agent->backend, &m->id, &u, e);
+    json_object_set_new(result, "used", json_integer((json_int_t)u.used_bytes));
+    return rc;
+}
+
+static void on_measured(void *arg, int rc, json_t *result, const struct error *e)
+{
+    struct measuring *m = arg;
+    m->done(m->arg, rc, rc < 0 ? 0 : (uint64_t)json_integer_value(json_object_get(result, "used")), e);
+    free(m);
+}
+
+void usage_measure(struct agent *a, const struct uuid *id, void (*done)(void *arg, int rc, uint64_t used, const struct error *e), void *arg)
+{
+    struct error e = ERROR_INIT;
+    const struct agent_volume *v = agent_volume(a, id);
+    if (!a->backend || !v || !v->record) {
+        int rc = fail(&e, E_UNAVAILABLE, "the volume has no data on this node yet");
+        done(arg, rc, 0, &e);
+        return;
+    }
+    struct measuring *m = xcalloc(1, sizeof *m);
+    *m = (struct measuring){ a, *id, done, arg };
+    const struct worker_task task = { .what = "measure a volume", .run = run, .ctx = m, .done = on_measured, .arg = m };
+    worker_start(a->workers, &task);
+}
+
+// ---- users
+
+struct naming {
+    struct agent *agent;
+    struct uuid id;
+    void (*done)(void *arg, const char *user);
+    void *arg;
+};
+
+static int run_users(void *ctx, json_t *result, struct error *e)
+{
+    const struct naming *n = ctx;
+    struct backend_user user;
+    char text[160];
+    int found = n->agent->backend->ops->users(n->agent->backend, &n->id, &user, 1, e);
+    if (found <= 0)
+        return found;
+    snprintf(text, sizeof text, "%s%.12s (process %d, %s)", user.container[0] ? "container " : "", user.container, user.pid, user.command);
+    json_object_set_new(result, "user", json_string(text));
+    return 0;
+}
+
+static void on_users(void *arg, int rc, json_t *result, const struct error *e)
+{
+    struct naming *n = arg;
+    const char *user = json_string_value(json_object_get(result, "user"));
+    (void)rc;
+    (void)e;
+    n->done(n->arg, user ? user : "an engine of this node that has it mounted");
+    free(n);
+}
+
+void usage_name_user(struct agent *a, const struct uuid *id, void (*done)(void *arg, const char *user), void *arg)
+{
+    struct naming *n = xcalloc(1, sizeof *n);
+    *n = (struct naming){ a, *id, done, arg };
+    const struct worker_task task = { .what = "look for users", .run = run_users, .ctx = n, .done = on_users, .arg = n };
+    worker_start(a->workers, &task);
+}

@@ -1,0 +1,71 @@
+// The pool of this host: asked of its agent.
+#include "cli/internal.h"
+
+#include "base/limits.h"
+#include "base/size.h"
+
+static void print_pool(FILE *out, const json_t *pool)
+{
+    static const char *const headings[] = { "NODE", "BACKEND", "SIZE", "USED", "FREE", "VOLUMES", NULL };
+    char size_text[SIZE_TEXT_SIZE], used_text[SIZE_TEXT_SIZE], free_text[SIZE_TEXT_SIZE], count[24];
+    json_int_t size = json_integer_value(json_object_get(pool, "size")), used = json_integer_value(json_object_get(pool, "used"));
+    snprintf(count, sizeof count, "%lld", (long long)json_integer_value(json_object_get(pool, "volumes")));
+    AUTO(table_free) struct table *t = table_new(headings);
+    const char *cells[] = { json_string_value(json_object_get(pool, "node")),
+                            json_string_value(json_object_get(pool, "backend")),
+                            size_format(size > 0 ? (uint64_t)size : 0, size_text),
+                            size_format(used > 0 ? (uint64_t)used : 0, used_text),
+                            size_format(size > used && used >= 0 ? (uint64_t)(size - used) : 0, free_text),
+                            count };
+    table_add(t, cells);
+    table_print(t, out);
+}
+
+static int run_ls(struct cli_context *ctx, int argc, char **argv, struct error *e)
+{
+    const struct client agent = cli_agent(ctx);
+    AUTO(json_decref) json_t *pool = NULL;
+    (void)argc;
+    (void)argv;
+    int rc = client_call(&agent, "GET", "/v2/pool", NULL, &pool, e);
+    if (rc < 0)
+        return rc;
+    print_pool(ctx->out, pool);
+    ctx->result = json_pack("[O]", pool);
+    return 0;
+}
+
+static int run_grow(struct cli_context *ctx, int argc, char **argv, struct error *e)
+{
+    const struct client agent = cli_agent(ctx);
+    uint64_t size = 0;
+    char text[SIZE_TEXT_SIZE];
+    (void)argc;
+    int rc = size_parse(argv[0], &size, e);
+    if (rc < 0)
+        return rc;
+    rc = client_call(&agent, "POST", "/v2/pool", json_pack("{s:I}", "size", (json_int_t)size), &ctx->result, e);
+    if (rc < 0)
+        return rc;
+    json_int_t now = json_integer_value(json_object_get(ctx->result, "size"));
+    fprintf(ctx->out, "the pool has %s now\n", size_format(now > 0 ? (uint64_t)now : size, text));
+    return 0;
+}
+
+const struct cli_command commands_pool[] = {
+    { .name = "pool ls",
+      .args = "",
+      .summary = "show this host's pool: its size, and how much of it is used",
+      .text = "The agent of this host is asked, at its own socket.\n\n    flocker pool ls",
+      .run = run_ls,
+      .also = "list show inspect" },
+    { .name = "pool grow",
+      .args = "SIZE",
+      .summary = "make this host's pool larger",
+      .text = "SIZE is the size that the whole pool is to have, as 200G. Volumes stay in use meanwhile. A pool can't be made "
+              "smaller.\n\n"
+              "    flocker pool grow 200G",
+      .run = run_grow,
+      .also = "resize extend" },
+    { NULL },
+};

@@ -1,0 +1,111 @@
+#include "client/client.h"
+
+#include "base/mem.h"
+#include "model/json.h"
+#include "net/http.h"
+
+#include <ctype.h>
+#include <string.h>
+
+#define TYPE_HEADER "Content-Type: application/json\r\n"
+
+DEFINE_AUTO(json_t *, json_decref)
+
+static void auto_http_result_done(struct http_result *r)
+{
+    http_result_done(r);
+}
+
+char *client_encode(const char *text)
+{
+    static const char digits[] = "0123456789ABCDEF";
+    char *ret = xcalloc(strlen(text) * 3 + 1, 1), *to = ret;
+    for (const unsigned char *p = (const unsigned char *)text; *p; p++) {
+        if (isascii(*p) && (isalnum(*p) || strchr("-_.~", *p))) {
+            *to++ = (char)*p;
+            continue;
+        }
+        *to++ = '%';
+        *to++ = digits[*p >> 4];
+        *to++ = digits[*p & 15];
+    }
+    return ret;
+}
+
+static enum errcode code_of_status(int status)
+{
+    for (int c = E_NONE + 1; c < E_COUNT; c++)
+        if (error_http((enum errcode)c) == status)
+            return (enum errcode)c;
+    switch (status) {
+    case 401:
+        return E_DENIED;
+    case 405:
+        return E_UNSUPPORTED;
+    case 410:
+        return E_NOT_FOUND;
+    case 412:
+        return E_CONFLICT;
+    default:
+        return status >= 400 && status < 500 ? E_INVALID : E_IO;
+    }
+}
+
+// The server's reason. A word that this version does not know is a newer server's: then the status decides.
+static int fail_reply(const char *name, int status, const json_t *reply, struct error *e)
+{
+    const char *word = json_string_value(json_object_get(reply, "code"));
+    const char *text = json_string_value(json_object_get(reply, "description"));
+    enum errcode code = word ? error_from_word(word) : E_IO;
+    if (!word || strcmp(error_word(code), word) != 0)
+        code = code_of_status(status);
+    if (!text || !*text)
+        return fail(e, code, "%s refused with HTTP status %d and no reason", name, status);
+    return fail(e, code, "%s", text);
+}
+
+// What can be done about a call that got no reply.
+static int fail_transport(const struct client *c, const char *name, int rc, struct error *e)
+{
+    struct error why = *e;
+    if (rc == -E_UNAVAILABLE && c->unix_path)
+        return fail(e, E_UNAVAILABLE, "nobody listens at %s%s%s", name, c->hint ? ": " : "", c->hint ? c->hint : "");
+    if (rc == -E_UNAVAILABLE && c->hint)
+        return fail(e, E_UNAVAILABLE, "%s: %s", why.msg, c->hint);
+    if (c->unix_path && geteuid() != 0 && (rc == -E_DENIED || rc == -E_IO))
+        return fail(e, E_DENIED, "%s; only root may use it", why.msg);
+    return rc;
+}
+
+int client_call(const struct client *c, const char *method, const char *target, json_t *body, json_t **ret, struct error *e)
+{
+    AUTO(free) char *text = body ? json_dumps(body, JSON_COMPACT | JSON_ENCODE_ANY) : NULL;
+    AUTO(free) char *name = c->unix_path ? xstrdup(c->unix_path) : xasprintf("%s port %u", c->host, c->port);
+    AUTO(json_decref) json_t *reply = NULL;
+    AUTO(http_result_done) struct http_result result = { 0 };
+    struct http_call call = { .unix_path = c->unix_path,
+                              .host = c->host,
+                              .port = c->port,
+                              .tls = c->tls,
+                              .verify_name = c->verify_name,
+                              .method = method,
+                              .target = target,
+                              .extra = text ? TYPE_HEADER : NULL,
+                              .body = text,
+                              .body_n = text ? strlen(text) : 0,
+                              .timeout_ms = c->timeout_ms ? c->timeout_ms : CLIENT_TIMEOUT_MS };
+    struct error bad = ERROR_INIT;
+    ASSERT(!body || text);
+    json_decref(body);
+    int rc = http_call(&call, &result, e);
+    if (rc < 0)
+        return fail_transport(c, name, rc, e);
+    rc = result.body_n ? json_read(result.body, result.body_n, &reply, &bad) : 0;
+    if (result.status < 200 || result.status > 299)
+        return fail_reply(name, result.status, reply, e);
+    if (rc < 0)
+        return fail(e, E_IO, "%s answered with something that is %s", name, bad.msg);
+    if (ret)
+        *ret = reply ? TAKE(reply, NULL) : json_null();
+    return 0;
+}

@@ -1,0 +1,696 @@
+// The real control, agent and plugin in one event loop, asked over their sockets, on a backend in memory that can be made to fail.
+#include "test.h"
+
+#include "agent/agent.h"
+#include "base/clock.h"
+#include "base/log.h"
+#include "base/mem.h"
+#include "base/rng.h"
+#include "control/control.h"
+#include "docker/plugin.h"
+#include "fault_backend.h"
+#include "net/socket.h"
+
+#include <dirent.h>
+#include <event2/event.h>
+#include <jansson.h>
+#include <poll.h>
+#include <signal.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/socket.h>
+#include <sys/stat.h>
+#include <sys/wait.h>
+
+#define WAIT_MS 12000
+
+// ---- one host -------------------------------------------------------------------------------------------------------------------
+
+static struct host {
+    char dir[64], agents[96], api[96], plugin_path[96], refs[96], store_path[96];
+    struct event_base *base;
+    struct control *control;
+    struct agent *agent;
+    struct plugin *plugin;
+    struct uuid node;
+    const struct store_ops *store;
+} host;
+
+static void pump(void)
+{
+    event_base_loop(host.base, EVLOOP_NONBLOCK);
+    poll(NULL, 0, 1);
+}
+
+static void control_up(void)
+{
+    struct error e = ERROR_INIT;
+    const struct control_config config = {
+        .base = host.base,
+        .store = host.store,
+        .store_path = host.store_path,
+        .agents_fd = socket_listen_unix(host.agents, 0600, &e),
+        .api_fd = socket_listen_unix(host.api, 0600, &e),
+        .rest_fd = -1,
+        .trash_keep_ms = 3600000,
+    };
+    if (config.agents_fd < 0 || config.api_fd < 0 || control_new(&config, &host.control, &e) < 0)
+        fail_msg("control: %s", e.msg);
+}
+
+static void control_down(void)
+{
+    control_free(host.control);
+    host.control = NULL;
+}
+
+static void agent_up(void)
+{
+    struct error e = ERROR_INIT;
+    const struct agent_config config = {
+        .base = host.base,
+        .node = host.node,
+        .era = host.node,
+        .host = "127.0.0.1",
+        .control_socket = host.agents,
+        .refs_dir = host.refs,
+        .backend = &backend_fault,
+        .pool = { .source = POOL_FILE, .path = "/pool", .mount_root = "/flocker" },
+    };
+    if (agent_new(&config, &host.agent, &e) < 0)
+        fail_msg("agent: %s", e.msg);
+    const struct plugin_config doors = {
+        .base = host.base, .agent = host.agent, .unix_fd = socket_listen_unix(host.plugin_path, 0600, &e), .tcp_fd = -1,
+    };
+    if (doors.unix_fd < 0 || plugin_new(&doors, &host.plugin, &e) < 0)
+        fail_msg("plugin: %s", e.msg);
+}
+
+static void agent_down(void)
+{
+    plugin_free(host.plugin);
+    agent_free(host.agent);
+    host.plugin = NULL;
+    host.agent = NULL;
+}
+
+static int host_new(void **state)
+{
+    (void)state;
+    host = (struct host){ .dir = "/tmp/flocker-agent.XXXXXX", .store = &store_memory, .node = rng_uuid() };
+    assert_non_null(mkdtemp(host.dir));
+    snprintf(host.agents, sizeof host.agents, "%s/agents.sock", host.dir);
+    snprintf(host.api, sizeof host.api, "%s/api.sock", host.dir);
+    snprintf(host.plugin_path, sizeof host.plugin_path, "%s/plugin.sock", host.dir);
+    snprintf(host.refs, sizeof host.refs, "%s/refs", host.dir);
+    snprintf(host.store_path, sizeof host.store_path, "%s/control.db", host.dir);
+    host.base = event_base_new();
+    fault_arm(0, 0, false);
+    return 0;
+}
+
+static void clear_folder(const char *path)
+{
+    DIR *dir = opendir(path);
+    for (struct dirent *d; dir && (d = readdir(dir));)
+        unlinkat(dirfd(dir), d->d_name, 0);
+    if (dir)
+        closedir(dir);
+    rmdir(path);
+}
+
+// ---- the truth: what is in the pool, whatever anybody thinks
+
+struct truth {
+    int n, mounted;
+    uint64_t size;
+    struct uuid ids[64];
+};
+
+static void see(void *arg, struct backend_volume *v)
+{
+    struct truth *t = arg;
+    t->ids[t->n++] = v->record->id;
+    t->mounted += v->mounted;
+    t->size = v->record->size;
+    volume_free(v->record);
+}
+
+static void see_damaged(void *arg, const char *id, const struct error *why)
+{
+    (void)arg;
+    fail_msg("volume %s is damaged: %s", id, why->msg);
+}
+
+static struct truth truth(void)
+{
+    struct truth t = { 0 };
+    struct error e = ERROR_INIT;
+    if (fault.inner)
+        assert_int_equal(backend_memory.observe(fault.inner, see, see_damaged, &t, &e), 0);
+    return t;
+}
+
+static int host_end(void **state)
+{
+    (void)state;
+    struct error e = ERROR_INIT;
+    fault_arm(0, 0, false);
+    struct truth t = truth();
+    for (int i = 0; i < t.n; i++) { // the pool outlives the agent, for the next test
+        backend_memory.unmount(fault.inner, &t.ids[i], &e);
+        backend_memory.destroy(fault.inner, &t.ids[i], &e);
+    }
+    if (host.agent)
+        agent_down();
+    if (host.control)
+        control_down();
+    event_base_free(host.base);
+    clear_folder(host.refs);
+    clear_folder(host.dir);
+    return 0;
+}
+
+#define WAIT_FOR(x)                                                     \
+    do {                                                                \
+        int64_t until = clock_boot_ms() + WAIT_MS;                      \
+        while (!(x) && clock_boot_ms() < until)                         \
+            pump();                                                     \
+        if (!(x))                                                       \
+            fail_msg("not so after %d ms: %s", WAIT_MS, #x);            \
+    } while (0)
+
+// ---- calls
+
+struct answer {
+    int status; // 0: the connection was closed without an answer
+    char body[8192];
+};
+
+static int call_start(const char *path, const char *head, const char *body)
+{
+    struct error e = ERROR_INIT;
+    int fd = socket_connect_unix(path, 1000, &e);
+    if (fd < 0)
+        fail_msg("%s", e.msg);
+    dprintf(fd, "%s\r\nHost: x\r\nConnection: close\r\nContent-Length: %zu\r\n\r\n%s", head, strlen(body), body);
+    return fd;
+}
+
+static struct answer call_end(int fd)
+{
+    struct answer a = { 0, "" };
+    char text[16384];
+    size_t n = 0;
+    int64_t until = clock_boot_ms() + WAIT_MS;
+    for (;;) {
+        ssize_t got = recv(fd, text + n, sizeof text - 1 - n, MSG_DONTWAIT);
+        if (got == 0 || (got < 0 && errno != EAGAIN))
+            break;
+        n += got > 0 ? (size_t)got : 0;
+        if (clock_boot_ms() > until)
+            fail_msg("no answer within %d ms", WAIT_MS);
+        pump();
+    }
+    close(fd);
+    text[n] = '\0';
+    const char *body = strstr(text, "\r\n\r\n");
+    if (body) {
+        a.status = (int)strtol(text + strlen("HTTP/1.1 "), NULL, 10);
+        snprintf(a.body, sizeof a.body, "%s", body + 4);
+    }
+    return a;
+}
+
+static int plugin_start(const char *call, const char *body)
+{
+    char head[100];
+    snprintf(head, sizeof head, "POST /%s HTTP/1.1", call);
+    return call_start(host.plugin_path, head, body);
+}
+
+static struct answer plugin_call(const char *call, const char *body)
+{
+    return call_end(plugin_start(call, body));
+}
+
+// Podman says what it sends; no process stands for it.
+static struct answer podman_call(const char *call, const char *body)
+{
+    char head[140];
+    snprintf(head, sizeof head, "POST /%s HTTP/1.1\r\nContent-Type: application/json", call);
+    return call_end(call_start(host.plugin_path, head, body));
+}
+
+static struct answer rest(const char *request, const char *body)
+{
+    char head[200];
+    snprintf(head, sizeof head, "%s HTTP/1.1", request);
+    return call_end(call_start(host.api, head, body));
+}
+
+#define OK(call)                                                              \
+    do {                                                                      \
+        struct answer got = call;                                             \
+        if (got.status != 200 && got.status != 201)                           \
+            fail_msg("%s: %d %s", #call, got.status, got.body);               \
+    } while (0)
+
+#define REFUSED(call, text)                                                   \
+    do {                                                                      \
+        struct answer got = call;                                             \
+        if (got.status != 500 || !strstr(got.body, text))                     \
+            fail_msg("%s: %d %s, not: %s", #call, got.status, got.body, text); \
+    } while (0)
+
+#define DB     "{\"Name\":\"db\"}"
+#define DB_ONE "{\"Name\":\"db\",\"ID\":\"one\"}"
+#define DB_TWO "{\"Name\":\"db\",\"ID\":\"two\"}"
+
+// ---- the way of a volume
+
+static void life(void **state)
+{
+    (void)state;
+    control_up();
+    agent_up();
+    OK(plugin_call("Plugin.Activate", ""));
+    OK(plugin_call("VolumeDriver.Create", "{\"Name\":\"db\",\"Opts\":{\"size\":\"64M\"}}"));
+    assert_int_equal(truth().n, 1);
+    assert_int_equal(truth().size, 64 << 20);
+    assert_int_equal(truth().mounted, 0);
+    OK(plugin_call("VolumeDriver.Create", DB)); // it is there already
+    assert_int_equal(truth().n, 1);
+    assert_non_null(strstr(plugin_call("VolumeDriver.List", "{}").body, "\"db\""));
+    struct answer get = plugin_call("VolumeDriver.Get", DB);
+    assert_non_null(strstr(get.body, "\"Mountpoint\":\"\""));
+    REFUSED(plugin_call("VolumeDriver.Get", "{\"Name\":\"no\"}"), "no such volume: no");
+    REFUSED(plugin_call("VolumeDriver.Path", DB), "not mounted");
+    REFUSED(plugin_call("VolumeDriver.Mount", "{\"Name\":\"no\",\"ID\":\"x\"}"), "no such volume");
+    OK(plugin_call("VolumeDriver.Mount", DB_ONE));
+    assert_int_equal(truth().mounted, 1);
+    OK(plugin_call("VolumeDriver.Mount", DB_ONE)); // docker cp
+    OK(plugin_call("VolumeDriver.Mount", DB_TWO));
+    assert_non_null(strstr(plugin_call("VolumeDriver.Path", DB).body, "/flocker/"));
+    assert_non_null(strstr(plugin_call("VolumeDriver.Get", DB).body, "\"references\":3"));
+    OK(plugin_call("VolumeDriver.Unmount", DB_ONE));
+    OK(plugin_call("VolumeDriver.Unmount", DB_TWO));
+    assert_int_equal(truth().mounted, 1);
+    OK(plugin_call("VolumeDriver.Unmount", DB_ONE));
+    WAIT_FOR(truth().mounted == 0);
+    OK(plugin_call("VolumeDriver.Unmount", DB_ONE)); // of nothing
+    OK(plugin_call("VolumeDriver.Remove", DB));
+    OK(plugin_call("VolumeDriver.Remove", DB));
+    REFUSED(plugin_call("VolumeDriver.Get", DB), "no such volume");
+    assert_null(strstr(plugin_call("VolumeDriver.List", "{}").body, "\"db\""));
+    assert_int_equal(truth().n, 1); // in the trash
+    OK(rest("POST /v2/volumes/db/restore", "{}"));
+    OK(plugin_call("VolumeDriver.Mount", DB_ONE));
+    OK(plugin_call("VolumeDriver.Unmount", DB_ONE));
+    OK(plugin_call("VolumeDriver.Remove", DB));
+    OK(rest("DELETE /v2/volumes/db?purge=1", ""));
+    WAIT_FOR(truth().n == 0);
+}
+
+static void v1_clients_find_it_mounted(void **state)
+{
+    (void)state;
+    char body[200];
+    control_up();
+    agent_up();
+    snprintf(body, sizeof body, "{\"primary\":\"%s\",\"metadata\":{\"name\":\"db\"}}", UUID_TEXT(&host.node));
+    OK(rest("POST /v1/configuration/datasets", body));
+    WAIT_FOR(truth().mounted == 1);
+    WAIT_FOR(strstr(rest("GET /v1/state/datasets", "").body, "\"path\":\"/flocker/"));
+    OK(plugin_call("VolumeDriver.Mount", DB_ONE));
+    OK(plugin_call("VolumeDriver.Unmount", DB_ONE));
+    for (int i = 0; i < 50; i++)
+        pump();
+    assert_int_equal(truth().mounted, 1); // kept
+}
+
+// ---- control comes and goes
+
+static void control_is_late(void **state)
+{
+    (void)state;
+    agent_up();
+    int create = plugin_start("VolumeDriver.Create", DB), get = plugin_start("VolumeDriver.Get", DB), list = plugin_start("VolumeDriver.List", "{}");
+    for (int i = 0; i < 300; i++)
+        pump();
+    control_up();
+    OK(call_end(create));
+    OK(call_end(list));
+    struct answer a = call_end(get);
+    assert_true(a.status == 200 || strstr(a.body, "no such volume")); // which of the two was first is open
+    assert_int_equal(truth().n, 1);
+}
+
+static void without_control(void **state)
+{
+    (void)state;
+    agent_up();
+    int64_t began = clock_boot_ms();
+    int create = plugin_start("VolumeDriver.Create", DB), get = plugin_start("VolumeDriver.Get", DB), list = plugin_start("VolumeDriver.List", "{}"),
+        remove = plugin_start("VolumeDriver.Remove", DB), mount = plugin_start("VolumeDriver.Mount", DB_ONE);
+    REFUSED(call_end(create), "control service can't be reached");
+    REFUSED(call_end(remove), "control service can't be reached");
+    REFUSED(call_end(mount), "control service can't be reached");
+    assert_int_equal(call_end(get).status, 0); // an error would make the engine forget the volume
+    OK(call_end(list));
+    assert_true(clock_boot_ms() - began < 4000);
+    assert_int_equal(truth().n, 0);
+}
+
+static void control_is_gone_and_back(void **state)
+{
+    (void)state;
+    host.store = &store_sqlite;
+    control_up();
+    agent_up();
+    OK(plugin_call("VolumeDriver.Create", DB));
+    control_down();
+    OK(plugin_call("VolumeDriver.Get", DB));
+    OK(plugin_call("VolumeDriver.Mount", DB_ONE)); // its own order is the latest it knows
+    assert_int_equal(truth().mounted, 1);
+    int create = plugin_start("VolumeDriver.Create", "{\"Name\":\"web\"}"), remove = plugin_start("VolumeDriver.Remove", "{\"Name\":\"old\"}");
+    for (int i = 0; i < 200; i++)
+        pump();
+    control_up();
+    OK(call_end(create));
+    OK(call_end(remove));
+    OK(plugin_call("VolumeDriver.Unmount", DB_ONE));
+    WAIT_FOR(truth().mounted == 0);
+    WAIT_FOR(strstr(rest("GET /v2/volumes/db", "").body, "\"ready\":true"));
+    assert_int_equal(truth().n, 2);
+}
+
+// Control that lost its store: nothing is destroyed, nothing is served under a name that control does not know.
+static void control_that_forgot(void **state)
+{
+    (void)state;
+    control_up();
+    agent_up();
+    OK(plugin_call("VolumeDriver.Create", DB));
+    control_down();
+    control_up();
+    WAIT_FOR(plugin_call("VolumeDriver.Get", DB).status == 500);
+    assert_int_equal(truth().n, 1);
+    assert_int_equal(plugin_call("VolumeDriver.Create", DB).status, 500); // an empty one in its place would hide the data
+    assert_int_equal(truth().n, 1);
+    OK(plugin_call("VolumeDriver.Create", "{\"Name\":\"web\"}"));
+    assert_int_equal(truth().n, 2);
+}
+
+// ---- the agent comes and goes
+
+static void agent_restarts(void **state)
+{
+    (void)state;
+    control_up();
+    agent_up();
+    OK(plugin_call("VolumeDriver.Create", DB));
+    OK(plugin_call("VolumeDriver.Mount", DB_ONE));
+    pump();
+    agent_down();
+    agent_up();
+    OK(plugin_call("VolumeDriver.Get", DB));
+    OK(plugin_call("VolumeDriver.Mount", DB_TWO));
+    OK(plugin_call("VolumeDriver.Unmount", DB_TWO));
+    for (int i = 0; i < 50; i++)
+        pump();
+    assert_int_equal(truth().mounted, 1);
+    assert_non_null(strstr(plugin_call("VolumeDriver.Get", DB).body, "\"references\":1"));
+    OK(plugin_call("VolumeDriver.Unmount", DB_ONE));
+    WAIT_FOR(truth().mounted == 0);
+}
+
+// The agent died in the middle of a Mount: nobody will ever say whether its answer was taken.
+static void agent_that_died_while_mounting(void **state)
+{
+    (void)state;
+    char path[200];
+    control_up();
+    agent_up();
+    OK(plugin_call("VolumeDriver.Create", DB));
+    OK(plugin_call("VolumeDriver.Mount", DB_ONE));
+    pump();
+    agent_down();
+    struct truth t = { 0 };
+    struct error e = ERROR_INIT;
+    const struct backend_config pool = { .path = "/pool" };
+    assert_int_equal(backend_memory.open(&pool, &fault.inner, &e), 0);
+    t = truth();
+    backend_memory.close(fault.inner);
+    snprintf(path, sizeof path, "%s/%s.json", host.refs, UUID_TEXT(&t.ids[0]));
+    FILE *f = fopen(path, "w");
+    assert_non_null(f);
+    fprintf(f, "[{\"id\":\"one\",\"pid\":%d,\"start\":%llu,\"count\":0,\"open\":1,\"opened_ms\":%lld}]", (int)getpid(),
+            (unsigned long long)agent_engine(getpid()).start, (long long)(clock_boot_ms() - REFS_OPEN_GRACE_MS + 1500));
+    fclose(f);
+    agent_up();
+    WAIT_FOR(agent_is_open(host.agent));
+    assert_int_equal(truth().mounted, 1);
+    WAIT_FOR(truth().mounted == 0);
+}
+
+static void agent_restarts_without_control(void **state)
+{
+    (void)state;
+    control_up();
+    agent_up();
+    OK(plugin_call("VolumeDriver.Create", DB));
+    agent_down();
+    control_down();
+    agent_up();
+    WAIT_FOR(agent_is_open(host.agent));
+    OK(plugin_call("VolumeDriver.Get", DB));
+    OK(plugin_call("VolumeDriver.Mount", DB_ONE));
+    assert_int_equal(truth().mounted, 1);
+}
+
+// ---- engines
+
+static void answers_that_nobody_takes(void **state)
+{
+    (void)state;
+    control_up();
+    agent_up();
+    OK(plugin_call("VolumeDriver.Create", DB));
+    close(plugin_start("VolumeDriver.Mount", DB_ONE));
+    for (int i = 0; i < 50; i++)
+        pump();
+    WAIT_FOR(truth().mounted == 0);
+    assert_non_null(strstr(plugin_call("VolumeDriver.Get", DB).body, "\"references\":0"));
+}
+
+// A Mount by another engine process, which is this one's child.
+static pid_t engine_that_mounts(void)
+{
+    int ends[2];
+    assert_int_equal(pipe(ends), 0);
+    pid_t pid = fork();
+    if (pid == 0) {
+        char c[512];
+        int fd = call_start(host.plugin_path, "POST /VolumeDriver.Mount HTTP/1.1", DB_TWO);
+        while (recv(fd, c, sizeof c, 0) > 0)
+            ;
+        (void)!write(ends[1], "x", 1);
+        pause();
+        _exit(0);
+    }
+    char c;
+    struct pollfd p = { ends[0], POLLIN, 0 };
+    while (poll(&p, 1, 0) == 0)
+        pump();
+    assert_int_equal(read(ends[0], &c, 1), 1);
+    close(ends[0]);
+    close(ends[1]);
+    return pid;
+}
+
+static void engine_end(pid_t pid)
+{
+    kill(pid, SIGKILL);
+    waitpid(pid, NULL, 0);
+}
+
+static void engine_that_dies(void **state)
+{
+    (void)state;
+    control_up();
+    agent_up();
+    OK(plugin_call("VolumeDriver.Create", DB));
+    pid_t engine = engine_that_mounts();
+    REFUSED(plugin_call("VolumeDriver.Remove", DB), "volume db is in use by an engine");
+    engine_end(engine);
+    OK(plugin_call("VolumeDriver.Mount", DB_ONE)); // a reason to look at what the dead one left
+    OK(plugin_call("VolumeDriver.Unmount", DB_ONE));
+    WAIT_FOR(truth().mounted == 0);
+    engine = engine_that_mounts();
+    engine_end(engine);
+    OK(plugin_call("VolumeDriver.Remove", DB));
+    assert_int_equal(truth().mounted, 0);
+}
+
+static void podman_beside_docker(void **state)
+{
+    (void)state;
+    control_up();
+    agent_up();
+    OK(podman_call("VolumeDriver.Create", DB));
+    OK(podman_call("VolumeDriver.Mount", DB_ONE));
+    OK(podman_call("VolumeDriver.Mount", DB_ONE));
+    REFUSED(plugin_call("VolumeDriver.Remove", DB), "in use");
+    OK(podman_call("VolumeDriver.Unmount", DB_ONE));
+    assert_int_equal(truth().mounted, 1);
+    OK(podman_call("VolumeDriver.Unmount", DB_ONE));
+    WAIT_FOR(truth().mounted == 0);
+    OK(plugin_call("VolumeDriver.Remove", DB));
+}
+
+static void calls_at_once(void **state)
+{
+    (void)state;
+    enum { N = 12 };
+    int fds[N];
+    control_up();
+    agent_up();
+    for (int i = 0; i < N; i++)
+        fds[i] = plugin_start("VolumeDriver.Create", DB);
+    for (int i = 0; i < N; i++)
+        OK(call_end(fds[i]));
+    assert_int_equal(truth().n, 1);
+    for (int i = 0; i < N; i++)
+        fds[i] = plugin_start("VolumeDriver.Mount", i & 1 ? DB_ONE : DB_TWO);
+    for (int i = 0; i < N; i++)
+        OK(call_end(fds[i]));
+    for (int i = 0; i < N; i++) {
+        assert_int_equal(truth().mounted, 1);
+        OK(plugin_call("VolumeDriver.Unmount", i & 1 ? DB_ONE : DB_TWO));
+    }
+    WAIT_FOR(truth().mounted == 0);
+    for (int i = 0; i < N; i++)
+        fds[i] = plugin_start(i & 1 ? "VolumeDriver.Remove" : "VolumeDriver.Mount", DB_ONE);
+    for (int i = 0; i < N; i++) {
+        struct answer a = call_end(fds[i]);
+        assert_true(a.status == 200 || strstr(a.body, "db"));
+    }
+}
+
+// ---- whatever fails, it heals
+
+// As an engine and its user do: again, until it works. Each refusal must say which volume it is about.
+static void persist(const char *call, const char *body)
+{
+    char id[UUID_TEXT_SIZE] = "none";
+    struct truth t = truth();
+    if (t.n)
+        uuid_format(&t.ids[0], id);
+    for (int tries = 0; tries < 5; tries++) {
+        struct answer a = plugin_call(call, body);
+        if (a.status == 200)
+            return;
+        if (a.status != 500 || (!strstr(a.body, "of volume ") && !strstr(a.body, "db") && !strstr(a.body, "pool")))
+            fail_msg("%s: %d %s", call, a.status, a.body);
+    }
+    fail_msg("%s never works again", call);
+}
+
+static void one_life(void)
+{
+    control_up();
+    agent_up();
+    persist("VolumeDriver.Create", DB);
+    assert_true(truth().n > 0);
+    if (plugin_call("VolumeDriver.Mount", DB_ONE).status == 200)
+        persist("VolumeDriver.Unmount", DB_ONE);
+    WAIT_FOR(truth().mounted == 0); // also what was refused, and was done all the same
+    persist("VolumeDriver.Mount", DB_ONE);
+    assert_int_equal(truth().mounted, 1);
+    persist("VolumeDriver.Mount", DB_TWO);
+    persist("VolumeDriver.Unmount", DB_TWO);
+    assert_int_equal(truth().mounted, 1);
+    OK(rest("PATCH /v2/volumes/db", "{\"size\":\"128M\"}"));
+    WAIT_FOR(truth().size == 128 << 20);
+    persist("VolumeDriver.Unmount", DB_ONE);
+    persist("VolumeDriver.Mount", DB_ONE); // at once: the unmount may be under way, or have failed
+    assert_int_equal(truth().mounted, 1);
+    persist("VolumeDriver.Unmount", DB_ONE);
+    WAIT_FOR(truth().mounted == 0);
+    OK(rest("POST /v2/volumes?wait=5", "{\"name\":\"other\"}"));
+    WAIT_FOR(truth().n >= 2);
+    persist("VolumeDriver.Remove", DB);
+    assert_int_equal(truth().mounted, 0);
+    OK(rest("DELETE /v2/volumes/db?purge=1", ""));
+    WAIT_FOR(strstr(rest("GET /v2/volumes?all=1", "").body, "\"db\"") == NULL);
+    agent_down();
+    agent_up();
+    WAIT_FOR(plugin_call("VolumeDriver.Get", "{\"Name\":\"other\"}").status == 200);
+    persist("VolumeDriver.Mount", "{\"Name\":\"other\",\"ID\":\"x\"}");
+    assert_int_equal(truth().mounted, 1);
+    persist("VolumeDriver.Unmount", "{\"Name\":\"other\",\"ID\":\"x\"}");
+    WAIT_FOR(truth().mounted == 0);
+}
+
+static void sweep(int times, bool after)
+{
+    void *state = NULL;
+    bool hit = true;
+    long n;
+    for (n = 1; hit; n++) {
+        if (n > 1) {
+            host_end(&state);
+            host_new(&state);
+        }
+        fault_arm(n, times, after);
+        one_life();
+        hit = fault.hit;
+        WAIT_FOR(truth().n == 1); // "other": nothing is left of what could not be made
+    }
+    print_message("each of %ld operations was made to fail %s its effect, %d in a row\n", n - 2, after ? "after" : "before", times);
+    assert_true(n > 10);
+    void *again = NULL;
+    host_end(&again);
+    host_new(&again);
+}
+
+static void operations_fail_before_their_effect(void **state)
+{
+    (void)state;
+    sweep(1, false);
+    sweep(2, false);
+}
+
+static void operations_fail_after_their_effect(void **state)
+{
+    (void)state;
+    sweep(1, true);
+    sweep(2, true);
+}
+
+int main(void)
+{
+    if (!getenv("FLOCKER_LOG"))
+        setenv("FLOCKER_LOG", "error", 1);
+    log_open("test");
+#define CASE(name) cmocka_unit_test_setup_teardown(name, host_new, host_end)
+    static const struct CMUnitTest tests[] = {
+        CASE(life),
+        CASE(v1_clients_find_it_mounted),
+        CASE(control_is_late),
+        CASE(without_control),
+        CASE(control_is_gone_and_back),
+        CASE(control_that_forgot),
+        CASE(agent_restarts),
+        CASE(agent_that_died_while_mounting),
+        CASE(agent_restarts_without_control),
+        CASE(answers_that_nobody_takes),
+        CASE(engine_that_dies),
+        CASE(podman_beside_docker),
+        CASE(calls_at_once),
+        CASE(operations_fail_before_their_effect),
+        CASE(operations_fail_after_their_effect),
+    };
+    return RUN_TESTS(tests);
+}

@@ -1,0 +1,428 @@
+// Control as a process of its own, with a store and times of the test's choice; agents and clients are this process.
+#include "test.h"
+
+#include "base/clock.h"
+#include "base/log.h"
+#include "base/mem.h"
+#include "control/control.h"
+#include "model/json.h"
+#include "net/http.h"
+#include "net/socket.h"
+
+#include <errno.h>
+#include <event2/event.h>
+#include <ftw.h>
+#include <signal.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/prctl.h>
+#include <sys/socket.h>
+#include <sys/wait.h>
+
+struct rig {
+    char dir[32], api[64], agents[64], store[64];
+    pid_t pid;
+};
+
+// ---- a store that fails when it is told to; this process sees what happens
+
+static struct {
+    bool fails;
+    int commits;
+} *shared;
+
+static int flaky_commit(struct store *s, const struct store_change *changes, size_t n, struct error *e)
+{
+    shared->commits++;
+    if (shared->fails)
+        return fail(e, E_NO_SPACE, "the disk is full");
+    return store_memory.commit(s, changes, n, e);
+}
+
+static struct store_ops store_flaky; // memory's, but for these two
+
+static int flaky_open(const char *path, struct store **ret, struct error *e)
+{
+    int rc = store_memory.open(path, ret, e);
+    if (rc == 0)
+        (*ret)->ops = &store_flaky;
+    return rc;
+}
+
+// ---- the process
+
+static void on_term(evutil_socket_t fd, short what, void *base)
+{
+    (void)fd, (void)what;
+    event_base_loopbreak(base);
+}
+
+static _Noreturn void be_control(struct control_config config)
+{
+    struct error e = ERROR_INIT;
+    struct control *c = NULL;
+    prctl(PR_SET_PDEATHSIG, SIGKILL); // a test that fails leaves nothing behind
+    setenv("FLOCKER_LOG", "error", 1);
+    log_open("control");
+    config.base = event_base_new();
+    struct event *term = evsignal_new(config.base, SIGTERM, on_term, config.base);
+    event_add(term, NULL);
+    if (control_new(&config, &c, &e) < 0) {
+        fprintf(stderr, "control: %s\n", e.msg);
+        exit(1);
+    }
+    event_base_dispatch(config.base);
+    control_free(c);
+    event_free(term);
+    event_base_free(config.base);
+    libevent_global_shutdown();
+    exit(0);
+}
+
+static void start(struct rig *r, const struct store_ops *ops, int64_t keep_ms)
+{
+    struct error e = ERROR_INIT;
+    struct control_config config = { .store = ops, .store_path = r->store, .rest_fd = -1, .trash_keep_ms = keep_ms };
+    if (!r->dir[0]) {
+        snprintf(r->dir, sizeof r->dir, "/tmp/test-control-XXXXXX");
+        assert_non_null(mkdtemp(r->dir));
+        snprintf(r->api, sizeof r->api, "%s/api", r->dir);
+        snprintf(r->agents, sizeof r->agents, "%s/agents", r->dir);
+        snprintf(r->store, sizeof r->store, "%s/store", r->dir);
+    }
+    config.api_fd = socket_listen_unix(r->api, 0600, &e);
+    config.agents_fd = socket_listen_unix(r->agents, 0600, &e);
+    assert_true(config.api_fd >= 0 && config.agents_fd >= 0);
+    fflush(NULL);
+    r->pid = fork();
+    if (r->pid == 0)
+        be_control(config);
+    close(config.api_fd);
+    close(config.agents_fd);
+}
+
+static void kill_9(struct rig *r)
+{
+    kill(r->pid, SIGKILL);
+    waitpid(r->pid, NULL, 0);
+}
+
+static int remove_one(const char *path, const struct stat *st, int flag, struct FTW *ftw)
+{
+    (void)st, (void)flag, (void)ftw;
+    return remove(path);
+}
+
+// Ends control in order: it must say that all was well (and, with a sanitizer, that nothing leaked).
+static void stop(struct rig *r)
+{
+    int status;
+    kill(r->pid, SIGTERM);
+    assert_int_equal(waitpid(r->pid, &status, 0), r->pid);
+    assert_true(WIFEXITED(status));
+    assert_int_equal(WEXITSTATUS(status), 0);
+    nftw(r->dir, remove_one, 8, FTW_DEPTH | FTW_PHYS);
+}
+
+// ---- clients
+
+static int call(const struct rig *r, const char *method, const char *target, const char *body, json_t **ret)
+{
+    struct error e = ERROR_INIT;
+    struct http_result result = { 0 };
+    const struct http_call c = { .unix_path = r->api, .method = method, .target = target, .body = body, .body_n = body ? strlen(body) : 0,
+                                 .timeout_ms = 30000 };
+    json_t *value = NULL;
+    if (http_call(&c, &result, &e) < 0)
+        fail_msg("%s %s: %s", method, target, e.msg);
+    assert_int_equal(json_read(result.body, result.body_n, &value, &e), 0);
+    int status = result.status;
+    http_result_done(&result);
+    if (ret)
+        *ret = value;
+    else
+        json_decref(value);
+    return status;
+}
+
+// A member of a volume as v2 shows it, or the status as text.
+static const char *look(const struct rig *r, const char *id, const char *member, char ret[64])
+{
+    char target[128];
+    json_t *reply;
+    snprintf(target, sizeof target, "/v2/volumes/%s", id);
+    int status = call(r, "GET", target, NULL, &reply);
+    const char *text = json_string_value(json_object_get(reply, member));
+    if (status == 200)
+        snprintf(ret, 64, "%s", text ? text : "");
+    else
+        snprintf(ret, 64, "%d", status);
+    json_decref(reply);
+    return ret;
+}
+
+static bool comes_to(const struct rig *r, const char *id, const char *member, const char *value, int limit_ms)
+{
+    char text[64];
+    for (int64_t end_ms = clock_boot_ms() + limit_ms; clock_boot_ms() < end_ms; usleep(10000))
+        if (strcmp(look(r, id, member, text), value) == 0)
+            return true;
+    print_error("%s of %s is %s\n", member, id, text);
+    return false;
+}
+
+// ---- agents
+
+struct fake {
+    int fd;
+    FILE *in;
+};
+
+static void say(const struct fake *a, json_t *message)
+{
+    AUTO(free) char *text = json_dumps(message, JSON_COMPACT);
+    AUTO(free) char *line = xasprintf("%s\n", text);
+    json_decref(message);
+    assert_int_equal(send(a->fd, line, strlen(line), MSG_NOSIGNAL), strlen(line));
+}
+
+// The next message; NULL at the end of the connection.
+static json_t *hear(const struct fake *a)
+{
+    char line[65536];
+    if (!fgets(line, sizeof line, a->in))
+        return NULL;
+    json_t *message = json_loads(line, 0, NULL);
+    assert_non_null(message);
+    return message;
+}
+
+static bool is_type(const json_t *message, const char *type)
+{
+    return message && strcmp(json_string_value(json_object_get(message, "type")), type) == 0;
+}
+
+static struct fake agent_connect(const struct rig *r)
+{
+    struct error e = ERROR_INIT;
+    struct fake a = { .fd = socket_connect_unix(r->agents, 5000, &e) };
+    assert_true(a.fd >= 0);
+    a.in = fdopen(dup(a.fd), "r");
+    return a;
+}
+
+static void agent_end(struct fake *a)
+{
+    fclose(a->in);
+    close(a->fd);
+}
+
+// Says hello; false if control closes the connection.
+static bool agent_hello(const struct fake *a, const char *node)
+{
+    say(a, json_pack("{s:s, s:i, s:s, s:s, s:s, s:s}", "type", "hello", "protocol", 1, "version", "x", "node", node, "era", node, "host",
+                     "10.0.0.1"));
+    json_t *welcome = hear(a);
+    bool is_welcome = is_type(welcome, "welcome");
+    json_decref(welcome);
+    if (!is_welcome)
+        return false;
+    say(a, json_pack("{s:s}", "type", "inventory-end"));
+    return true;
+}
+
+// Skips messages until an order for a volume in that state, whose data control knows of.
+static void await_want(const struct fake *a, const char *state, char id[64])
+{
+    for (json_t *message; (message = hear(a));) {
+        const json_t *volume = json_object_get(message, "volume");
+        const char *is = json_string_value(json_object_get(volume, "state"));
+        bool found = is && strcmp(is, state) == 0 && json_is_true(json_object_get(volume, "born"));
+        if (found)
+            snprintf(id, 64, "%s", json_string_value(json_object_get(volume, "id")));
+        json_decref(message);
+        if (found)
+            return;
+    }
+    fail_msg("no order with state %s came", state);
+}
+
+static void report(const struct fake *a, const char *id, bool present)
+{
+    say(a, json_pack("{s:s, s:s, s:i, s:i, s:b, s:b}", "type", "report", "id", id, "epoch", 1, "revision", 1, "present", (int)present, "mounted", 0));
+}
+
+#define NODE "b7a1cf2e-5f0b-4d3c-8a1e-0c8f1d2e3f40"
+
+static void make(const struct rig *r, const struct fake *a, char id[64])
+{
+    json_t *made;
+    assert_int_equal(call(r, "POST", "/v2/volumes", "{\"owner\": \"" NODE "\"}", &made), 201);
+    snprintf(id, 64, "%s", json_string_value(json_object_get(made, "id")));
+    json_decref(made);
+    report(a, id, true);
+    await_want(a, "live", id);
+}
+
+static void discard(const struct rig *r, const char *id)
+{
+    char target[128];
+    snprintf(target, sizeof target, "/v1/configuration/datasets/%s", id);
+    assert_int_equal(call(r, "DELETE", target, NULL, NULL), 200);
+}
+
+// ---- tests
+
+// What is in the trash is kept as long as it was promised, then its owner is told to destroy it, then the entry stays as long again.
+static void test_trash_runs_out(void **state)
+{
+    enum { MANY = 200 };
+    static char ids[MANY][64];
+    struct rig r = { .pid = 0 };
+    char id[64], text[64];
+    (void)state;
+    start(&r, &store_memory, 1000);
+    struct fake a = agent_connect(&r);
+    assert_true(agent_hello(&a, NODE));
+    for (int i = 0; i < MANY; i++)
+        make(&r, &a, ids[i]);
+    int64_t begin_ms = clock_boot_ms();
+    for (int i = 0; i < MANY; i++)
+        discard(&r, ids[i]);
+    look(&r, ids[0], "state", text);
+    assert_true(strcmp(text, "trashed") == 0 || clock_boot_ms() - begin_ms >= 1000);
+    for (int i = 0; i < MANY; i++) {
+        await_want(&a, "purging", id);
+        report(&a, id, false);
+    }
+    assert_true(clock_boot_ms() - begin_ms >= 990);
+    for (int i = 0; i < MANY; i++)
+        assert_true(comes_to(&r, ids[i], "state", "404", 5000));
+    assert_true(clock_boot_ms() - begin_ms >= 1990 && clock_boot_ms() - begin_ms < 8000);
+    agent_end(&a);
+    stop(&r);
+}
+
+// Over a kill -9 the time goes on; what is due at the start is done then.
+static void test_trash_over_restart(void **state)
+{
+    struct rig r = { .pid = 0 };
+    char id[64], due[64], purge[64], text[64];
+    (void)state;
+    start(&r, &store_sqlite, 1000);
+    struct fake a = agent_connect(&r);
+    assert_true(agent_hello(&a, NODE));
+    make(&r, &a, id);
+    discard(&r, id);
+    look(&r, id, "purge", purge);
+    kill_9(&r);
+    agent_end(&a);
+    usleep(1200000);
+    start(&r, &store_sqlite, 1000);
+    assert_true(comes_to(&r, id, "state", "purging", 2000));
+    assert_string_equal(look(&r, id, "purge", text), purge);
+    a = agent_connect(&r);
+    assert_true(agent_hello(&a, NODE));
+    await_want(&a, "purging", due);
+    assert_string_equal(due, id);
+    report(&a, id, false);
+    assert_true(comes_to(&r, id, "state", "404", 5000));
+    agent_end(&a);
+    stop(&r);
+}
+
+// A change that the store refuses is not made, and is told; what runs out meanwhile is tried again without haste.
+static void test_store_that_fails(void **state)
+{
+    struct rig r = { .pid = 0 };
+    char id[64], text[64];
+    json_t *reply;
+    (void)state;
+    store_flaky = store_memory;
+    store_flaky.open = flaky_open;
+    store_flaky.commit = flaky_commit;
+    start(&r, &store_flaky, 300);
+    struct fake a = agent_connect(&r);
+    assert_true(agent_hello(&a, NODE));
+    make(&r, &a, id);
+    const char *lease = "{\"dataset_id\": \"0e2d7f4c-58f5-4b0e-9a27-1f6f7f0c6a11\", \"node_uuid\": \"" NODE "\", \"expires\": 0.3}";
+    assert_int_equal(call(&r, "POST", "/v1/configuration/leases", lease, NULL), 201);
+    discard(&r, id);
+    shared->fails = true;
+    assert_int_equal(call(&r, "POST", "/v1/configuration/datasets", "{\"primary\": \"" NODE "\"}", &reply), 507);
+    assert_string_equal(json_string_value(json_object_get(reply, "description")), "the disk is full");
+    json_decref(reply);
+    assert_int_equal(call(&r, "POST", "/v2/volumes", "{\"name\": \"x\", \"owner\": \"" NODE "\"}", NULL), 507);
+    assert_int_equal(call(&r, "GET", "/v2/volumes/x", NULL, NULL), 404);
+    int before = shared->commits;
+    usleep(1500000);
+    assert_in_range(shared->commits - before, 1, 3);
+    assert_string_equal(look(&r, id, "state", text), "trashed");
+    shared->fails = false;
+    assert_true(comes_to(&r, id, "state", "purging", 8000));
+    assert_int_equal(call(&r, "GET", "/v1/configuration/leases", NULL, &reply), 200);
+    assert_int_equal(json_array_size(reply), 0);
+    json_decref(reply);
+    agent_end(&a);
+    stop(&r);
+}
+
+// A cluster has a limit of nodes; who is known may come back all the same.
+static void test_too_many_nodes(void **state)
+{
+    struct rig r = { .pid = 0 };
+    char node[64];
+    (void)state;
+    start(&r, &store_memory, 1000);
+    for (int i = 0; i <= NODES_MAX + 1; i++) {
+        struct fake a = agent_connect(&r);
+        snprintf(node, sizeof node, "0e2d7f4c-58f5-4b0e-9a27-%012x", i <= NODES_MAX ? i : 7);
+        assert_int_equal(agent_hello(&a, node), i != NODES_MAX);
+        agent_end(&a);
+    }
+    stop(&r);
+}
+
+// Everything that can be under way when control ends is given up in order.
+static void test_end_amid_work(void **state)
+{
+    struct rig r = { .pid = 0 };
+    struct error e = ERROR_INIT;
+    char id[64], text[512];
+    int fds[20];
+    (void)state;
+    start(&r, &store_memory, 1000);
+    struct fake a = agent_connect(&r), silent = agent_connect(&r);
+    assert_true(agent_hello(&a, NODE));
+    make(&r, &a, id);
+    for (size_t i = 0; i < ARRAY_SIZE(fds); i++) {
+        fds[i] = socket_connect_unix(r.api, 5000, &e);
+        if (i % 3 == 0) // an agent is asked; a client waits; a request is not complete
+            snprintf(text, sizeof text, "DELETE /v2/volumes/%s HTTP/1.1\r\n\r\n", id);
+        else
+            snprintf(text, sizeof text, "PATCH /v2/volumes/%s?wait=30 HTTP/1.1\r\nContent-Length: 18\r\n\r\n%s", id,
+                     i % 3 == 1 ? "{\"size\": 67108864}" : "{");
+        assert_int_equal(send(fds[i], text, strlen(text), MSG_NOSIGNAL), strlen(text));
+        if (i % 4 == 0)
+            close(fds[i]);
+    }
+    assert_int_equal(call(&r, "GET", "/v2/status", NULL, NULL), 200);
+    stop(&r);
+    for (size_t i = 0; i < ARRAY_SIZE(fds); i++)
+        if (i % 4)
+            close(fds[i]);
+    agent_end(&a);
+    agent_end(&silent);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_trash_runs_out),   cmocka_unit_test(test_trash_over_restart), cmocka_unit_test(test_store_that_fails),
+        cmocka_unit_test(test_too_many_nodes),   cmocka_unit_test(test_end_amid_work),
+    };
+    shared = mmap(NULL, sizeof *shared, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+    if (shared == MAP_FAILED)
+        return 1;
+    return RUN_TESTS(tests);
+}
