@@ -184,17 +184,13 @@ static void on_inventory(void *arg, int rc, json_t *result, const struct error *
     operations_turn(a);
 }
 
-void agent_open_pool(struct agent *a)
-{
-    const struct worker_task task = { .what = "read the pool", .run = observe, .ctx = a, .done = on_inventory, .arg = a };
-    worker_start(a->workers, &task);
-}
-
 static void on_reopen(evutil_socket_t fd, short what, void *arg)
 {
+    struct agent *a = arg;
+    const struct worker_task task = { .what = "read the pool", .run = observe, .ctx = a, .done = on_inventory, .arg = a };
     (void)fd;
     (void)what;
-    agent_open_pool(arg);
+    worker_start(a->workers, &task);
 }
 
 static void on_turn(evutil_socket_t fd, short what, void *arg)
@@ -289,11 +285,6 @@ bool agent_is_open(const struct agent *a)
 bool agent_is_synced(const struct agent *a)
 {
     return a->open && a->synced;
-}
-
-const char *agent_pool_error(const struct agent *a)
-{
-    return a->pool_error;
 }
 
 static void view(const struct agent *a, const struct volume *want, struct agent_view *ret)

@@ -35,8 +35,6 @@ void agent_free(struct agent *a);
 // Whether the pool's volumes are known (the inventory was read), and whether control has told all it wants since the connection last came up.
 bool agent_is_open(const struct agent *a);
 bool agent_is_synced(const struct agent *a);
-// Why the pool could not be opened; NULL while it is opening or open.
-const char *agent_pool_error(const struct agent *a);
 
 // ---- what is known, from memory, in microseconds
 

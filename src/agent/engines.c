@@ -64,7 +64,7 @@ static void on_engine_end(evutil_socket_t fd, short what, void *arg)
     recheck_in(a, recheck_s_min());
 }
 
-void engines_watch(struct agent *a, struct engine engine)
+void agent_saw_engine(struct agent *a, struct engine engine)
 {
     struct engine_watch *w;
     if (engine.pid == 0)
@@ -189,7 +189,7 @@ static int load_one(struct agent *a, const char *name, struct error *e)
     doubt(&v->refs);
     refs_save(v);
     for (size_t i = 0; i < refs.n; i++)
-        engines_watch(a, refs.items[i].engine);
+        agent_saw_engine(a, refs.items[i].engine);
     return 0;
 }
 

@@ -107,14 +107,12 @@ struct agent_volume *agent_volume(const struct agent *a, const struct uuid *id);
 struct agent_volume *agent_volume_add(struct agent *a, const struct uuid *id);
 void agent_volume_drop(struct agent_volume *v); // forgets one that neither control nor the disk knows
 void agent_for_each(const struct agent *a, void (*fn)(struct agent_volume *v, void *arg), void *arg);
-void agent_open_pool(struct agent *a);
 
 // turn.c
 void turn(struct agent_volume *v);     // plans and starts the next step
 void turn_linger(struct agent_volume *v); // lets it stay mounted for a moment although nothing refers to it any more
 void turn_soon(struct agent *a);       // lets every operation look again, from the loop
 void turn_failing(struct agent *a);    // gives those their turn whose time has come
-void turn_arm_retry(struct agent *a);  // sets the timer for the next volume that waits to be tried again
 void turn_report(struct agent_volume *v); // tells control what is here, if it has changed
 void turn_look(struct agent_volume *v);   // looks for users where references are doubtful
 
@@ -125,8 +123,7 @@ void operation_remove(struct agent *a, const struct uuid *id, agent_done *done, 
 
 // link.c
 void link_connect(struct agent *a);
-void link_close(struct agent *a);
-void link_free(struct agent *a); // closes it, and forgets all requests
+void link_free(struct agent *a); // closes the connection, and forgets all requests
 void link_request(struct agent *a, json_t *message /* taken */, request_done *done, void *arg);
 void link_forget(struct agent *a, const void *arg); // requests with this argument are no longer waited for
 void link_report(struct agent *a, json_t *message /* taken */);
@@ -141,7 +138,6 @@ void usage_name_user(struct agent *a, const struct uuid *id, void (*done)(void *
 bool engine_is_dead(struct engine engine);
 void refs_save(struct agent_volume *v);
 void refs_load(struct agent *a);
-void engines_watch(struct agent *a, struct engine engine);
 void engines_free(struct agent *a);
 void engines_recheck_soon(struct agent *a);
 

@@ -247,12 +247,19 @@ static void reconnect_later(struct agent *a)
     evtimer_add(a->reconnect, &delay);
 }
 
+static void close_link(struct agent *a)
+{
+    line_free(a->link);
+    a->link = NULL;
+    a->synced = a->welcome = false;
+}
+
 static void on_closed(void *arg, const char *why)
 {
     struct agent *a = arg;
     struct request *r;
     log_warn("the connection to control is closed: %s", why);
-    link_close(a);
+    close_link(a);
     while ((r = LIST_FIRST(&a->requests))) {
         struct error e = ERROR_INIT;
         int rc = fail(&e, E_UNAVAILABLE, "the control service went away before it answered; try again");
@@ -263,18 +270,10 @@ static void on_closed(void *arg, const char *why)
     reconnect_later(a);
 }
 
-void link_close(struct agent *a)
-{
-    if (a->link)
-        line_free(a->link);
-    a->link = NULL;
-    a->synced = a->welcome = false;
-}
-
 void link_free(struct agent *a)
 {
     struct request *r;
-    link_close(a);
+    close_link(a);
     while ((r = LIST_FIRST(&a->requests))) {
         LIST_REMOVE(r, all);
         free(r);

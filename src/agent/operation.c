@@ -468,8 +468,3 @@ void operation_remove(struct agent *a, const struct uuid *id, agent_done *done, 
     o->volume = *id;
     o->engine = (struct engine){ -1, 0 }; // no engine: every live reference forbids it
 }
-
-void agent_saw_engine(struct agent *a, struct engine engine)
-{
-    engines_watch(a, engine);
-}

@@ -119,6 +119,23 @@ static void note_failure(struct agent_volume *v, const struct error *e)
     v->retry_ms = clock_boot_ms() + (delay_ms < RETRY_MS_MAX ? delay_ms : RETRY_MS_MAX);
 }
 
+// Sets the timer for the next volume that waits to be tried again.
+static void arm_retry(struct agent *a)
+{
+    const struct agent_volume *v;
+    int64_t earliest = -1, now_ms = clock_boot_ms();
+    LIST_FOREACH (v, &a->failing, failing)
+        if (v->step == STEP_NONE && (earliest < 0 || v->retry_ms < earliest))
+            earliest = v->retry_ms;
+    if (earliest < 0) {
+        evtimer_del(a->retry);
+        return;
+    }
+    int64_t delay_ms = earliest > now_ms ? earliest - now_ms : 1;
+    const struct timeval delay = { delay_ms / 1000, (int)(delay_ms % 1000) * 1000 };
+    evtimer_add(a->retry, &delay);
+}
+
 static void on_step_done(void *arg, int rc, json_t *result, const struct error *e)
 {
     struct agent_volume *v = arg;
@@ -141,7 +158,7 @@ static void on_step_done(void *arg, int rc, json_t *result, const struct error *
     operations_turn(a);
     if (rc == 0)
         turn(v);
-    turn_arm_retry(a);
+    arm_retry(a);
 }
 
 static void on_step_late(void *arg)
@@ -222,12 +239,12 @@ void turn(struct agent_volume *v)
     enum step step = plan(v, want);
     if (step == STEP_NONE && v->removing && !v->checked)
         step = STEP_UNMOUNT; // also what is not mounted here may be in a container
+    if (step == STEP_UNMOUNT && v->linger && !v->removing)
+        step = STEP_NONE;
     if (want && want->state != VOLUME_LIVE && !v->mounted && v->refs.n) {
         refs_done(&v->refs); // of an agent that was killed when it had removed the volume
         refs_save(v);
     }
-    if (step == STEP_UNMOUNT && v->linger && !v->removing)
-        step = STEP_NONE;
     if (step == STEP_MISSING)
         note_missing(v);
     else if (step != STEP_NONE) {
@@ -246,22 +263,6 @@ void turn_soon(struct agent *a)
     evtimer_add(a->turn, &now);
 }
 
-void turn_arm_retry(struct agent *a)
-{
-    const struct agent_volume *v;
-    int64_t earliest = -1, now_ms = clock_boot_ms();
-    LIST_FOREACH (v, &a->failing, failing)
-        if (v->step == STEP_NONE && (earliest < 0 || v->retry_ms < earliest))
-            earliest = v->retry_ms;
-    if (earliest < 0) {
-        evtimer_del(a->retry);
-        return;
-    }
-    int64_t delay_ms = earliest > now_ms ? earliest - now_ms : 1;
-    const struct timeval delay = { delay_ms / 1000, (int)(delay_ms % 1000) * 1000 };
-    evtimer_add(a->retry, &delay);
-}
-
 void turn_failing(struct agent *a)
 {
     int64_t now_ms = clock_boot_ms();
@@ -272,7 +273,7 @@ void turn_failing(struct agent *a)
             turn(v);
         v = next;
     }
-    turn_arm_retry(a);
+    arm_retry(a);
 }
 
 void turn_report(struct agent_volume *v)

@@ -34,7 +34,7 @@ struct worker {
 struct workers {
     struct event_base *base;
     bool in_process;
-    unsigned running_count, waiting_count;
+    unsigned running_count;
     LIST_HEAD(, worker) running;
     STAILQ_HEAD(, worker) waiting;
 };
@@ -78,11 +78,6 @@ void workers_free(struct workers *w)
         worker_free(k);
     }
     free(w);
-}
-
-unsigned workers_busy(const struct workers *w)
-{
-    return w->running_count + w->waiting_count;
 }
 
 static char *answer_text(worker_fn *run, void *ctx)
@@ -238,7 +233,6 @@ static void start_next(struct workers *w)
     struct worker *k;
     while (w->running_count < WORKERS_MAX && (k = STAILQ_FIRST(&w->waiting))) {
         STAILQ_REMOVE_HEAD(&w->waiting, waiting);
-        w->waiting_count--;
         launch(k);
     }
 }
@@ -251,6 +245,5 @@ void worker_start(struct workers *w, const struct worker_task *task)
     k->what = xstrdup(task->what);
     k->fd = -1;
     STAILQ_INSERT_TAIL(&w->waiting, k, waiting);
-    w->waiting_count++;
     start_next(w);
 }

@@ -34,6 +34,5 @@ struct workers *workers_new(struct event_base *base, bool in_process);
 void workers_free(struct workers *w); // kills what runs; no callback is called any more
 // Starts the task, or queues it while WORKERS_MAX run.
 void worker_start(struct workers *w, const struct worker_task *task);
-unsigned workers_busy(const struct workers *w); // running and queued
 
 #endif

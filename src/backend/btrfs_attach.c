@@ -66,6 +66,28 @@ static int look_for_pool(const char *path, int fd, struct error *e)
         content.label[0] ? " with label \"" : "", content.label, content.label[0] ? "\"" : "");
 }
 
+static bool is_same_device(const char *a, const char *b)
+{
+    struct stat x, y;
+    return stat(a, &x) == 0 && stat(b, &y) == 0 && S_ISBLK(x.st_mode) && S_ISBLK(y.st_mode) && x.st_rdev == y.st_rdev;
+}
+
+static int mount_pool(const struct pool *p, const char *device, const char *options, struct error *e)
+{
+    AUTO(mountinfo_done) struct mountinfo m = { 0 };
+    int rc = mountinfo_read_self(&m, e);
+    if (rc < 0)
+        return rc;
+    const struct mountinfo_entry *there = mountinfo_at(&m, p->top);
+    if (there && (strcmp(there->type, "btrfs") != 0 || strcmp(there->root, "/") != 0 || !is_same_device(there->source, device)))
+        return fail(e, E_CONFLICT, "%s is mounted on %s, where the pool %s belongs", there->source, p->top, p->path);
+    if (!there && (rc = mount_fs(device, p->top, "btrfs", options, e)) < 0)
+        return fail_ctx(e, rc, "pool %s", p->path);
+    FAILPOINT(POOL_MOUNTED);
+    // Private: mounts of volumes are to form groups of their own, and nobody needs to see this one.
+    return mount_propagate(p->top, MOUNT_PRIVATE, e);
+}
+
 // ---- image file --------------------------------------------------------------------------------------------------------------
 
 static int default_file_size(const char *directory, uint64_t *ret, struct error *e)
@@ -212,7 +234,7 @@ static int attach_file(struct pool *p, const struct backend_config *config, stru
         return rc;
     FAILPOINT(POOL_ATTACHED);
     // discard: what is deleted in the pool becomes free on the host again.
-    return pool_mount(p, device, "discard=async", e);
+    return mount_pool(p, device, "discard=async", e);
 }
 
 // ---- device ------------------------------------------------------------------------------------------------------------------
@@ -234,7 +256,7 @@ static int attach_device(struct pool *p, const struct backend_config *config, st
         return fail(e, E_NOT_FOUND, "%s holds no pool, and formatting it isn't allowed", config->path);
     if (rc == 0 && (rc = run_mkfs(config->path, e)) < 0)
         return rc;
-    return pool_mount(p, config->path, NULL, e);
+    return mount_pool(p, config->path, NULL, e);
 }
 
 // ---- directory ---------------------------------------------------------------------------------------------------------------
@@ -256,28 +278,6 @@ static int attach_directory(struct pool *p, const struct backend_config *config,
 }
 
 // ---- all ---------------------------------------------------------------------------------------------------------------------
-
-static int is_same_device(const char *a, const char *b)
-{
-    struct stat x, y;
-    return stat(a, &x) == 0 && stat(b, &y) == 0 && S_ISBLK(x.st_mode) && S_ISBLK(y.st_mode) && x.st_rdev == y.st_rdev;
-}
-
-int pool_mount(const struct pool *p, const char *device, const char *options, struct error *e)
-{
-    AUTO(mountinfo_done) struct mountinfo m = { 0 };
-    int rc = mountinfo_read_self(&m, e);
-    if (rc < 0)
-        return rc;
-    const struct mountinfo_entry *there = mountinfo_at(&m, p->top);
-    if (there && (strcmp(there->type, "btrfs") != 0 || strcmp(there->root, "/") != 0 || !is_same_device(there->source, device)))
-        return fail(e, E_CONFLICT, "%s is mounted on %s, where the pool %s belongs", there->source, p->top, p->path);
-    if (!there && (rc = mount_fs(device, p->top, "btrfs", options, e)) < 0)
-        return fail_ctx(e, rc, "pool %s", p->path);
-    FAILPOINT(POOL_MOUNTED);
-    // Private: mounts of volumes are to form groups of their own, and nobody needs to see this one.
-    return mount_propagate(p->top, MOUNT_PRIVATE, e);
-}
 
 int pool_attach(struct pool *p, const struct backend_config *config, struct error *e)
 {

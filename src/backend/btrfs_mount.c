@@ -81,7 +81,7 @@ int pool_volume_check_unused(const struct pool *p, const struct uuid *id, struct
     return check_no_users(p, id, e);
 }
 
-int pool_volume_mount_locked(const struct pool *p, const struct uuid *id, struct error *e)
+static int mount_locked(const struct pool *p, const struct uuid *id, struct error *e)
 {
     AUTO(free) char *source = xasprintf("%s/%s", p->top, FOLDER(id));
     AUTO(close) int fd = open(source, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
@@ -112,7 +112,7 @@ int pool_volume_mount(struct backend *b, const struct uuid *id, struct error *e)
     AUTO(close) int lock = -1;
     int rc = pool_lock_volume(p, id, LOCK_WAIT_MS, &lock, e);
     if (rc > 0)
-        rc = pool_volume_mount_locked(p, id, e);
+        rc = mount_locked(p, id, e);
     return rc < 0 ? pool_fail(p, rc, "mount", id, e) : 0;
 }
 
@@ -126,7 +126,7 @@ static int fail_busy(const struct pool *p, const struct uuid *id, const char *po
         pool_volume_name(p, id, name, sizeof name), point);
 }
 
-int pool_volume_unmount_locked(const struct pool *p, const struct uuid *id, struct error *e)
+static int unmount_locked(const struct pool *p, const struct uuid *id, struct error *e)
 {
     char point[PATH_MAX];
     backend_mount_point(p->mount_root, id, point);
@@ -148,7 +148,7 @@ int pool_volume_unmount_locked(const struct pool *p, const struct uuid *id, stru
         rc = check_no_users(p, id, e);
         if (rc < 0) {
             struct error ignored;
-            pool_volume_mount_locked(p, id, &ignored);
+            mount_locked(p, id, &ignored);
             return rc;
         }
     }
@@ -163,7 +163,7 @@ int pool_volume_unmount(struct backend *b, const struct uuid *id, struct error *
     AUTO(close) int lock = -1;
     int rc = pool_lock_volume(p, id, LOCK_WAIT_MS, &lock, e);
     if (rc > 0)
-        rc = pool_volume_unmount_locked(p, id, e);
+        rc = unmount_locked(p, id, e);
     return rc < 0 ? pool_fail(p, rc, "unmount", id, e) : 0;
 }
 
@@ -232,7 +232,7 @@ static int unmount_one(const struct pool *p, const struct uuid *id, struct error
 {
     AUTO(close) int lock = -1;
     int rc = pool_lock_volume(p, id, LOCK_WAIT_MS, &lock, e);
-    return rc < 0 ? rc : pool_volume_unmount_locked(p, id, e);
+    return rc < 0 ? rc : unmount_locked(p, id, e);
 }
 
 static void mount_again(const struct pool *p, const struct uuid *ids, size_t n)
@@ -241,7 +241,7 @@ static void mount_again(const struct pool *p, const struct uuid *ids, size_t n)
     for (size_t i = 0; i < n; i++) {
         AUTO(close) int lock = -1;
         if (pool_lock_volume(p, &ids[i], LOCK_WAIT_MS, &lock, &ignored) > 0)
-            pool_volume_mount_locked(p, &ids[i], &ignored);
+            mount_locked(p, &ids[i], &ignored);
     }
 }
 

@@ -69,7 +69,6 @@ int pool_fail(const struct pool *p, int rc, const char *verb, const struct uuid 
 // btrfs_attach.c: what differs between image, device and directory
 int pool_attach(struct pool *p, const struct backend_config *config, struct error *e);
 int pool_make_directories(const char *path, mode_t mode, struct error *e); // with its parents
-int pool_mount(const struct pool *p, const char *device, const char *options, struct error *e);
 
 // btrfs_volume.c
 int pool_volume_create(struct backend *b, const struct volume *v, struct error *e);
@@ -82,7 +81,6 @@ void pool_volume_sweep_staging(const struct pool *p);
 // Brings limits into the shape that btrfs_quota.h tells of, where former versions or users of a volume left another one, and removes
 // what destroyed volumes left. Best effort.
 void pool_volume_gather_limits(const struct pool *p);
-int pool_volume_read_record(int volumes_fd, const struct uuid *id, struct volume **ret, struct error *e);
 // The volume's name, or its id if the record has none or can't be read; for messages. Returns `ret`.
 const char *pool_volume_name(const struct pool *p, const struct uuid *id, char *ret, size_t size);
 
@@ -95,8 +93,6 @@ void pool_volume_sweep_mount_points(const struct pool *p);
 int pool_volume_is_mounted(const struct pool *p, const struct mountinfo *m, const struct pool_place *place, const struct uuid *id, struct error *e);
 // E_BUSY if the volume is mounted anywhere in this mount namespace or another one.
 int pool_volume_check_unused(const struct pool *p, const struct uuid *id, struct error *e);
-int pool_volume_mount_locked(const struct pool *p, const struct uuid *id, struct error *e);
-int pool_volume_unmount_locked(const struct pool *p, const struct uuid *id, struct error *e);
 // Unmounts all volumes of the pool, or none.
 int pool_volume_unmount_all(const struct pool *p, struct error *e);
 

@@ -77,7 +77,7 @@ static int read_record_in(int volume_fd, const struct uuid *id, struct volume **
     return rc < 0 ? rc : parse_record(text, n, id, ret, e);
 }
 
-int pool_volume_read_record(int volumes_fd, const struct uuid *id, struct volume **ret, struct error *e)
+static int read_record(int volumes_fd, const struct uuid *id, struct volume **ret, struct error *e)
 {
     AUTO(close) int fd = -1;
     int rc = open_directory(volumes_fd, UUID_TEXT(id), &fd, e);
@@ -90,7 +90,7 @@ const char *pool_volume_name(const struct pool *p, const struct uuid *id, char *
     AUTO(volume_free) struct volume *v = NULL;
     struct error ignored;
     if (pool_open_dirs(p, &d, &ignored) == 0)
-        pool_volume_read_record(d.volumes, id, &v, &ignored);
+        read_record(d.volumes, id, &v, &ignored);
     snprintf(ret, size, "%s", v && v->name ? v->name : UUID_TEXT(id));
     return ret;
 }
@@ -251,7 +251,7 @@ static int destroy_in(const struct pool *p, const struct pool_dirs *d, const str
     }
     if (rc == 0)
         rc = btrfs_commit(d->top, e);
-    btrfs_clean_soon(d->top);
+    btrfs_free_deleted(d->top);
     return rc;
 }
 

@@ -7,11 +7,11 @@
 #include <string.h>
 
 static const struct {
-    const char *word, *text;
+    const char *word;
     int http, exit;
 } table[E_COUNT] = {
-    [E_NONE] = { "", "", 200, 0 },
-#define X(code, word, http, exit, text) [code] = { word, text, http, exit },
+    [E_NONE] = { "", 200, 0 },
+#define X(code, word, http, exit, text) [code] = { word, http, exit },
     ERROR_TABLE(X)
 #undef X
 };
@@ -89,11 +89,6 @@ int fail_ctx(struct error *e, int rc, const char *fmt, ...)
 const char *error_word(enum errcode code)
 {
     return table[code].word;
-}
-
-const char *error_text(enum errcode code)
-{
-    return table[code].text;
 }
 
 enum errcode error_from_word(const char *word)

@@ -8,7 +8,7 @@
 
 #include <stddef.h>
 
-//    code           word in JSON    HTTP  exit  what it means to the user
+//    code           word in JSON    HTTP  exit  what it means to the user: for docs/errors.md, no code reads it
 #define ERROR_TABLE(X) \
     X(E_INVALID,     "invalid",      400,  2,  "The request or an argument is wrong: correct it and try again.") \
     X(E_DENIED,      "denied",       403,  3,  "The caller may not do this.") \
@@ -47,7 +47,6 @@ int fail_os(struct error *e, int err, const char *fmt, ...) __attribute__((forma
 int fail_ctx(struct error *e, int rc, const char *fmt, ...) __attribute__((format(printf, 3, 4)));
 
 const char *error_word(enum errcode code);         // "not-found"; "" for E_NONE
-const char *error_text(enum errcode code);         // the sentence of the table
 enum errcode error_from_word(const char *word);    // E_IO for a word that is not in the table
 int error_http(enum errcode code);                 // HTTP status
 int error_exit(enum errcode code);                 // exit status of the CLI

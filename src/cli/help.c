@@ -61,7 +61,7 @@ static void print_summary(FILE *out, const char *summary)
     fprintf(out, "\n%c%s.\n", toupper((unsigned char)*summary), summary + 1);
 }
 
-void help_command(FILE *out, const struct cli_command *c)
+static void show_command(FILE *out, const struct cli_command *c)
 {
     fprintf(out, "Usage: flocker %s%s%s%s\n", c->name, c->options ? " [OPTION]..." : "", *c->args ? " " : "", c->args);
     print_summary(out, c->summary);
@@ -86,7 +86,7 @@ static void print_commands(FILE *out, const struct cli_command *more, const char
     }
 }
 
-void help_group(FILE *out, const struct cli_command *more, const char *group)
+static void show_group(FILE *out, const struct cli_command *more, const char *group)
 {
     fprintf(out, "Usage: flocker %s COMMAND\n", group);
     print_summary(out, group_summary(group));
@@ -94,7 +94,7 @@ void help_group(FILE *out, const struct cli_command *more, const char *group)
     fprintf(out, "\n`flocker help %s COMMAND` tells more about one of them.\n", group);
 }
 
-void help_overview(FILE *out, const struct cli_command *more)
+static void show_overview(FILE *out, const struct cli_command *more)
 {
     fputs("Usage: flocker COMMAND [OPTION]... [ARGUMENT]...\n", out);
     print_paragraph(out, intro, false);
@@ -108,11 +108,11 @@ int help_show(FILE *out, const struct cli_command *more, const char *words, stru
 {
     const struct cli_command *c = command_find(more, words);
     if (!*words)
-        help_overview(out, more);
+        show_overview(out, more);
     else if (c)
-        help_command(out, c);
+        show_command(out, c);
     else if (command_is_group(more, words))
-        help_group(out, more, words);
+        show_group(out, more, words);
     else
         return fail_unknown(more, words, e);
     if (c && command_is_group(more, words))

@@ -66,9 +66,6 @@ DEFINE_AUTO(struct table *, table_free)
 // ---- help, manual, completion: made from the tables
 
 #define HELP_WIDTH 96
-void help_overview(FILE *out, const struct cli_command *more);
-void help_group(FILE *out, const struct cli_command *more, const char *group);
-void help_command(FILE *out, const struct cli_command *c);
 // A page in roff: "" for flocker(1), or a first word of commands for flocker-<word>(1). E_NOT_FOUND.
 int man_page(FILE *out, const struct cli_command *more, const char *page, struct error *e);
 // A script for a shell. E_INVALID for one that is not known.

@@ -18,7 +18,7 @@ void api_reply_text(struct http_exchange *x, int status, const char *extra, cons
     http_reply(x, status, extra, JSON_TYPE, json, n, NULL, NULL);
 }
 
-void api_reply_extra(struct http_exchange *x, int status, const char *extra, json_t *body)
+static void reply_extra(struct http_exchange *x, int status, const char *extra, json_t *body /* taken */)
 {
     AUTO(free) char *text = json_dumps(body, JSON_COMPACT | JSON_ENCODE_ANY);
     json_decref(body);
@@ -28,7 +28,7 @@ void api_reply_extra(struct http_exchange *x, int status, const char *extra, jso
 
 void api_reply(struct http_exchange *x, int status, json_t *body)
 {
-    api_reply_extra(x, status, "", body);
+    reply_extra(x, status, "", body);
 }
 
 void api_describe(struct http_exchange *x, int status, const char *fmt, ...)
@@ -52,7 +52,7 @@ static void refuse(struct http_exchange *x, int status, const char *extra, enum 
     json_t *body = json_pack("{s:s}", "description", text);
     if (strncmp(http_request(x)->target, "/v1/", 4) != 0)
         json_object_set_new(body, "code", json_string(error_word(code)));
-    api_reply_extra(x, status, extra, body);
+    reply_extra(x, status, extra, body);
 }
 
 // The value of a query's parameter; "" if it has none, NULL if it isn't there. What is no percent-encoding stays as it is.

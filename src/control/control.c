@@ -35,6 +35,48 @@ void control_tag(const struct control *c, char ret[33])
     snprintf(ret, 33, "%016llx%016llx", (unsigned long long)mix(c->tag[0]), (unsigned long long)mix(c->tag[1]));
 }
 
+// ---- what agents see
+
+static int compare(const void *a, const void *b)
+{
+    return uuid_compare(a, b);
+}
+
+struct sighting *control_sighting(const struct control *c, const struct uuid *volume)
+{
+    void *node = tfind(volume, &c->sightings, compare);
+    return node ? *(struct sighting **)node : NULL;
+}
+
+struct sighting *control_sighting_add(struct control *c, const struct uuid *volume)
+{
+    struct sighting *s = control_sighting(c, volume);
+    if (s)
+        return s;
+    s = xcalloc(1, sizeof *s);
+    s->id = *volume;
+    ASSERT(tsearch(s, &c->sightings, compare));
+    return s;
+}
+
+static void sighting_free(void *node)
+{
+    struct sighting *s = node;
+    free(s->path);
+    free(s->error_word);
+    free(s->error);
+    free(s);
+}
+
+static void sighting_remove(struct control *c, const struct uuid *volume)
+{
+    struct sighting *s = control_sighting(c, volume);
+    if (!s)
+        return;
+    tdelete(volume, &c->sightings, compare);
+    sighting_free(s);
+}
+
 // ---- changes
 
 // Sees to it that the sweep runs at that time (wall clock) or before.
@@ -90,7 +132,7 @@ int control_put(struct control *c, struct volume *changed, struct error *e)
     const struct volume *now = volume_set_find(&c->volumes, &id);
     agents_tell(c, &now->owner, now);
     if (!uuid_equal(&now->owner, &old_owner)) {
-        control_sighting_remove(c, &id); // what the new owner sees is not known yet
+        sighting_remove(c, &id); // what the new owner sees is not known yet
         agents_tell(c, &old_owner, now);
     }
     if (now->state != VOLUME_LIVE)
@@ -177,48 +219,6 @@ struct volume *control_find(const struct control *c, const char *name_or_id)
     return v;
 }
 
-// ---- what agents see
-
-static int compare(const void *a, const void *b)
-{
-    return uuid_compare(a, b);
-}
-
-struct sighting *control_sighting(const struct control *c, const struct uuid *volume)
-{
-    void *node = tfind(volume, &c->sightings, compare);
-    return node ? *(struct sighting **)node : NULL;
-}
-
-struct sighting *control_sighting_add(struct control *c, const struct uuid *volume)
-{
-    struct sighting *s = control_sighting(c, volume);
-    if (s)
-        return s;
-    s = xcalloc(1, sizeof *s);
-    s->id = *volume;
-    ASSERT(tsearch(s, &c->sightings, compare));
-    return s;
-}
-
-static void sighting_free(void *node)
-{
-    struct sighting *s = node;
-    free(s->path);
-    free(s->error_word);
-    free(s->error);
-    free(s);
-}
-
-void control_sighting_remove(struct control *c, const struct uuid *volume)
-{
-    struct sighting *s = control_sighting(c, volume);
-    if (!s)
-        return;
-    tdelete(volume, &c->sightings, compare);
-    sighting_free(s);
-}
-
 // ---- nodes
 
 struct control_node *control_node(const struct control *c, const struct uuid *id)
@@ -294,7 +294,7 @@ static int forget(struct control *c, const struct volume *v, struct error *e)
     if (rc < 0)
         return rc;
     tag_count(c, v, false);
-    control_sighting_remove(c, &id);
+    sighting_remove(c, &id);
     volume_set_remove(&c->volumes, &id);
     waiters_turn(c, &id);
     return 0;

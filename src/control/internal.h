@@ -86,7 +86,6 @@ int control_remove_hold(struct control *c, const struct uuid *volume, struct err
 struct hold *control_hold(const struct control *c, const struct uuid *volume);
 struct sighting *control_sighting(const struct control *c, const struct uuid *volume);
 struct sighting *control_sighting_add(struct control *c, const struct uuid *volume);
-void control_sighting_remove(struct control *c, const struct uuid *volume);
 // Live volume of that name, or any volume of that id.
 struct volume *control_find(const struct control *c, const char *name_or_id);
 struct control_node *control_node(const struct control *c, const struct uuid *id);
@@ -105,7 +104,6 @@ void agents_ask(struct control *c, const struct uuid *node, json_t *message /* t
 void api_on_request(struct http_exchange *x, void *control);
 void api_reply(struct http_exchange *x, int status, json_t *body /* taken */);
 void api_reply_text(struct http_exchange *x, int status, const char *extra, const char *json, size_t n);
-void api_reply_extra(struct http_exchange *x, int status, const char *extra, json_t *body /* taken */);
 void api_describe(struct http_exchange *x, int status, const char *fmt, ...) __attribute__((format(printf, 3, 4)));
 void api_fail(struct http_exchange *x, const struct error *e); // as v2 writes errors
 bool api_flag(const struct http_exchange *x, const char *name); // it is in the query, and not as "0"

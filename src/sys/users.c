@@ -14,6 +14,8 @@
 
 DEFINE_AUTO(DIR *, closedir)
 
+#define TASK_SIZE 600 // "17" or "17/task/18", with names as long as the system's can be in theory
+
 // A mount that fits the query, before it is known whether it is a copy of ours.
 struct candidate {
     int pid;
@@ -69,7 +71,7 @@ static int pid_of(const char *name)
 // what a stat of its target does, and this is most of a scan's time.
 static ino_t namespace_of(int proc_fd, const char *task)
 {
-    char path[64], target[64];
+    char path[TASK_SIZE + sizeof "/ns/mnt"], target[64];
     snprintf(path, sizeof path, "%s/ns/mnt", task);
     ssize_t n = readlinkat(proc_fd, path, target, sizeof target - 1);
     if (n <= 0)
@@ -121,20 +123,20 @@ static int look_into(struct scan *s, const char *task, int pid, ino_t ns, struct
 }
 
 // A process whose first thread has ended keeps its namespaces in the others. `ret_task` is relative to /proc.
-static ino_t find_task(int proc_fd, const char *pid_name, char *ret_task, size_t size)
+static ino_t find_task(int proc_fd, const char *pid_name, char ret_task[TASK_SIZE])
 {
-    snprintf(ret_task, size, "%s", pid_name);
+    snprintf(ret_task, TASK_SIZE, "%s", pid_name);
     ino_t ns = namespace_of(proc_fd, ret_task);
     if (ns)
         return ns;
-    char path[64];
+    char path[300];
     snprintf(path, sizeof path, "/proc/%s/task", pid_name);
     AUTO(closedir) DIR *tasks = opendir(path);
     struct dirent *d;
     while (!ns && tasks && (d = readdir(tasks))) {
         if (!is_pid(d->d_name))
             continue;
-        snprintf(ret_task, size, "%s/task/%s", pid_name, d->d_name);
+        snprintf(ret_task, TASK_SIZE, "%s/task/%s", pid_name, d->d_name);
         ns = namespace_of(proc_fd, ret_task);
     }
     return ns;
@@ -144,10 +146,10 @@ static int scan_processes(struct scan *s, DIR *proc, struct error *e)
 {
     struct dirent *d;
     while ((d = readdir(proc))) {
-        char task[32];
+        char task[TASK_SIZE];
         if (!is_pid(d->d_name))
             continue;
-        ino_t ns = find_task(dirfd(proc), d->d_name, task, sizeof task);
+        ino_t ns = find_task(dirfd(proc), d->d_name, task);
         if (!ns || seen_before(s, ns))
             continue;
         int rc = look_into(s, task, pid_of(d->d_name), ns, e);

@@ -634,19 +634,19 @@ static int as_anybody(const char *folder, struct deed d)
 
 static int make_subvolume(const struct deed *d)
 {
-    struct {
-        struct btrfs_qgroup_inherit head;
-        uint64_t groups[4];
-    } inherit = { 0 };
+    uint64_t inherit[sizeof(struct btrfs_qgroup_inherit) / sizeof(uint64_t) + 4] = { 0 };
+    struct btrfs_qgroup_inherit *head = (struct btrfs_qgroup_inherit *)inherit;
     AUTO(close) int here = open(".", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
     struct btrfs_ioctl_vol_args_v2 args = { 0 };
     snprintf(args.name, sizeof args.name, "%s", d->name);
     if (d->groups) {
-        for (; d->groups[inherit.head.num_qgroups]; inherit.head.num_qgroups++)
-            inherit.groups[inherit.head.num_qgroups] = d->groups[inherit.head.num_qgroups];
+        while (d->groups[head->num_qgroups]) {
+            head->qgroups[head->num_qgroups] = d->groups[head->num_qgroups];
+            head->num_qgroups++;
+        }
         args.flags = BTRFS_SUBVOL_QGROUP_INHERIT;
-        args.size = sizeof inherit.head + inherit.head.num_qgroups * sizeof(uint64_t);
-        args.qgroup_inherit = &inherit.head;
+        args.size = sizeof *head + head->num_qgroups * sizeof(uint64_t);
+        args.qgroup_inherit = head;
     }
     return ioctl(here, BTRFS_IOC_SUBVOL_CREATE_V2, &args) < 0 ? errno : 0;
 }
