@@ -353,7 +353,7 @@ static const char *on_request(struct agent_peer *p, const json_t *message)
     if (!reply)
         return "a request without a number";
     if (rc < 0)
-        json_object_set_new(reply, "error", json_pack("{s:s, s:o}", "code", error_word(e.code), "message", json_text(e.msg)));
+        json_object_set_new(reply, "error", json_from_error(&e));
     else
         json_object_set_new(reply, "id", json_string(UUID_TEXT(&v->id)));
     send_json(p, reply);
@@ -365,15 +365,12 @@ static const char *on_reply(struct agent_peer *p, const json_t *message)
     struct error e = ERROR_INIT;
     struct ask *a;
     json_int_t n = json_integer_value(json_object_get(message, "n"));
-    const char *code = NULL, *text = NULL;
-    int rc = 0;
     LIST_FOREACH (a, &p->asks, all)
         if (a->n == n)
             break;
     if (!a)
         return NULL;
-    if (json_unpack(json_object_get(message, "error"), "{s:s, s:s}", "code", &code, "message", &text) == 0)
-        rc = fail(&e, error_from_word(code), "%s", text);
+    int rc = json_read_error(message, &e);
     ask_end(a, rc, message, &e);
     return NULL;
 }
