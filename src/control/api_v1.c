@@ -431,7 +431,9 @@ static void acquire_lease(struct call *call)
     wish.has_expiry = !json_is_null(expires);
     left = left > EXPIRES_S_MAX ? EXPIRES_S_MAX : left < -EXPIRES_S_MAX ? -EXPIRES_S_MAX : left;
     wish.expires_ms = wish.has_expiry ? clock_wall_ms() + (int64_t)(left * 1000) : 0;
-    if (decide_hold(control_hold(c, &wish.volume), &wish, &renewal, &e) < 0 || control_put_hold(c, &wish, &e) < 0)
+    if (decide_hold(control_hold(c, &wish.volume), &wish, &renewal, &e) < 0)
+        api_describe(call->exchange, 409, "Lease already held.");
+    else if (control_put_hold(c, &wish, &e) < 0)
         refuse(call->exchange, &e);
     else
         api_reply(call->exchange, renewal ? 200 : 201, hold_to_json(&wish));

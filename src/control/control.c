@@ -185,7 +185,7 @@ int control_put_hold(struct control *c, const struct hold *h, struct error *e)
 {
     const struct store_change change = { .kind = STORE_PUT_HOLD, .hold = h };
     if (c->hold_count >= HOLDS_MAX && !control_hold(c, &h->volume))
-        return fail(e, E_TOO_LARGE, "there are %d leases, the limit: release some", HOLDS_MAX);
+        return fail(e, E_TOO_LARGE, "there are %d holds, the limit: release some", HOLDS_MAX);
     int rc = store_commit(c->store, &change, 1, e);
     if (rc < 0)
         return rc;
@@ -282,7 +282,7 @@ static void sweep_holds(struct control *c, struct sweep *s)
         s->done++;
         s->rc = control_remove_hold(c, &c->holds[i].volume, &e);
         if (s->rc < 0)
-            log_error("a lease that is over can't be removed: %s", e.msg);
+            log_error("the hold of volume %s is over and can't be removed: %s", UUID_TEXT(&c->holds[i].volume), e.msg);
     }
 }
 
