@@ -3,7 +3,7 @@ BUILD   ?= build
 prefix  ?= /usr
 DESTDIR ?=
 
-.PHONY: all deps up down test bench check install uninstall clean
+.PHONY: all deps up down test sanitize fuzz bench check install uninstall clean
 
 all: $(BUILD)/build.ninja
 	@ninja -C $(BUILD)
@@ -20,6 +20,12 @@ down: all
 
 test:
 	@tools/test
+
+sanitize:
+	@tools/sanitize
+
+fuzz:
+	@tools/fuzz $(SECONDS)
 
 bench:
 	@tools/bench $(BENCH)

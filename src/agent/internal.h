@@ -38,7 +38,7 @@ struct agent_volume {
     int64_t retry_ms;    // boot clock: not before then, unless somebody asks
     struct {
         bool sent, present, mounted;
-        uint64_t epoch, revision;
+        uint64_t epoch, revision, attempts;
         enum errcode code;
     } reported; // what control was told last
 };

@@ -107,6 +107,7 @@ static void on_want(struct agent *a, const json_t *message)
             agent_volume_drop(v);
     } else {
         volume_set_put(&a->wants, want);
+        v->retry_ms = 0; // what failed may be right now
         turn(v);
     }
     if (a->synced)

@@ -242,6 +242,10 @@ void turn(struct agent_volume *v)
         step = STEP_UNMOUNT; // also what is not mounted here may be in a container
     if (step == STEP_UNMOUNT && v->linger && !v->removing)
         step = STEP_NONE;
+    if (want && want->state != VOLUME_LIVE && !v->mounted && v->refs.n) {
+        refs_done(&v->refs); // of an agent that was killed when it had removed the volume
+        refs_save(v);
+    }
     if (step == STEP_MISSING)
         note_missing(v);
     else if (step != STEP_NONE) {
@@ -282,7 +286,8 @@ void turn_report(struct agent_volume *v)
     if (!a->link || !a->welcome)
         return;
     if (v->reported.sent && v->reported.present == present && v->reported.mounted == v->mounted && v->reported.epoch == epoch &&
-        v->reported.revision == revision && v->reported.code == v->error.code)
+        v->reported.revision == revision && v->reported.code == v->error.code &&
+        (!v->error.code || v->reported.attempts == v->attempts)) // who waits for an attempt hears of each that failed
         return;
     v->reported.sent = true;
     v->reported.present = present;
@@ -290,6 +295,7 @@ void turn_report(struct agent_volume *v)
     v->reported.epoch = epoch;
     v->reported.revision = revision;
     v->reported.code = v->error.code;
+    v->reported.attempts = v->attempts;
     json_t *message = json_pack("{s:s, s:s, s:I, s:I, s:b, s:b}", "type", "report", "id", UUID_TEXT(&v->id), "epoch", (json_int_t)epoch,
                                 "revision", (json_int_t)revision, "present", (int)present, "mounted", (int)v->mounted);
     if (v->mounted)

@@ -73,7 +73,8 @@ struct backend_ops {
     // Makes the volume empty, with owner, group, mode, nocow and limit of `v`, and its record; all of it appears in one step.
     // If the volume is there already: 0, nothing touched.
     int (*create)(struct backend *b, const struct volume *v, struct error *e);
-    // Destroys data and record, and what users of the volume made of subvolumes in it: some 0.1 ms for each. 0 if there is no such volume. E_BUSY if it is mounted or in use.
+    // Destroys data and record, and subvolumes that users of the volume made in it: some 0.2 ms for each. 0 if there is no such volume.
+    // E_BUSY if it is mounted or in use.
     int (*destroy)(struct backend *b, const struct uuid *id, struct error *e);
     // Replaces the record and, if its size differs from the limit in force, sets the limit. A size below what is used is E_CONFLICT.
     int (*update)(struct backend *b, const struct volume *v, struct error *e);

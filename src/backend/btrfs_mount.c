@@ -12,6 +12,9 @@
 #include <limits.h>
 #include <string.h>
 #include <sys/stat.h>
+#include <unistd.h>
+
+DEFINE_AUTO(DIR *, closedir)
 
 // Of a volume's data below the pool's top directory.
 #define FOLDER_SIZE (sizeof POOL_VOLUMES "/" + UUID_TEXT_SIZE + sizeof "/" VOLUME_DATA)
@@ -175,6 +178,20 @@ int pool_volume_users(struct backend *b, const struct uuid *id, struct backend_u
         snprintf(ret[i].command, sizeof ret[i].command, "%s", found[i].command);
     }
     return n < 0 ? pool_fail(p, n, "look for users of", id, e) : n;
+}
+
+// Mount points that a killed worker left, before its mount or after its unmount. Best effort, as for staging.
+void pool_volume_sweep_mount_points(const struct pool *p)
+{
+    AUTO(closedir) DIR *dir = opendir(p->mount_root);
+    struct dirent *entry;
+    while (dir && (entry = readdir(dir))) {
+        AUTO(close) int lock = -1;
+        struct uuid id;
+        struct error ignored;
+        if (uuid_parse(entry->d_name, &id) && pool_lock_volume(p, &id, 0, &lock, &ignored) == 1)
+            unlinkat(dirfd(dir), entry->d_name, AT_REMOVEDIR); // fails for what is mounted, or holds anything
+    }
 }
 
 // ---- all of them -------------------------------------------------------------------------------------------------------------

@@ -293,6 +293,7 @@ static int pool_open(const struct backend_config *config, struct backend **ret, 
         return e->os_errno ? fail_ctx(e, rc, "open pool %s", p->path) : rc;
     pool_volume_sweep_staging(p);
     pool_volume_gather_limits(p);
+    pool_volume_sweep_mount_points(p);
     *ret = &TAKE(p, NULL)->base;
     return 0;
 }

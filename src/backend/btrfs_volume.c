@@ -4,7 +4,8 @@
 // the state is that of the last commit plus what was fsynced since. A new subvolume is not covered by fsync: measured, a record that was
 // fsynced and a rename whose directory was fsynced came back without the subvolume beside it. So each create and destroy does all its
 // changes and then commits once (about 1 ms on an idle virtual disk), and nothing ever fsyncs `volumes` in between: a crash shows
-// either all of it or none. The record's own bytes are data, which a commit does not write: they are fsynced before.
+// either all of it or none. The record's own bytes are data: a small record's btrfs keeps among the metadata once they are written out,
+// so that the commit covers them; a larger one is fsynced before.
 #include "backend/btrfs_pool.h"
 
 #include "base/failpoint.h"
@@ -196,7 +197,7 @@ static int build(int staging_fd, const char *name, const struct volume *v, struc
     if (rc == 0)
         rc = make_data(fd, v, e);
     FAILPOINT(CREATE_LIMITED);
-    return rc < 0 ? rc : atomic_file_create(fd, VOLUME_RECORD, text, strlen(text), 0600, e);
+    return rc < 0 ? rc : atomic_file_create_by(btrfs_fsync_or_inline, fd, VOLUME_RECORD, text, strlen(text), 0600, e);
 }
 
 static int create_in(const struct pool_dirs *d, const struct volume *v, struct error *e)
@@ -250,7 +251,7 @@ static int destroy_in(const struct pool *p, const struct pool_dirs *d, const str
     }
     if (rc == 0)
         rc = btrfs_commit(d->top, e);
-    btrfs_clean_soon(d->top);
+    btrfs_free_deleted(d->top);
     return rc;
 }
 

@@ -221,16 +221,27 @@ struct asking {
     struct uuid id;
 };
 
+// The volume that was asked about; NULL after a 404.
+static const struct volume *asked_volume(const struct asking *a)
+{
+    const struct volume *v = volume_set_find(&a->control->volumes, &a->id);
+    struct error e = ERROR_INIT;
+    if (!v) {
+        fail(&e, E_NOT_FOUND, "volume %s is gone", UUID_TEXT(&a->id));
+        api_fail(a->exchange, &e);
+    }
+    return v;
+}
+
 static void on_usage(void *arg, int rc, const json_t *reply, const struct error *e)
 {
     struct asking *a = arg;
-    const struct volume *v = volume_set_find(&a->control->volumes, &a->id);
+    const struct volume *v = asked_volume(a);
+    const json_t *used = json_object_get(reply, "used");
     (void)e;
-    if (!v)
-        api_describe(a->exchange, 404, "The volume is gone.");
-    else {
+    if (v) {
         json_t *body = volume_to_v2(a->control, v);
-        json_object_set_new(body, "used", rc == 0 ? json_incref(json_object_get(reply, "used")) : json_null());
+        json_object_set_new(body, "used", rc == 0 && json_is_integer(used) ? json_deep_copy(used) : json_null());
         api_reply(a->exchange, 200, body);
     }
     free(a);
@@ -309,19 +320,14 @@ static void restore_volume(struct call *call)
 
 static void on_removed(void *arg, int rc, const json_t *reply, const struct error *e)
 {
-    struct asking *r = arg;
-    const struct volume *v = volume_set_find(&r->control->volumes, &r->id);
-    struct error gone = ERROR_INIT;
+    struct asking *a = arg;
+    const struct volume *v = rc < 0 ? NULL : asked_volume(a);
     (void)reply;
-    if (rc == 0 && !v) {
-        fail(&gone, E_NOT_FOUND, "volume %s is gone", UUID_TEXT(&r->id));
-        e = &gone;
-    }
-    if (rc == 0 && v)
-        api_reply(r->exchange, 200, volume_to_v2(r->control, v));
-    else
-        api_fail(r->exchange, e);
-    free(r);
+    if (rc < 0)
+        api_fail(a->exchange, e);
+    else if (v)
+        api_reply(a->exchange, 200, volume_to_v2(a->control, v));
+    free(a);
 }
 
 // Which of several volumes of one name in the trash is to be destroyed must be said by its id.

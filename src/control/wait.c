@@ -42,12 +42,25 @@ static void on_deadline(evutil_socket_t fd, short what, void *arg)
     answer(arg);
 }
 
+// Whether one more may wait. Those whose clients have gone make room for it.
+static bool has_room(struct control *c)
+{
+    struct waiter *w = c->waiter_count < WAITERS_MAX ? NULL : LIST_FIRST(&c->waiters);
+    while (w) {
+        struct waiter *next = LIST_NEXT(w, all);
+        if (http_peer_is_gone(w->exchange))
+            answer(w);
+        w = next;
+    }
+    return c->waiter_count < WAITERS_MAX;
+}
+
 void wait_and_reply(struct call *call, const struct volume *v, int status)
 {
     struct control *c = call->control;
     const struct sighting *s = control_sighting(c, &v->id);
     uint64_t reports = s ? s->reports : 0;
-    if (call->wait_s == 0 || c->waiter_count >= WAITERS_MAX || is_carried_out(c, &v->id, v->revision, reports)) {
+    if (call->wait_s == 0 || is_carried_out(c, &v->id, v->revision, reports) || !has_room(c)) {
         api_reply(call->exchange, status, volume_to_v2(c, v));
         return;
     }

@@ -25,18 +25,23 @@ int write_all(int fd, const void *data, size_t n)
     return 0;
 }
 
-int atomic_file_create(int dir_fd, const char *name, const void *data, size_t n, mode_t mode, struct error *e)
+int atomic_file_create_by(int (*sync)(int fd), int dir_fd, const char *name, const void *data, size_t n, mode_t mode, struct error *e)
 {
     AUTO(close) int fd = openat(dir_fd, name, O_WRONLY | O_CREAT | O_EXCL | O_NOFOLLOW | O_CLOEXEC, mode);
     if (fd < 0)
         return fail_os(e, errno, "create %s", name);
     int err = write_all(fd, data, n);
-    if (err == 0 && fsync(fd) < 0)
+    if (err == 0 && sync(fd) < 0)
         err = errno;
     if (err == 0)
         return 0;
     unlinkat(dir_fd, name, 0);
     return fail_os(e, err, "write %s", name);
+}
+
+int atomic_file_create(int dir_fd, const char *name, const void *data, size_t n, mode_t mode, struct error *e)
+{
+    return atomic_file_create_by(fsync, dir_fd, name, data, n, mode, e);
 }
 
 int atomic_file_write(int dir_fd, const char *name, const void *data, size_t n, mode_t mode, struct error *e)

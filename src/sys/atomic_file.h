@@ -13,6 +13,8 @@ int atomic_file_write(int dir_fd, const char *name, const void *data, size_t n, 
 
 // Makes the new file `name` and fsyncs it, but not the directory: for files in a directory that isn't to be seen yet.
 int atomic_file_create(int dir_fd, const char *name, const void *data, size_t n, mode_t mode, struct error *e);
+// The same with something else in place of fsync.
+int atomic_file_create_by(int (*sync)(int fd), int dir_fd, const char *name, const void *data, size_t n, mode_t mode, struct error *e);
 
 // Reads a whole regular file of at most `max` bytes; *ret is owned by the caller and has a NUL after its *ret_n bytes.
 // E_NOT_FOUND, E_TOO_LARGE; E_CORRUPT if it isn't a regular file (symbolic links are not followed).

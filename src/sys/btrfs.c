@@ -9,6 +9,7 @@
 #include <inttypes.h>
 #include <linux/btrfs.h>
 #include <linux/btrfs_tree.h>
+#include <linux/fiemap.h>
 #include <linux/fs.h>
 #include <linux/magic.h>
 #include <stdio.h>
@@ -67,10 +68,12 @@ int btrfs_subvolume_next_nested(int fd, uint64_t id, uint64_t first, struct btrf
 // Opens a directory by its number: paths inside may be longer than the system can take.
 static int open_by_number(int fd, uint64_t subvolume, uint64_t inode)
 {
-    struct {
+    union {
+        char room[sizeof(struct file_handle) + HANDLE_SIZE];
         struct file_handle head;
-        char body[HANDLE_SIZE];
-    } handle = { .head = { .handle_bytes = HANDLE_SIZE, .handle_type = HANDLE_TYPE } };
+    } handle = { .room = { 0 } };
+    handle.head.handle_bytes = HANDLE_SIZE;
+    handle.head.handle_type = HANDLE_TYPE;
     memcpy(handle.head.f_handle, &inode, sizeof inode);
     memcpy(handle.head.f_handle + sizeof inode, &subvolume, sizeof subvolume);
     return open_by_handle_at(fd, &handle.head, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
@@ -156,18 +159,6 @@ int btrfs_subvolume_id(int fd, uint64_t *ret, struct error *e)
     return 0;
 }
 
-// Path of an entry of the file system's folder in sysfs. False if it can't be told.
-static bool sysfs_path(int fd, const char *entry, char *ret, size_t size)
-{
-    struct btrfs_ioctl_fs_info_args info = { 0 };
-    if (ioctl(fd, BTRFS_IOC_FS_INFO, &info) < 0)
-        return false;
-    const uint8_t *u = info.fsid;
-    snprintf(ret, size, "/sys/fs/btrfs/%02x%02x%02x%02x-%02x%02x-%02x%02x-%02x%02x-%02x%02x%02x%02x%02x%02x/%s", u[0], u[1], u[2], u[3],
-        u[4], u[5], u[6], u[7], u[8], u[9], u[10], u[11], u[12], u[13], u[14], u[15], entry);
-    return true;
-}
-
 // Not BTRFS_IOC_START_SYNC: it leaves the commit to a kernel thread and waits, uninterruptibly, until that has begun. Seen on 6.18 with a
 // few creates at once: that wake-up is lost, and all hang until something else commits, up to 30 s (mount option commit=). To set a label
 // commits in the caller's own process; the label is the one that is there.
@@ -179,16 +170,32 @@ int btrfs_commit(int fd, struct error *e)
     return 0;
 }
 
-void btrfs_clean_soon(int fd)
+void btrfs_free_deleted(int fd)
 {
-    char path[100], label[BTRFS_LABEL_SIZE];
-    if (!sysfs_path(fd, "label", path, sizeof path) || ioctl(fd, FS_IOC_GETFSLABEL, label) < 0)
+    struct btrfs_ioctl_fs_info_args info = { 0 };
+    char label[BTRFS_LABEL_SIZE] = "", path[100];
+    if (ioctl(fd, BTRFS_IOC_FS_INFO, &info) < 0 || ioctl(fd, BTRFS_IOC_GET_FSLABEL, label) < 0)
         return;
-    size_t n = strnlen(label, sizeof label - 1);
-    label[n] = '\n'; // which doesn't become part of it
-    AUTO(close) int file = open(path, O_WRONLY | O_CLOEXEC);
-    if (file >= 0 && write(file, label, n + 1) < 0)
-        return; // then it is cleaned later
+    const uint8_t *u = info.fsid;
+    snprintf(path, sizeof path, "/sys/fs/btrfs/%02x%02x%02x%02x-%02x%02x-%02x%02x-%02x%02x-%02x%02x%02x%02x%02x%02x/label", u[0], u[1], u[2],
+        u[3], u[4], u[5], u[6], u[7], u[8], u[9], u[10], u[11], u[12], u[13], u[14], u[15]);
+    // To write the label here, again to what it is, wakes the thread that wakes the one that frees, and doesn't wait.
+    AUTO(close) int label_fd = open(path, O_WRONLY | O_CLOEXEC);
+    if (label_fd >= 0)
+        dprintf(label_fd, "%s\n", label);
+}
+
+int btrfs_fsync_or_inline(int fd)
+{
+    union {
+        char room[sizeof(struct fiemap) + 2 * sizeof(struct fiemap_extent)];
+        struct fiemap head;
+    } map = { .room = { 0 } };
+    map.head = (struct fiemap){ .fm_length = UINT64_MAX, .fm_flags = FIEMAP_FLAG_SYNC, .fm_extent_count = 2 };
+    if (ioctl(fd, FS_IOC_FIEMAP, &map) == 0 && map.head.fm_mapped_extents == 1 &&
+        (map.head.fm_extents[0].fe_flags & FIEMAP_EXTENT_DATA_INLINE) != 0)
+        return 0;
+    return fsync(fd);
 }
 
 int btrfs_sync(int fd, struct error *e)

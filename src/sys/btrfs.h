@@ -30,9 +30,12 @@ int btrfs_subvolume_next_nested(int fd, uint64_t id, uint64_t first, struct btrf
 // Makes all metadata changes up to now durable: names, subvolumes, limits. Unlike a sync it doesn't write out data that other
 // users of the file system have in memory, which may be gigabytes.
 int btrfs_commit(int fd, struct error *e);
+// Has the kernel free deleted subvolumes now; on its own it starts within 30 s. To be called after the commit.
+void btrfs_free_deleted(int fd);
 int btrfs_sync(int fd, struct error *e); // data, too
-// The kernel's cleaner frees the space of deleted subvolumes soon after a commit, not within half a minute. Best effort.
-void btrfs_clean_soon(int fd);
+// Like fsync, but leaves to the commit that is to follow what it covers: a small file's data, which btrfs keeps among its metadata.
+// Saves two flushes of the device, or a whole commit: that is what fsync does when a subvolume was made in the same transaction.
+int btrfs_fsync_or_inline(int fd);
 // Uses the whole device (bytes = 0) or that much of it.
 int btrfs_resize(int fd, uint64_t bytes, struct error *e);
 

@@ -186,6 +186,7 @@ class Flocker:
             except (OSError, ValueError) as error:  # something changes while we look
                 found = [repr(error)]
             if not found:
+                assert not re.search("Sanitizer|runtime error|ASSERT", self.log()), self.log()
                 return
             assert time.monotonic() < end, "\n".join([*found, self.log()[-6000:]])
             time.sleep(0.05)

@@ -166,8 +166,9 @@ def cluster(maker, binary):
     host = maker(network=maker.network())
     up(host, binary)
     yield host
-    host.run([host.flocker_binary, "down"])
+    done = host.run([host.flocker_binary, "down"], check=False)
     check_logs(host)
+    assert done.returncode == 0, done.stderr
 
 
 def error_code(reply):

@@ -103,6 +103,7 @@ class Cycle:
         flocker.host.path(f"/flocker/{self.plugin('Get', Name='b')['Volume']['Status']['id']}/file").write_text("kept")
         flocker.check(live=("a", "b"))
         self.unused("a")
+        self.plugin("Mount", Name="a", ID="lost")  # no Unmount will come: a Remove says that this reference is void
         self.plugin("Remove", Name="a")
         flocker.check(live=("b",), gone=("a",), trashed=(volume,))
         self.purge(volume)
@@ -138,7 +139,7 @@ class Storm:
     def __init__(self, flocker, rng):
         self.flocker, self.rng, self.lock = flocker, rng, threading.Lock()
         self.live, self.unknown, self.trashed, self.errors = {}, set(), set(), set()
-        self.number = 0
+        self.number, self.killed = 0, {}
 
     def call(self, patient, call, **body):
         """True once it is acknowledged; an impatient caller asks once."""
@@ -153,7 +154,7 @@ class Storm:
             if not patient:
                 return False
             time.sleep(0.05)
-        raise TimeoutError(f"{call} {body}: no success in {PATIENCE_S} s, last {answer}")
+        raise TimeoutError(f"{call} {body}: no success in {PATIENCE_S} s, last {answer}\n{self.flocker.log()[-8000:]}")
 
     def create(self, name, patient):
         done = self.call(patient, "Create", Name=name, Opts={})
@@ -173,17 +174,24 @@ class Storm:
                 self.unknown.add(name)
 
     def kills(self, stop):
-        while not stop.wait(self.rng.uniform(0.02, 0.5)):
-            role = self.rng.choice(["agent", "agent", "control", "worker", "worker"])
-            self.flocker.kill(role)
+        for _ in range(12):  # not for ever: patience ends
+            if stop.wait(self.rng.uniform(0.01, 0.2)):
+                break
+            role = self.rng.choice(["agent", "control", "worker"])
+            self.killed[role] = self.killed.get(role, 0) + self.flocker.kill(role)
             if role != "worker":
                 self.flocker.up(check=False)
 
+    def use(self, name, patient):
+        """Mounts and unmounts; the name may be removed meanwhile, or never come to be."""
+        for call in ("Mount", "Unmount"):
+            self.flocker.plugin(call, Name=name, ID=f"user of {name}")
+
     def round(self):
-        jobs = []
-        for name in self.rng.sample(sorted(self.live), min(25, len(self.live))):
-            jobs.append((self.remove, name))
-        while len(jobs) < 50:
+        """50 callers at once, each with several calls, most of which are repeated until they succeed."""
+        jobs = [(self.remove, name) for name in self.rng.sample(sorted(self.live), min(100, len(self.live)))]
+        jobs += [(self.use, name) for name in self.rng.sample(sorted(self.live), min(30, len(self.live)))]
+        while len(jobs) < 250:
             self.number += 1
             jobs.append((self.create, f"v{self.number}"))
         self.rng.shuffle(jobs)
@@ -192,7 +200,7 @@ class Storm:
         killer = threading.Thread(target=self.kills, args=(stop,))
         killer.start()
         try:
-            with concurrent.futures.ThreadPoolExecutor(len(jobs)) as pool:
+            with concurrent.futures.ThreadPoolExecutor(50) as pool:
                 for done in [pool.submit(run, name, patient) for (run, name), patient in zip(jobs, patience)]:
                     done.result()
         finally:
@@ -201,6 +209,7 @@ class Storm:
 
     def check(self):
         """Everything as it must be, and the ids of what is there learnt."""
+        self.flocker.kill("agent")  # its successor sweeps up what killed workers left
         self.flocker.up()
         live = sorted(self.live)
         removed = [name for name in map("v{}".format, range(1, self.number + 1)) if name not in self.live and name not in self.unknown]
@@ -256,9 +265,11 @@ def test_storms(hosts, flocker_binary):
         storm.check()
         assert flocker.get("counter")["Status"]["references"] == 1
         storm.live.pop("counter", None)
+    print(f"killed: {storm.killed}, created: {storm.number}")
+    assert len(storm.killed) == 3 and min(storm.killed.values()) > 0, storm.killed
     counter.check(pause=30)
     host.docker("rm", "-f", "counter")
-    wait_for("the unmount", lambda: not flocker.mounts(), 30)
+    wait_for("the unmount", lambda: not flocker.get("counter")["Mountpoint"], 30)
     assert flocker.get("counter")["Status"]["references"] == 0
 
 
@@ -326,6 +337,8 @@ def test_full_pool(small):
     volume = small.get("big")["Status"]["id"]
     small.ok("Remove", Name="big")
     assert small.purge(volume)[0] == 200
+    small.check()
+    host.run(["btrfs", "filesystem", "sync", POOL])  # the kernel would free the space within 30 s; this makes it do so now
     wait_for("the space", lambda: host.docker("volume", "create", "-d", "flocker", "another", check=False).returncode == 0, 60)
     run_busybox(host, "another", "dd if=/dev/zero of=/keep/more bs=1M count=64")
     assert run_busybox(host, "db", "cat /keep/file").stdout == "1\n"

@@ -225,6 +225,19 @@ def test_owner_changes_before_there_is_data(host, rest):
         assert not show(rest, created)["ready"]
 
 
+@pytest.mark.parametrize("used", [0, 5 << 30, None, "x", -1.5])
+def test_usage(host, rest, used):
+    """An agent that can't tell, or tells nonsense, costs the client nothing but that number."""
+    with Agent(host) as agent:
+        volume = create(rest, agent)
+        for error in ({}, {"error": {"code": "io-error", "message": "x"}}):
+            call = background(lambda: rest.ok("GET", f"{VOLUMES}/{volume['id']}?usage=1"))
+            question = agent.hear()
+            assert (question["type"], question["id"]) == ("usage", volume["id"])
+            agent.say(type="reply", n=question["n"], **error, **({} if used is None else {"used": used}))
+            assert call() == {**show(rest, volume), "used": used if isinstance(used, int) and not error else None}
+
+
 @pytest.mark.parametrize("error", [{"code": "no-space", "message": "the pool is full"}, {"code": "no-space"}, {"message": "x"}, {}, 5, "x", []], ids=str)
 def test_error_of_an_agent(host, rest, error):
     with Agent(host) as agent:
@@ -349,7 +362,10 @@ def test_discard(host, rest):
     with Agent(host) as agent:
         made = agent.ask(op="create", name="discarded." + new_id()[:8], size=0, metadata={}, options=OPTIONS)
         assert agent.ask(op="discard", id=made["id"])["id"] == made["id"]
-        assert show(rest, made)["state"] == "deleted"
+        assert show(rest, made)["state"] == "purging", "something of it may have been made"
+        agent.report({**made, "epoch": 0, "revision": 0}, present=False)
+        wait_for("its end", lambda: show(rest, made)["state"] == "deleted")
+        assert agent.want()["state"] == "deleted"
         volume = create(rest, agent)
         reply = agent.ask(op="discard", id=volume["id"])
         assert reply["error"]["code"] == "conflict" and volume["id"] in reply["error"]["message"]
