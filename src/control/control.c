@@ -4,6 +4,7 @@
 #include "base/failpoint.h"
 #include "base/log.h"
 #include "base/mem.h"
+#include "base/rng.h"
 
 #include <event2/event.h>
 #include <search.h>
@@ -138,6 +139,22 @@ int control_put(struct control *c, struct volume *changed, struct error *e)
     if (now->state != VOLUME_LIVE)
         sweep_by(c, sweep_time(c, now));
     return 0;
+}
+
+int control_create(struct control *c, const struct volume_wish *wish, const struct volume **ret, const struct volume **ret_existing,
+                   struct error *e)
+{
+    const struct uuid fresh = rng_uuid();
+    struct volume *created = NULL;
+    *ret_existing = NULL;
+    int rc = decide_create(&c->volumes, wish, &fresh, clock_wall_ms(), &created, ret_existing, e);
+    if (rc < 0)
+        return rc;
+    const struct uuid id = created->id;
+    rc = control_put(c, created, e);
+    if (rc == 0)
+        *ret = volume_set_find(&c->volumes, &id);
+    return rc;
 }
 
 // Where the volume's hold is, or would be.
