@@ -4,6 +4,7 @@
 #include "base/failpoint.h"
 #include "base/log.h"
 #include "base/mem.h"
+#include "model/json.h"
 
 #include <errno.h>
 #include <event2/event.h>
@@ -89,7 +90,7 @@ static void on_observed(void *arg, struct backend_volume *v)
 static void on_damaged(void *arg, const char *id, const struct error *why)
 {
     struct opening *o = arg;
-    json_array_append_new(o->volumes, json_pack("{s:s, s:s}", "damaged", id, "why", why->msg));
+    json_array_append_new(o->volumes, json_pack("{s:o, s:o}", "damaged", json_text(id), "why", json_text(why->msg)));
 }
 
 // In a worker: making or reading a large pool takes long, and a sick disk takes for ever. The worker opens the pool for itself; the

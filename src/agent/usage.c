@@ -3,6 +3,7 @@
 
 #include "base/log.h"
 #include "base/mem.h"
+#include "model/json.h"
 
 #include <event2/event.h>
 #include <stdio.h>
@@ -63,7 +64,7 @@ static int run_users(void *ctx, json_t *result, struct error *e)
     if (found <= 0)
         return found;
     snprintf(text, sizeof text, "%s%.12s (process %d, %s)", user.container[0] ? "container " : "", user.container, user.pid, user.command);
-    json_object_set_new(result, "user", json_string(text));
+    json_object_set_new(result, "user", json_text(text));
     return 0;
 }
 
