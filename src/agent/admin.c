@@ -23,8 +23,7 @@ static void reply_json(struct http_exchange *x, int status, json_t *body /* take
 
 static void reply_error(struct http_exchange *x, const struct error *e)
 {
-    json_t *body = json_pack("{s:s, s:s}", "code", error_word(e->code), "description", e->msg);
-    reply_json(x, error_http(e->code), body ? body : json_pack("{s:s, s:s}", "code", error_word(e->code), "description", ""));
+    reply_json(x, error_http(e->code), json_pack("{s:s, s:o}", "code", error_word(e->code), "description", json_text(e->msg)));
 }
 
 static void on_usage(void *arg, int rc, const struct agent_pool_facts *facts, const struct error *e)

@@ -2,7 +2,7 @@
 //
 //   version: 1                 required
 //   control-service:
-//     hostname: 127.0.0.1      name or address of the control service
+//     hostname: 127.0.0.1      name or address of the control service; read, but this version talks to that of its own host alone
 //     port: 4524
 //   dataset:
 //     backend: btrfs           btrfs or memory
@@ -18,13 +18,11 @@
 #define FLOCKER_AGENT_CONFIG_H
 
 #include "base/error.h"
+#include "base/limits.h"
 
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
-
-#define CONFIG_BYTES_MAX (64U << 10)
-#define CONFIG_DEPTH_MAX 8
 
 // Text is owned; NULL where the file says nothing and there is no default here.
 struct config {

@@ -5,6 +5,7 @@
 #include "base/limits.h"
 #include "base/log.h"
 #include "base/mem.h"
+#include "model/json.h"
 #include "net/line.h"
 #include "net/socket.h"
 
@@ -142,16 +143,13 @@ static void on_reply(struct agent *a, const json_t *message)
     struct error e = ERROR_INIT;
     struct request *r;
     json_int_t n = json_integer_value(json_object_get(message, "n"));
-    const char *code = NULL, *text = NULL;
-    int rc = 0;
     LIST_FOREACH (r, &a->requests, all)
         if (r->n == n)
             break;
     if (!r)
         return;
-    if (json_unpack(json_object_get(message, "error"), "{s:s, s:s}", "code", &code, "message", &text) == 0)
-        rc = fail(&e, error_from_word(code), "%s", text);
     LIST_REMOVE(r, all);
+    int rc = json_read_error(message, &e);
     r->done(r->arg, rc, message, &e);
     free(r);
 }
@@ -168,7 +166,7 @@ static void answer(struct asked *asked, int rc, json_t *reply /* taken */, const
     json_object_set_new(reply, "type", json_string("reply"));
     json_object_set_new(reply, "n", json_integer(asked->n));
     if (rc < 0)
-        json_object_set_new(reply, "error", json_pack("{s:s, s:s}", "code", error_word(e->code), "message", e->msg));
+        json_object_set_new(reply, "error", json_from_error(e));
     if (a->link)
         send_json(a, reply);
     else

@@ -6,6 +6,7 @@
 #include "base/limits.h"
 #include "base/log.h"
 #include "base/mem.h"
+#include "model/json.h"
 
 #include <event2/event.h>
 #include <stdio.h>
@@ -80,6 +81,7 @@ static void apply(struct agent_volume *v)
         break;
     case STEP_MOUNT:
         v->mounted = true;
+        usage_audit_soon(v->agent);
         v->unsure = false;
         break;
     case STEP_UNMOUNT:
@@ -300,7 +302,7 @@ void turn_report(struct agent_volume *v)
     if (v->mounted)
         json_object_set_new(message, "path", json_string(agent_mount_point(a, &v->id, path)));
     if (v->error.code)
-        json_object_set_new(message, "error", json_pack("{s:s, s:s}", "code", error_word(v->error.code), "message", v->error.msg));
+        json_object_set_new(message, "error", json_from_error(&v->error));
     link_report(v->agent, message);
 }
 
@@ -321,7 +323,7 @@ static void on_looked(void *arg, int rc, json_t *result, const struct error *e)
     v->looking = false;
     if (rc < 0)
         log_warn("can't tell whether volume %s is in use: %s", UUID_TEXT(&v->id), e->msg);
-    else if (!json_is_true(json_object_get(result, "in_use")) && refs_reap(&v->refs, engine_is_dead, false, clock_boot_ms())) {
+    else if (!json_is_true(json_object_get(result, "in_use")) && refs_reap(&v->refs, engine_is_dead, clock_boot_ms())) {
         log_info("volume %s: references that an engine left behind are gone, %u remain", UUID_TEXT(&v->id), refs_total(&v->refs));
         refs_save(v);
     }

@@ -3,6 +3,7 @@
 #include "base/failpoint.h"
 #include "base/limits.h"
 #include "base/mem.h"
+#include "model/json.h"
 
 #include <errno.h>
 #include <event2/event.h>
@@ -14,8 +15,6 @@
 #include <sys/queue.h>
 #include <sys/wait.h>
 #include <unistd.h>
-
-#define ANSWER_BYTES_MAX (64U << 20) // the inventory of a pool with 100 000 volumes is 60 MB
 
 struct worker {
     LIST_ENTRY(worker) running;
@@ -85,11 +84,9 @@ static char *answer_text(worker_fn *run, void *ctx)
     struct error e = ERROR_INIT;
     json_t *result = json_object();
     int rc = run(ctx, result, &e);
-    json_t *answer = json_pack("{s:i, s:s, s:i, s:s, s:o}", "rc", rc, "code", error_word(e.code), "errno", e.os_errno, "message",
-                               rc < 0 ? e.msg : "", "result", result);
-    if (!answer) // a message with bytes of a file name that are no UTF-8
-        answer = json_pack("{s:i, s:s, s:i, s:s, s:{}}", "rc", rc, "code", error_word(e.code), "errno", e.os_errno, "message",
-                           "the reason can't be shown: it holds bytes that are no text", "result");
+    json_t *answer = json_pack("{s:o}", "result", result);
+    if (rc < 0)
+        json_object_set_new(answer, "error", json_from_error(&e));
     char *text = json_dumps(answer, JSON_COMPACT);
     json_decref(answer);
     return text;
@@ -126,18 +123,10 @@ static void finish(struct worker *k, const char *text, size_t n, const char *die
 {
     struct workers *w = k->all;
     struct error e = ERROR_INIT;
-    int rc = 0;
     json_error_t why;
-    const char *word = "", *message = "";
-    json_t *result = NULL;
     json_t *answer = text ? json_loadb(text, n, 0, &why) : NULL;
-    if (!answer || json_unpack(answer, "{s:i, s:s, s:i, s:s, s:o}", "rc", &rc, "code", &word, "errno", &e.os_errno, "message", &message,
-                               "result", &result) != 0)
-        rc = fail(&e, E_IO, "%s: the worker %s", k->what, died);
-    else if (rc < 0) {
-        e.code = error_from_word(word);
-        snprintf(e.msg, sizeof e.msg, "%s", message);
-    }
+    json_t *result = json_object_get(answer, "result");
+    int rc = result ? json_read_error(answer, &e) : fail(&e, E_IO, "%s: the worker %s", k->what, died);
     worker_done *done = k->task.done;
     void *arg = k->task.arg;
     LIST_REMOVE(k, running);
@@ -151,12 +140,20 @@ static void finish(struct worker *k, const char *text, size_t n, const char *die
 static void on_answer(evutil_socket_t fd, short what, void *arg)
 {
     struct worker *k = arg;
+    char died[80];
     (void)what;
     if (k->room - k->n < 4096) {
         k->room = k->room ? k->room * 2 : 8192;
         k->text = xrealloc(k->text, k->room, 1);
     }
-    ssize_t got = k->n < ANSWER_BYTES_MAX ? read(fd, k->text + k->n, k->room - k->n) : 0;
+    if (k->n > WORKER_ANSWER_MAX) {
+        snprintf(died, sizeof died, "answered with more than %u MiB, its limit", WORKER_ANSWER_MAX >> 20);
+        kill(k->pid, SIGKILL); // it waits for us to read on, and we would wait for its end
+        waitpid(k->pid, NULL, 0);
+        finish(k, NULL, 0, died);
+        return;
+    }
+    ssize_t got = read(fd, k->text + k->n, k->room - k->n);
     if (got > 0) {
         k->n += (size_t)got;
         return;
@@ -164,7 +161,6 @@ static void on_answer(evutil_socket_t fd, short what, void *arg)
     if (got < 0 && (errno == EINTR || errno == EAGAIN))
         return;
     int status = 0;
-    char died[80];
     waitpid(k->pid, &status, 0); // its descriptors are closed: it is past the last thing that may block
     if (WIFSIGNALED(status))
         snprintf(died, sizeof died, "was killed by signal %d", WTERMSIG(status));

@@ -1,4 +1,5 @@
-// Every limit of the product in one place. A limit that a user can meet is named in the error that they get.
+// Limits of the product: what a user can meet, and what keeps input from outside from growing a process. A limit that a user can meet is
+// named in the error that they get. Delays and limits of one file's own doings stand in that file.
 #ifndef FLOCKER_BASE_LIMITS_H
 #define FLOCKER_BASE_LIMITS_H
 
@@ -21,9 +22,19 @@
 #define LINE_BYTES_MAX        (64U << 10)    // one message of the agent protocol
 #define LINE_BACKLOG_MAX      (64U << 20)    // unsent bytes to one agent before it is dropped
 
+#define HOLDS_MAX             100000         // of a cluster
+#define WAITERS_MAX           256            // clients that wait for an effect; one more is answered at once. With the asks well below
+                                             // HTTP_CONNECTIONS_MAX: a connection that waits for its answer is never given up for another
+#define WAIT_S_MAX            30             // the most that a client can wait
+#define ASKS_MAX              128            // questions to agents that they have not answered
+#define PEERS_MAX             (NODES_MAX + 64) // connections of agents: of each node, and some that have not said hello
+#define CONFIG_BYTES_MAX      (64U << 10)    // agent.yml
+#define CONFIG_DEPTH_MAX      8
+
 #define PLUGIN_ANSWER_MS      3500           // every plugin call is answered by then; Podman gives up at 5 s
 #define WORKER_MS_MAX         60000          // a worker that takes longer is reported as stuck
 #define WORKERS_MAX           16             // running at once on a node
+#define WORKER_ANSWER_MAX     (64U << 20)    // the inventory of a pool with 100 000 volumes is 60 MB
 #define MOUNT_IDS_MAX         4096           // references (mount ID, engine) of one volume
 #define OPTIONS_MAX           64             // options of one plugin Create
 #define TRASH_KEEP_S          (24 * 3600)    // a removed volume can be restored for this long

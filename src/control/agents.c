@@ -5,7 +5,6 @@
 #include "base/failpoint.h"
 #include "base/log.h"
 #include "base/mem.h"
-#include "base/rng.h"
 #include "net/line.h"
 
 #include <errno.h>
@@ -273,7 +272,6 @@ static const char *on_inventory_end(struct agent_peer *p, const json_t *message)
 
 static int request_create(struct agent_peer *p, const json_t *message, const struct volume **ret, struct error *e)
 {
-    struct control *c = p->control;
     struct volume_wish wish = { .owner = p->node->node.id, .options = VOLUME_OPTIONS_DEFAULT };
     struct metadata metadata = { 0, NULL };
     int nocow = 0;
@@ -289,17 +287,13 @@ static int request_create(struct agent_peer *p, const json_t *message, const str
     if (rc < 0)
         return rc;
     wish.metadata = &metadata;
-    const struct uuid fresh = rng_uuid();
-    const struct volume *existing = NULL;
-    struct volume *created = NULL;
-    rc = decide_create(&c->volumes, &wish, &fresh, clock_wall_ms(), &created, &existing, e);
+    const struct volume *existing;
+    rc = control_create(p->control, &wish, ret, &existing, e);
     metadata_done(&metadata);
     if (existing) { // creating what is there is a success, as with every Docker volume
         *ret = existing;
         return 0;
     }
-    rc = rc < 0 ? rc : control_put(c, created, e);
-    *ret = rc < 0 ? NULL : volume_set_find(&c->volumes, &fresh);
     return rc;
 }
 
@@ -353,7 +347,7 @@ static const char *on_request(struct agent_peer *p, const json_t *message)
     if (!reply)
         return "a request without a number";
     if (rc < 0)
-        json_object_set_new(reply, "error", json_pack("{s:s, s:o}", "code", error_word(e.code), "message", json_text(e.msg)));
+        json_object_set_new(reply, "error", json_from_error(&e));
     else
         json_object_set_new(reply, "id", json_string(UUID_TEXT(&v->id)));
     send_json(p, reply);
@@ -365,15 +359,12 @@ static const char *on_reply(struct agent_peer *p, const json_t *message)
     struct error e = ERROR_INIT;
     struct ask *a;
     json_int_t n = json_integer_value(json_object_get(message, "n"));
-    const char *code = NULL, *text = NULL;
-    int rc = 0;
     LIST_FOREACH (a, &p->asks, all)
         if (a->n == n)
             break;
     if (!a)
         return NULL;
-    if (json_unpack(json_object_get(message, "error"), "{s:s, s:s}", "code", &code, "message", &text) == 0)
-        rc = fail(&e, error_from_word(code), "%s", text);
+    int rc = json_read_error(message, &e);
     ask_end(a, rc, message, &e);
     return NULL;
 }
@@ -391,6 +382,8 @@ static void on_closed(void *arg, const char *why)
     struct agent_peer *p = arg;
     if (p->node)
         log_warn("agent of node %s is disconnected: %s", UUID_TEXT(&p->node->node.id), why);
+    else
+        log_warn("a connection to the agents' socket is closed before its hello: %s", why);
     peer_free(p);
 }
 
@@ -399,7 +392,7 @@ static void on_line(void *arg, char *line, size_t n)
     struct agent_peer *p = arg;
     struct error e = ERROR_INIT;
     json_t *message = NULL;
-    const char *why = "a line that is no message";
+    const char *why = "a line that is no message, or of a type that is not known";
     if (json_read(line, n, &message, &e) == 0) {
         const char *type = json_string_value(json_object_get(message, "type"));
         for (size_t i = 0; type && i < ARRAY_SIZE(messages); i++)
@@ -415,7 +408,7 @@ static void on_hello_late(evutil_socket_t fd, short what, void *arg)
 {
     (void)fd;
     (void)what;
-    peer_free(arg);
+    on_closed(arg, "it said nothing for too long");
 }
 
 static void peer_new(struct control *c, int fd)

@@ -5,7 +5,6 @@
 #include "base/clock.h"
 #include "base/limits.h"
 #include "base/mem.h"
-#include "base/rng.h"
 
 #include <stdarg.h>
 #include <stdio.h>
@@ -235,27 +234,21 @@ static void create_dataset(struct call *call)
         { "maximum_size", KIND_SIZE, false },
         { "metadata", KIND_METADATA, false },
     };
-    struct control *c = call->control;
     struct volume_wish wish = { .options = VOLUME_OPTIONS_DEFAULT };
     struct metadata metadata = { 0, NULL };
     struct error e = ERROR_INIT;
-    const struct uuid fresh = rng_uuid();
-    const struct volume *existing = NULL;
-    struct volume *created = NULL;
+    const struct volume *created, *existing;
     if (!check(call, fields, ARRAY_SIZE(fields)))
         return;
     read_wish(call->body, &wish, &metadata);
-    int rc = decide_create(&c->volumes, &wish, &fresh, clock_wall_ms(), &created, &existing, &e);
+    int rc = control_create(call->control, &wish, &created, &existing, &e);
     metadata_done(&metadata);
-    if (rc == -E_CONFLICT && !existing) {
+    if (rc == -E_CONFLICT && !existing)
         api_describe(call->exchange, 409, "The provided dataset_id is already in use.");
-        return;
-    }
-    struct uuid id = created ? created->id : fresh;
-    if (rc < 0 || control_put(c, created, &e) < 0)
+    else if (rc < 0)
         refuse(call->exchange, &e);
     else
-        reply_dataset(call->exchange, 201, volume_set_find(&c->volumes, &id));
+        reply_dataset(call->exchange, 201, created);
 }
 
 // The dataset of the path, or NULL after a 404. Ids in a path match exactly, lower case only, as in the original.
@@ -431,7 +424,9 @@ static void acquire_lease(struct call *call)
     wish.has_expiry = !json_is_null(expires);
     left = left > EXPIRES_S_MAX ? EXPIRES_S_MAX : left < -EXPIRES_S_MAX ? -EXPIRES_S_MAX : left;
     wish.expires_ms = wish.has_expiry ? clock_wall_ms() + (int64_t)(left * 1000) : 0;
-    if (decide_hold(control_hold(c, &wish.volume), &wish, &renewal, &e) < 0 || control_put_hold(c, &wish, &e) < 0)
+    if (decide_hold(control_hold(c, &wish.volume), &wish, &renewal, &e) < 0)
+        api_describe(call->exchange, 409, "Lease already held.");
+    else if (control_put_hold(c, &wish, &e) < 0)
         refuse(call->exchange, &e);
     else
         api_reply(call->exchange, renewal ? 200 : 201, hold_to_json(&wish));

@@ -5,7 +5,6 @@
 #include "base/clock.h"
 #include "base/limits.h"
 #include "base/mem.h"
-#include "base/rng.h"
 #include "base/size.h"
 
 #include <string.h>
@@ -160,20 +159,17 @@ static void create_volume(struct call *call)
     struct volume_wish wish = { .options = VOLUME_OPTIONS_DEFAULT };
     struct metadata metadata = { 0, NULL };
     struct error e = ERROR_INIT;
-    const struct uuid fresh = rng_uuid();
-    const struct volume *existing = NULL;
-    struct volume *created = NULL;
+    const struct volume *created, *existing;
     int rc = read_wish(call, &wish, &metadata, &e);
     if (rc == 0)
         rc = choose_owner(c, &wish.owner, &e);
     if (rc == 0)
-        rc = decide_create(&c->volumes, &wish, &fresh, clock_wall_ms(), &created, &existing, &e);
+        rc = control_create(c, &wish, &created, &existing, &e);
     metadata_done(&metadata);
-    struct uuid id = created ? created->id : fresh;
-    if (rc < 0 || control_put(c, created, &e) < 0)
+    if (rc < 0)
         api_fail(call->exchange, &e);
     else
-        wait_and_reply(call, volume_set_find(&c->volumes, &id), 201);
+        wait_and_reply(call, created, 201);
 }
 
 // ---- one volume

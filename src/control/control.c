@@ -4,6 +4,7 @@
 #include "base/failpoint.h"
 #include "base/log.h"
 #include "base/mem.h"
+#include "base/rng.h"
 
 #include <event2/event.h>
 #include <search.h>
@@ -140,6 +141,22 @@ int control_put(struct control *c, struct volume *changed, struct error *e)
     return 0;
 }
 
+int control_create(struct control *c, const struct volume_wish *wish, const struct volume **ret, const struct volume **ret_existing,
+                   struct error *e)
+{
+    const struct uuid fresh = rng_uuid();
+    struct volume *created = NULL;
+    *ret_existing = NULL;
+    int rc = decide_create(&c->volumes, wish, &fresh, clock_wall_ms(), &created, ret_existing, e);
+    if (rc < 0)
+        return rc;
+    const struct uuid id = created->id;
+    rc = control_put(c, created, e);
+    if (rc == 0)
+        *ret = volume_set_find(&c->volumes, &id);
+    return rc;
+}
+
 // Where the volume's hold is, or would be.
 static size_t place_of_hold(const struct control *c, const struct uuid *volume)
 {
@@ -185,7 +202,7 @@ int control_put_hold(struct control *c, const struct hold *h, struct error *e)
 {
     const struct store_change change = { .kind = STORE_PUT_HOLD, .hold = h };
     if (c->hold_count >= HOLDS_MAX && !control_hold(c, &h->volume))
-        return fail(e, E_TOO_LARGE, "there are %d leases, the limit: release some", HOLDS_MAX);
+        return fail(e, E_TOO_LARGE, "there are %d holds, the limit: release some", HOLDS_MAX);
     int rc = store_commit(c->store, &change, 1, e);
     if (rc < 0)
         return rc;
@@ -282,7 +299,7 @@ static void sweep_holds(struct control *c, struct sweep *s)
         s->done++;
         s->rc = control_remove_hold(c, &c->holds[i].volume, &e);
         if (s->rc < 0)
-            log_error("a lease that is over can't be removed: %s", e.msg);
+            log_error("the hold of volume %s is over and can't be removed: %s", UUID_TEXT(&c->holds[i].volume), e.msg);
     }
 }
 

@@ -69,18 +69,16 @@ struct control {
 };
 
 #define NODE_SILENT_MS 120000 // Flocker v1: a node's state is forgotten after that
-#define HOLDS_MAX      100000
-#define WAITERS_MAX    256    // clients that wait; one more is answered at once. With the asks well below HTTP_CONNECTIONS_MAX: a connection
-                              // that waits for its answer is never given up for another
-#define WAIT_S_MAX     30     // the most that a client can wait
-#define ASKS_MAX       128    // questions to agents that they have not answered
 #define ASK_MS         10000  // an agent answers within PLUGIN_ANSWER_MS unless it is stuck
 #define HELLO_MS       10000  // for an agent to say who it is
-#define PEERS_MAX      (NODES_MAX + 64) // connections of agents: of each node, and some that have not said hello
 
 // ---- control.c
 // Commits the changed volume and makes it the current one; tells its owner. Takes `changed`. On failure nothing has changed.
 int control_put(struct control *c, struct volume *changed, struct error *e);
+// Decides on a new volume (decide_create) with a fresh id unless the wish has one, and commits it. On success *ret is it; if the name is
+// taken, *ret_existing is the volume that has it.
+int control_create(struct control *c, const struct volume_wish *wish, const struct volume **ret, const struct volume **ret_existing,
+                   struct error *e);
 int control_put_hold(struct control *c, const struct hold *h, struct error *e);
 int control_remove_hold(struct control *c, const struct uuid *volume, struct error *e);
 struct hold *control_hold(const struct control *c, const struct uuid *volume);

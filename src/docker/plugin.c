@@ -4,6 +4,7 @@
 #include "base/log.h"
 #include "base/mem.h"
 #include "docker/request.h"
+#include "model/json.h"
 #include "net/http.h"
 
 #include <jansson.h>
@@ -89,7 +90,7 @@ static json_t *status_of(const struct agent_view *v)
     if (v->doing)
         json_object_set_new(s, "doing", json_string(v->doing));
     if (v->error)
-        json_object_set_new(s, "error", json_string(v->error));
+        json_object_set_new(s, "error", json_text(v->error));
     return s;
 }
 

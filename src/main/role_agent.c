@@ -46,6 +46,8 @@ static int read_file(const struct paths *p, const struct agent_options *o, struc
     int rc = config_read(o->config ? o->config : path, ret, e);
     if (rc == 0 && ret->note[0])
         log_info("%s", ret->note);
+    if (rc == 0 && strcmp(ret->control_host, "127.0.0.1") != 0 && strcmp(ret->control_host, "localhost") != 0)
+        log_warn("control-service.hostname %.100s is not used: this version talks to the control service of its own host", ret->control_host);
     return rc == -E_NOT_FOUND && !o->config ? 0 : rc;
 }
 

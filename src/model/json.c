@@ -80,3 +80,17 @@ json_t *json_text(const char *text)
     ASSERT(value);
     return value;
 }
+
+json_t *json_from_error(const struct error *e)
+{
+    json_t *object = json_pack("{s:s, s:o}", "code", error_word(e->code), "message", json_text(e->msg));
+    ASSERT(object);
+    return object;
+}
+
+int json_read_error(const json_t *object, struct error *e)
+{
+    const json_t *error = json_object_get(object, "error");
+    const char *word = json_string_value(json_object_get(error, "code")), *text = json_string_value(json_object_get(error, "message"));
+    return error ? fail(e, word ? error_from_word(word) : E_IO, "%s", text ? text : "it failed, and no reason is given") : 0;
+}

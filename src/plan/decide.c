@@ -171,7 +171,7 @@ int decide_destroyed(const struct volume *v, const struct uuid *reporter, struct
 int decide_hold(const struct hold *current, const struct hold *wish, bool *ret_renewal, struct error *e)
 {
     if (current && !uuid_equal(&current->node, &wish->node))
-        return fail(e, E_CONFLICT, "Lease already held.");
+        return fail(e, E_CONFLICT, "volume %s is held for node %s", UUID_TEXT(&current->volume), UUID_TEXT(&current->node));
     *ret_renewal = current != NULL;
     return 0;
 }

@@ -104,23 +104,17 @@ bool refs_has_doubtful(const struct refs *r, bool (*is_dead)(struct engine engin
     return false;
 }
 
-bool refs_reap(struct refs *r, bool (*is_dead)(struct engine engine), bool in_use, int64_t now_ms)
+bool refs_reap(struct refs *r, bool (*is_dead)(struct engine engine), int64_t now_ms)
 {
     bool changed = false;
     for (size_t i = 0; i < r->n; i++) {
         struct ref *ref = &r->items[i];
-        bool lost = is_lost(ref, now_ms);
-        if (in_use && lost) {
-            ref->count += ref->open;
-            ref->open = 0;
-            changed = true;
-        } else if (!in_use && is_left(ref, is_dead, now_ms)) {
-            ref->count = ref->open = 0;
-            changed = true;
-        } else if (!in_use && lost) {
-            ref->open = 0;
-            changed = true;
-        }
+        bool left = is_left(ref, is_dead, now_ms);
+        if (!left && !is_lost(ref, now_ms))
+            continue;
+        ref->open = 0;
+        ref->count = left ? 0 : ref->count;
+        changed = true;
     }
     drop_empty(r);
     return changed;

@@ -1,5 +1,5 @@
-// References: who has asked for a volume to be mounted here. Pure: the caller says which engine processes are dead, whether the kernel
-// shows the file system in a container, and what time it is.
+// References: who has asked for a volume to be mounted here. Pure: the caller says which engine processes are dead and what time it is,
+// and asks for doubtful references to be dropped when the kernel shows the file system in no container.
 //
 // Engines repeat mount IDs (docker cp), lose Unmounts (kill -9, failed cp) and send the same ID again after a restart, so neither a set
 // of IDs nor one counter is right (engine-plugins.md, facts 4 to 6 and 2.2). Kept are counters per (mount ID, engine process); what a
@@ -53,9 +53,9 @@ void refs_settle(struct refs *r, const char *id, struct engine engine, bool take
 bool refs_release(struct refs *r, const char *id, struct engine engine);
 // Whether refs_reap could drop anything: a reason to look into the kernel's mount tables.
 bool refs_has_doubtful(const struct refs *r, bool (*is_dead)(struct engine engine), int64_t now_ms);
-// Drops what dead processes, lost answers and, long ago, engines without a process left, given that no container has the file system
-// (in_use false). With in_use nothing is dropped, and old open ones count as taken. Returns whether anything changed.
-bool refs_reap(struct refs *r, bool (*is_dead)(struct engine engine), bool in_use, int64_t now_ms);
+// Drops what dead processes, lost answers and, long ago, engines without a process left; only for a volume whose file system no container
+// has. Returns whether anything changed.
+bool refs_reap(struct refs *r, bool (*is_dead)(struct engine engine), int64_t now_ms);
 // Whether a Remove by `caller` must be refused for references alone: those of another live engine. The caller's own are stale by its word.
 bool refs_forbid_remove(const struct refs *r, struct engine caller, bool (*is_dead)(struct engine engine));
 

@@ -89,11 +89,6 @@ static char *unescape(char *text)
     return text;
 }
 
-static bool is_read_only(const char *options)
-{
-    return options && strncmp(options, "ro", 2) == 0 && (options[2] == ',' || options[2] == '\0');
-}
-
 // "36 35 98:0 /root /mnt/point rw,noatime shared:1 master:2 - ext3 /dev/root rw,errors=continue"
 static bool parse_line(char *line, struct mountinfo_entry *ret)
 {
@@ -118,7 +113,6 @@ static bool parse_line(char *line, struct mountinfo_entry *ret)
     m.source = unescape(next_field(&line));
     if (!m.type || !m.source)
         return false;
-    m.read_only = is_read_only(next_field(&line));
     *ret = m;
     return true;
 }

@@ -14,7 +14,6 @@ struct mountinfo_entry {
     const char *mount_point; // as seen from the root of the process asked about
     const char *type, *source;
     int shared, master;      // peer groups: that it is a member of, and that it gets events from; 0: none
-    bool read_only;          // the file system itself, not only this mount
 };
 
 struct mountinfo {

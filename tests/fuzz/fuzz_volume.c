@@ -48,9 +48,8 @@ static void try_refs(const json_t *array)
         ASSERT(strcmp(r.items[i].id, back.items[i].id) == 0 && engine_equal(r.items[i].engine, back.items[i].engine));
     ASSERT((r.n == 0) == (refs_total(&r) == 0));
     refs_has_doubtful(&r, is_dead, INT64_MAX);
-    refs_reap(&r, is_dead, true, INT64_MAX);
-    ASSERT(refs_total(&r) == refs_total(&back));
-    refs_reap(&r, is_dead, false, INT64_MAX);
+    refs_reap(&r, is_dead, INT64_MAX);
+    ASSERT(refs_total(&r) <= refs_total(&back));
     if (back.n) {
         uint32_t total = refs_total(&back);
         ASSERT(refs_release(&back, back.items[0].id, (struct engine){ 1, 1 }));

@@ -2,7 +2,9 @@
 #include "test.h"
 
 #include "agent/agent.h"
+#include "agent/worker.h"
 #include "base/clock.h"
+#include "base/limits.h"
 #include "base/log.h"
 #include "base/mem.h"
 #include "base/rng.h"
@@ -327,6 +329,74 @@ static void v1_clients_find_it_mounted(void **state)
     for (int i = 0; i < 50; i++)
         pump();
     assert_int_equal(truth().mounted, 1); // kept
+}
+
+static void ids_up_to_the_largest(void **state)
+{
+    (void)state;
+    control_up();
+    agent_up();
+    OK(plugin_call("VolumeDriver.Create", "{\"Name\":\"db\",\"Opts\":{\"uid\":\"4294967294\",\"gid\":\"3000000000\"}}"));
+    struct answer got = rest("GET /v2/volumes/db", "");
+    assert_non_null(strstr(got.body, "\"uid\":4294967294"));
+    assert_non_null(strstr(got.body, "\"gid\":3000000000"));
+}
+
+// ---- workers
+
+struct verdict {
+    bool done;
+    int rc;
+    char message[sizeof((struct error *)0)->msg];
+};
+
+static void on_verdict(void *arg, int rc, json_t *result, const struct error *e)
+{
+    struct verdict *v = arg;
+    (void)result;
+    v->done = true;
+    v->rc = rc;
+    snprintf(v->message, sizeof v->message, "%s", e->msg);
+}
+
+static int answer_too_much(void *ctx, json_t *result, struct error *e)
+{
+    (void)ctx;
+    (void)e;
+    AUTO(free) char *text = xcalloc(WORKER_ANSWER_MAX + (1U << 20), 1);
+    memset(text, 'x', WORKER_ANSWER_MAX + (1U << 20) - 1);
+    json_object_set_new(result, "text", json_string(text));
+    return 0;
+}
+
+// Bytes that are no text, as the names of processes and files can be.
+static int fail_oddly(void *ctx, json_t *result, struct error *e)
+{
+    (void)ctx;
+    (void)result;
+    return fail(e, E_BUSY, "in use by \xff\xfe");
+}
+
+static struct verdict work(worker_fn *run)
+{
+    struct verdict v = { .done = false };
+    struct workers *workers = workers_new(host.base, false);
+    const struct worker_task task = { .what = "test", .run = run, .done = on_verdict, .arg = &v };
+    worker_start(workers, &task);
+    WAIT_FOR(v.done);
+    workers_free(workers);
+    return v;
+}
+
+static void workers_that_say_odd_things(void **state)
+{
+    (void)state;
+    struct verdict v = work(answer_too_much); // neither waits for the other for ever
+    assert_int_equal(v.rc, -E_IO);
+    assert_non_null(strstr(v.message, "more than 64 MiB"));
+    v = work(fail_oddly);
+    assert_int_equal(v.rc, -E_BUSY);
+    assert_string_equal(v.message, "in use by ??");
 }
 
 // ---- control comes and goes
@@ -678,6 +748,8 @@ int main(void)
     static const struct CMUnitTest tests[] = {
         CASE(life),
         CASE(v1_clients_find_it_mounted),
+        CASE(ids_up_to_the_largest),
+        CASE(workers_that_say_odd_things),
         CASE(control_is_late),
         CASE(without_control),
         CASE(control_is_gone_and_back),

@@ -62,7 +62,7 @@ static _Noreturn void be_control(struct control_config config)
     struct error e = ERROR_INIT;
     struct control *c = NULL;
     prctl(PR_SET_PDEATHSIG, SIGKILL); // a test that fails leaves nothing behind
-    setenv("FLOCKER_LOG", "error", 1);
+    setenv("FLOCKER_LOG", "error", 0);
     log_open("control");
     config.base = event_base_new();
     struct event *term = evsignal_new(config.base, SIGTERM, on_term, config.base);
@@ -384,6 +384,31 @@ static void test_too_many_nodes(void **state)
 }
 
 // Everything that can be under way when control ends is given up in order.
+// A connection that is closed before its hello (here: of another protocol) leaves the reason in control's log.
+static void test_reasons_are_logged(void **state)
+{
+    (void)state;
+    struct rig r = { .dir = "" };
+    char path[] = "/tmp/test-control-log-XXXXXX", text[4096] = "";
+    int log = mkstemp(path), before = dup(STDERR_FILENO);
+    assert_true(log >= 0 && before >= 0);
+    unlink(path);
+    dup2(log, STDERR_FILENO);
+    setenv("FLOCKER_LOG", "warn", 1);
+    start(&r, &store_memory, 1000);
+    unsetenv("FLOCKER_LOG");
+    dup2(before, STDERR_FILENO);
+    close(before);
+    struct fake a = agent_connect(&r);
+    say(&a, json_pack("{s:s, s:i}", "type", "hello", "protocol", 2));
+    assert_null(hear(&a));
+    agent_end(&a);
+    stop(&r);
+    assert_true(pread(log, text, sizeof text - 1, 0) > 0);
+    assert_non_null(strstr(text, "before its hello: it speaks a protocol other than 1"));
+    close(log);
+}
+
 static void test_end_amid_work(void **state)
 {
     struct rig r = { .pid = 0 };
@@ -419,7 +444,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_trash_runs_out),   cmocka_unit_test(test_trash_over_restart), cmocka_unit_test(test_store_that_fails),
-        cmocka_unit_test(test_too_many_nodes),   cmocka_unit_test(test_end_amid_work),
+        cmocka_unit_test(test_too_many_nodes),   cmocka_unit_test(test_reasons_are_logged), cmocka_unit_test(test_end_amid_work),
     };
     shared = mmap(NULL, sizeof *shared, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
     if (shared == MAP_FAILED)

@@ -504,6 +504,24 @@ static void strings_are_written_as_json(void **state)
     }
 }
 
+// Whatever bytes an error quotes, it arrives as an error.
+static void errors_as_json(void **state)
+{
+    (void)state;
+    struct error e = ERROR_INIT, back = ERROR_INIT;
+    fail(&e, E_BUSY, "in use by \xff");
+    json_t *message = json_pack("{s:o}", "error", json_from_error(&e));
+    assert_int_equal(json_read_error(message, &back), -E_BUSY);
+    assert_string_equal(back.msg, "in use by ?");
+    json_decref(message);
+    message = json_pack("{s:{}}", "error");
+    assert_int_equal(json_read_error(message, &back), -E_IO);
+    json_decref(message);
+    message = json_object();
+    assert_int_equal(json_read_error(message, &back), 0);
+    json_decref(message);
+}
+
 int main(void)
 {
     static const struct CMUnitTest tests[] = {
@@ -522,6 +540,7 @@ int main(void)
         cmocka_unit_test(set_agrees_with_a_simple_reference),
         cmocka_unit_test(empty_set),
         cmocka_unit_test(strings_are_written_as_json),
+        cmocka_unit_test(errors_as_json),
     };
     return RUN_TESTS(tests);
 }

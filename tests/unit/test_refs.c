@@ -80,22 +80,19 @@ static void reaping(void **state)
     mount(&r, "x", one);
     mount(&r, "y", podman);
     assert_false(refs_has_doubtful(&r, is_dead, REFS_OPEN_GRACE_MS));
-    assert_false(refs_reap(&r, is_dead, false, REFS_OPEN_GRACE_MS));
+    assert_false(refs_reap(&r, is_dead, REFS_OPEN_GRACE_MS));
     mount(&r, "z", two);
     assert_true(refs_has_doubtful(&r, is_dead, 0));
-    assert_false(refs_reap(&r, is_dead, true, 0));
-    assert_true(refs_reap(&r, is_dead, false, 0));
+    assert_true(refs_reap(&r, is_dead, 0));
     assert_int_equal(refs_total(&r), 2); // Podman has no process that could be dead
     assert_int_equal(refs_open(&r, "x", one, 0, &e), 0);
     assert_false(refs_has_doubtful(&r, is_dead, REFS_OPEN_GRACE_MS));
     assert_true(refs_has_doubtful(&r, is_dead, late));
-    assert_false(refs_reap(&r, is_dead, true, REFS_OPEN_GRACE_MS));
-    assert_true(refs_reap(&r, is_dead, true, late)); // a container shows it: it was taken
+    assert_false(refs_reap(&r, is_dead, REFS_OPEN_GRACE_MS));
     assert_int_equal(refs_total(&r), 3);
-    assert_int_equal(refs_open(&r, "x", one, 0, &e), 0);
     assert_true(refs_has_doubtful(&r, is_dead, late)); // what Podman was given long ago, too
-    assert_true(refs_reap(&r, is_dead, false, late));
-    assert_int_equal(refs_total(&r), 2);
+    assert_true(refs_reap(&r, is_dead, late));
+    assert_int_equal(refs_total(&r), 1); // what its living process was given and has taken
     refs_done(&r);
 }
 
@@ -452,7 +449,7 @@ static void reap(struct model *m)
 {
     uint32_t before = refs_total(&m->refs);
     bool used = in_use(m), doubtful = refs_has_doubtful(&m->refs, is_dead, m->now_ms);
-    bool changed = refs_reap(&m->refs, is_dead, used, m->now_ms);
+    bool changed = !used && refs_reap(&m->refs, is_dead, m->now_ms);
     note(m, "reap", changed);
     MODEL_CHECK(m, !changed || doubtful);
     MODEL_CHECK(m, !used || refs_total(&m->refs) == before);
