@@ -167,7 +167,7 @@ static void answer(struct asked *asked, int rc, json_t *reply /* taken */, const
     json_object_set_new(reply, "type", json_string("reply"));
     json_object_set_new(reply, "n", json_integer(asked->n));
     if (rc < 0)
-        json_object_set_new(reply, "error", json_pack("{s:s, s:s}", "code", error_word(e->code), "message", e->msg));
+        json_object_set_new(reply, "error", json_pack("{s:s, s:o}", "code", error_word(e->code), "message", json_text(e->msg)));
     if (a->link)
         send_json(a, reply);
     else

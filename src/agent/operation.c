@@ -137,9 +137,9 @@ static void on_created(void *arg, int rc, const json_t *reply, const struct erro
 static json_t *wish_to_json(const struct operation *o)
 {
     const struct volume_options *p = &o->wish.options;
-    return json_pack("{s:s, s:s, s:s, s:I, s:o, s:{s:i, s:i, s:i, s:b}}", "type", "request", "op", "create", "name", o->name, "size",
-                     (json_int_t)o->wish.size, "metadata", metadata_to_json(&o->metadata), "options", "uid", (int)p->uid, "gid", (int)p->gid,
-                     "mode", (int)p->mode, "nocow", (int)p->nocow);
+    return json_pack("{s:s, s:s, s:s, s:I, s:o, s:{s:I, s:I, s:I, s:b}}", "type", "request", "op", "create", "name", o->name, "size",
+                     (json_int_t)o->wish.size, "metadata", metadata_to_json(&o->metadata), "options", "uid", (json_int_t)p->uid, "gid",
+                     (json_int_t)p->gid, "mode", (json_int_t)p->mode, "nocow", (int)p->nocow);
 }
 
 struct namesake {

@@ -293,7 +293,7 @@ void turn_report(struct agent_volume *v)
     if (v->mounted)
         json_object_set_new(message, "path", json_string(agent_mount_point(a, &v->id, path)));
     if (v->error.code)
-        json_object_set_new(message, "error", json_pack("{s:s, s:s}", "code", error_word(v->error.code), "message", v->error.msg));
+        json_object_set_new(message, "error", json_pack("{s:s, s:o}", "code", error_word(v->error.code), "message", json_text(v->error.msg)));
     link_report(v->agent, message);
 }
 
