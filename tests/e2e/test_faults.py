@@ -531,6 +531,21 @@ def test_unmounted_by_hand(small):
 
 
 @pytest.mark.docker("20")
+def test_pool_file_moved_away(small):
+    """While the pool is mounted nothing is made in the place of its file."""
+    host, image = small.host, small.host.path("/var/lib/flocker/pool.img")
+    run_busybox(host, "db", "echo 1 >/keep/file")
+    image.rename(image.with_suffix(".away"))
+    host.kill_flocker("agent")
+    refused = host.flocker("up", check=False)
+    assert refused.returncode and "move the file back" in refused.stderr, refused
+    assert not image.exists()
+    image.with_suffix(".away").rename(image)
+    wait_for("the pool", lambda: small.get("db"), 40)
+    assert run_busybox(host, "db", "cat /keep/file").stdout == "1\n"
+
+
+@pytest.mark.docker("20")
 def test_damaged_references(small):
     host = small.host
     counter = Counter(host)
