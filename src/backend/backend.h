@@ -80,6 +80,9 @@ struct backend_ops {
     int (*update)(struct backend *b, const struct volume *v, struct error *e);
     // Mounts it at its mount point, empty directory made as needed. 0 if it is mounted.
     int (*mount)(struct backend *b, const struct uuid *id, struct error *e);
+    // Whether nothing is mounted at its mount point, as after an unmount by hand. Asks only what the kernel has in memory: may be called
+    // outside of workers. NULL: can't happen.
+    bool (*has_lost_mount)(struct backend *b, const struct uuid *id);
     // Unmounts it here. 0 if it isn't mounted. E_BUSY, naming the user, if another mount namespace still has it, or a process of this
     // one has files open: never lazy, never forced.
     int (*unmount)(struct backend *b, const struct uuid *id, struct error *e);

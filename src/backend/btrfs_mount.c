@@ -116,6 +116,13 @@ int pool_volume_mount(struct backend *b, const struct uuid *id, struct error *e)
     return rc < 0 ? pool_fail(p, rc, "mount", id, e) : 0;
 }
 
+bool pool_volume_has_lost_mount(struct backend *b, const struct uuid *id)
+{
+    const struct pool *p = pool_enter(b);
+    char point[PATH_MAX];
+    return mount_is_missing(backend_mount_point(p->mount_root, id, point));
+}
+
 static int fail_busy(const struct pool *p, const struct uuid *id, const char *point, struct error *e)
 {
     struct users_entry user;

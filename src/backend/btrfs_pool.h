@@ -86,6 +86,7 @@ const char *pool_volume_name(const struct pool *p, const struct uuid *id, char *
 
 // btrfs_mount.c
 int pool_volume_mount(struct backend *b, const struct uuid *id, struct error *e);
+bool pool_volume_has_lost_mount(struct backend *b, const struct uuid *id);
 int pool_volume_unmount(struct backend *b, const struct uuid *id, struct error *e);
 int pool_volume_users(struct backend *b, const struct uuid *id, struct backend_user *ret, size_t max, struct error *e);
 void pool_volume_sweep_mount_points(const struct pool *p);
