@@ -177,6 +177,7 @@ static void on_inventory(void *arg, int rc, json_t *result, const struct error *
     a->open = true;
     a->open_failures = 0;
     FAILPOINT(AGENT_POOL_OPEN);
+    usage_audit_soon(a);
     refs_load(a);
     FAILPOINT(AGENT_REFS_LOADED);
     log_info("pool is open: %zu volumes known", a->wants.n);
@@ -230,6 +231,13 @@ static void on_recheck(evutil_socket_t fd, short what, void *arg)
     engines_recheck_soon(a); // what was busy is looked at next time
 }
 
+static void on_audit(evutil_socket_t fd, short what, void *arg)
+{
+    (void)fd;
+    (void)what;
+    usage_audit(arg);
+}
+
 int agent_new(const struct agent_config *config, struct agent **ret, struct error *e)
 {
     mkdir(config->refs_dir, 0700);
@@ -245,6 +253,7 @@ int agent_new(const struct agent_config *config, struct agent **ret, struct erro
     a->turn = evtimer_new(config->base, on_turn, a);
     a->recheck = evtimer_new(config->base, on_recheck, a);
     a->reopen = evtimer_new(config->base, on_reopen, a);
+    a->audit = evtimer_new(config->base, on_audit, a);
     const struct timeval now = { 0, 0 };
     evtimer_add(a->reopen, &now);
     *ret = a;
@@ -266,7 +275,7 @@ void agent_free(struct agent *a)
     engines_free(a);
     tdestroy(a->table, free_node);
     volume_set_done(&a->wants);
-    struct event *events[] = { a->reconnect, a->retry, a->turn, a->recheck, a->reopen };
+    struct event *events[] = { a->reconnect, a->retry, a->turn, a->recheck, a->reopen, a->audit };
     for (size_t i = 0; i < ARRAY_SIZE(events); i++)
         event_free(events[i]);
     if (a->backend)

@@ -93,7 +93,7 @@ struct agent {
     bool synced;
     struct line_peer *link;
     bool welcome;            // control has answered our hello
-    struct event *reconnect, *retry, *turn, *recheck, *reopen;
+    struct event *reconnect, *retry, *turn, *recheck, *reopen, *audit;
     unsigned link_failures, recheck_s, open_failures;
     json_int_t last_request;
     LIST_HEAD(, agent_volume) failing; // to be tried again
@@ -131,6 +131,9 @@ void link_report(struct agent *a, json_t *message /* taken */);
 // usage.c
 void usage_measure(struct agent *a, const struct uuid *id, void (*done)(void *arg, int rc, uint64_t used, const struct error *e), void *arg);
 
+// Measures what is mounted, once a minute while anything is.
+void usage_audit(struct agent *a);
+void usage_audit_soon(struct agent *a);
 // Calls done with words for one user of the volume, from the loop: a container, or the engine that has asked for it.
 void usage_name_user(struct agent *a, const struct uuid *id, void (*done)(void *arg, const char *user), void *arg);
 

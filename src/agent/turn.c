@@ -82,6 +82,7 @@ static void apply(struct agent_volume *v)
         break;
     case STEP_MOUNT:
         v->mounted = true;
+        usage_audit_soon(v->agent);
         v->unsure = false;
         break;
     case STEP_UNMOUNT:

@@ -1,9 +1,12 @@
 // How much a volume holds and who uses it, found out by a worker when somebody asks.
 #include "agent/internal.h"
 
+#include "base/log.h"
 #include "base/mem.h"
 #include "model/json.h"
 #include "sys/users.h"
+
+#include <event2/event.h>
 
 struct measuring {
     struct agent *agent;
@@ -80,4 +83,72 @@ void usage_name_user(struct agent *a, const struct uuid *id, void (*done)(void *
     *n = (struct naming){ a, *id, done, arg };
     const struct worker_task task = { .what = "look for users", .run = run_users, .ctx = n, .done = on_users, .arg = n };
     worker_start(a->workers, &task);
+}
+
+// ---- audit: in a volume a user can make subvolumes that count for no limit; to measure the volume is to find them and put them under
+// its own (backend/btrfs_volume.c). Only what is mounted can change, and an agent without mounted volumes sleeps.
+
+#define AUDIT_S 60
+
+struct audit {
+    struct agent *agent;
+    size_t n;
+    struct uuid *ids;
+};
+
+static int run_audit(void *ctx, json_t *result, struct error *e)
+{
+    const struct audit *u = ctx;
+    struct backend_usage ignored;
+    (void)result;
+    int first = 0;
+    for (size_t i = 0; i < u->n; i++) {
+        struct error one = ERROR_INIT;
+        int rc = u->agent->backend->ops->usage(u->agent->backend, &u->ids[i], &ignored, &one);
+        if (rc < 0 && first == 0) {
+            first = rc;
+            *e = one;
+        }
+    }
+    return first;
+}
+
+static void on_audited(void *arg, int rc, json_t *result, const struct error *e)
+{
+    struct audit *u = arg;
+    (void)result;
+    if (rc < 0)
+        log_warn("volumes could not be measured: %s", e->msg);
+    usage_audit_soon(u->agent);
+    free(u->ids);
+    free(u);
+}
+
+static void add_mounted(struct agent_volume *v, void *arg)
+{
+    struct audit *u = arg;
+    if (!v->mounted)
+        return;
+    u->ids = xrealloc(u->ids, u->n + 1, sizeof *u->ids);
+    u->ids[u->n++] = v->id;
+}
+
+void usage_audit(struct agent *a)
+{
+    struct audit *u = xcalloc(1, sizeof *u);
+    u->agent = a;
+    agent_for_each(a, add_mounted, u);
+    if (u->n == 0) {
+        free(u);
+        return;
+    }
+    const struct worker_task task = { .what = "measure volumes", .run = run_audit, .ctx = u, .done = on_audited, .arg = u };
+    worker_start(a->workers, &task);
+}
+
+void usage_audit_soon(struct agent *a)
+{
+    const struct timeval delay = { AUDIT_S, 0 };
+    if (!evtimer_pending(a->audit, NULL))
+        evtimer_add(a->audit, &delay);
 }

@@ -39,7 +39,7 @@ static int ask(struct cli_context *ctx, const char *who, const struct client *cl
     int rc = client_call(client, "GET", target, NULL, &reply, e);
     if (rc < 0) {
         AUTO(free) char *message = text_escape(e->msg);
-        fprintf(ctx->out, "%s: down\n  %s\n", who, message);
+        fprintf(ctx->out, "%s: %s\n  %s\n", who, rc == -E_DENIED ? "not known" : "down", message);
         json_object_set_new(
             ctx->result, who,
             json_pack("{s:b, s:s, s:o}", "up", 0, "code", error_word(e->code), "description", text_to_json(e->msg)));
@@ -61,6 +61,8 @@ static int run_status(struct cli_context *ctx, int argc, char **argv, struct err
     ctx->result = json_object();
     int control_rc = ask(ctx, "control", &control, "/v2/status", print_control, &control_error);
     int agent_rc = ask(ctx, "agent", &agent, "/v2/pool", print_agent, &agent_error);
+    if (control_rc == -E_DENIED || agent_rc == -E_DENIED) // they may well be up
+        return fail(e, E_DENIED, "the sockets of control and agent are for root only: ask as root");
     if (control_rc < 0 && agent_rc < 0)
         return fail(e, control_error.code, "control and this host's agent are down: start both with `flocker up`");
     if (control_rc < 0) {

@@ -4,6 +4,7 @@
 #include "base/mem.h"
 #include "net/http.h"
 #include "net/socket.h"
+#include "sys/mountinfo.h"
 #include "sys/process.h"
 
 #include <errno.h>
@@ -18,19 +19,9 @@
 DEFINE_AUTO(json_t *, json_decref)
 
 #define READY_MS    20000 // the first start makes certificates and a pool
+#define RUNNING_MS  5000  // of one that runs already
 #define STOP_MS     10000
 #define POLL_MS     20
-
-// Whether the daemon answers, and with `word` in its answer.
-static bool answers(const char *sock, const char *target, const char *word)
-{
-    struct error e = ERROR_INIT;
-    struct http_result r = { .status = 0 };
-    const struct http_call call = { .unix_path = sock, .method = "GET", .target = target, .timeout_ms = 5000 };
-    bool ok = http_call(&call, &r, &e) == 0 && r.status == 200 && strstr(r.body, word);
-    http_result_done(&r);
-    return ok;
-}
 
 // The last line of a log, for the message about a daemon that did not come up.
 static void last_line(const char *path, char *ret, size_t size)
@@ -62,33 +53,67 @@ static _Noreturn void become(const char *log, char *const *argv)
 struct service {
     const char *name, *sock, *probe, *ready_word, *log;
     char *const *argv;
+    size_t options; // how many of argv the user gave
 };
 
-// Starts the daemon unless it answers already, and waits until it is ready.
+struct probe {
+    int rc; // -E_UNAVAILABLE: nobody listens
+    bool is_ready;
+    char reason[700]; // why one that answers is not
+};
+
+static struct probe ask(const struct service *s)
+{
+    struct error e = ERROR_INIT;
+    struct probe ret = { .rc = 0 };
+    struct http_result r = { .status = 0 };
+    const struct http_call call = { .unix_path = s->sock, .method = "GET", .target = s->probe, .timeout_ms = 5000 };
+    ret.rc = http_call(&call, &r, &e);
+    ret.is_ready = ret.rc == 0 && r.status == 200 && strstr(r.body, s->ready_word);
+    AUTO(json_decref) json_t *said = ret.rc == 0 && r.status != 200 ? json_loads(r.body, 0, NULL) : NULL;
+    const char *why = json_string_value(json_object_get(said, "description"));
+    snprintf(ret.reason, sizeof ret.reason, "%s", ret.rc < 0 ? e.msg : why ? why : "it is not connected to control");
+    http_result_done(&r);
+    return ret;
+}
+
+static int fail_start(const struct service *s, const struct probe *last, struct error *e)
+{
+    char text[1024];
+    if (last->rc != -E_UNAVAILABLE)
+        return fail(e, E_UNAVAILABLE, "%s is running, but not ready: %s; log in %s; `flocker down` stops it", s->name, last->reason, s->log);
+    last_line(s->log, text, sizeof text);
+    return fail(e, E_UNAVAILABLE, "%s did not come up; the last line of %s: %s", s->name, s->log, text);
+}
+
+// Starts the daemon unless it runs already, and waits until it is ready.
 static int start(const struct service *s, void (*say)(const char *line), struct error *e)
 {
     char text[1024];
     int status;
-    bool running = answers(s->sock, s->probe, "");
+    struct probe now = ask(s);
+    bool running = now.rc != -E_UNAVAILABLE;
+    if (now.rc == -E_DENIED)
+        return fail(e, E_DENIED, "%s", now.reason);
     pid_t pid = running ? 0 : fork();
     if (pid == 0 && !running)
         become(s->log, s->argv);
     if (pid < 0)
         return fail_os(e, errno, "start %s", s->name);
-    for (int64_t end_ms = clock_boot_ms() + READY_MS; clock_boot_ms() < end_ms; usleep(POLL_MS * 1000)) {
-        if (answers(s->sock, s->probe, s->ready_word)) {
-            if (running)
-                snprintf(text, sizeof text, "%s is running", s->name);
-            else
+    for (int64_t end_ms = clock_boot_ms() + (running ? RUNNING_MS : READY_MS); clock_boot_ms() < end_ms; usleep(POLL_MS * 1000)) {
+        now = ask(s);
+        if (now.is_ready) {
+            if (!running)
                 snprintf(text, sizeof text, "%s started, log in %.500s", s->name, s->log);
+            else
+                snprintf(text, sizeof text, "%s is running%s", s->name, s->options ? "; options count when it starts: `flocker down` first" : "");
             say(text);
             return 0;
         }
         if (!running && waitpid(pid, &status, WNOHANG) == pid)
             break;
     }
-    last_line(s->log, text, sizeof text);
-    return fail(e, E_UNAVAILABLE, "%s did not come up; the last line of %s: %s", s->name, s->log, text);
+    return fail_start(s, &now, e);
 }
 
 static char **daemon_argv(char *role, char *root, char *const *words, size_t n)
@@ -102,6 +127,12 @@ static char **daemon_argv(char *role, char *root, char *const *words, size_t n)
     return argv;
 }
 
+static int explain_denied(int rc, struct error *e)
+{
+    struct error why = *e;
+    return rc == -E_DENIED && geteuid() != 0 ? fail(e, E_DENIED, "%s; only root may do this", why.msg) : rc;
+}
+
 int role_up(const struct paths *p, const struct up_arguments *arguments, void (*say)(const char *line), struct error *e)
 {
     char control_log[PATH_SIZE + 16], agent_log[PATH_SIZE + 16], root[PATH_SIZE + 16];
@@ -111,15 +142,17 @@ int role_up(const struct paths *p, const struct up_arguments *arguments, void (*
     snprintf(root, sizeof root, "--root=%s", p->root);
     AUTO(free) char **control_argv = daemon_argv(control_word, root, arguments->control, arguments->control_n);
     AUTO(free) char **agent_argv = daemon_argv(agent_word, root, arguments->agent, arguments->agent_n);
-    const struct service control = { "control", p->control_sock, "/v2/status", "", control_log, control_argv };
-    struct service agent = { "agent", p->agent_sock, "/v2/pool", "\"synced\":true", agent_log, agent_argv };
+    const struct service control = { "control", p->control_sock, "/v2/status", "", control_log, control_argv, arguments->control_n };
+    struct service agent = { "agent", p->agent_sock, "/v2/pool", "\"synced\":true", agent_log, agent_argv, arguments->agent_n };
     struct error agent_error = ERROR_INIT;
     int rc = paths_make(p, e);
     if (rc < 0)
-        return rc;
+        return explain_denied(rc, e);
     rc = start(&control, say, e);
     if (rc == 0)
         return start(&agent, say, e);
+    if (rc == -E_DENIED)
+        return explain_denied(rc, e);
     agent.ready_word = ""; // containers can use the volumes of this host without control
     start(&agent, say, &agent_error);
     return rc;
@@ -160,12 +193,27 @@ static int stop(const char *name, const char *pid_path, const char *sock, void (
     return fail(e, E_TIMEOUT, "%s (process %d) does not stop", name, (int)pid);
 }
 
+// Whether anything is mounted where the pool and the volumes of this root belong.
+static bool has_mounts(const struct paths *p)
+{
+    struct error e = ERROR_INIT;
+    AUTO(mountinfo_done) struct mountinfo m = { 0 };
+    if (mountinfo_read_self(&m, &e) < 0)
+        return true;
+    for (size_t i = 0; i < m.n; i++) {
+        const char *at = m.entries[i].mount_point;
+        if (strcmp(at, p->pool) == 0 || (strcmp(at, p->mount_root) != 0 && mountinfo_is_below(at, p->mount_root)))
+            return true;
+    }
+    return false;
+}
+
 static int unmount_all(const struct paths *p, struct error *e)
 {
     struct http_result r = { .status = 0 };
     const struct http_call call = { .unix_path = p->agent_sock, .method = "POST", .target = "/v2/pool/shutdown", .timeout_ms = 60000 };
     int rc = http_call(&call, &r, e);
-    if (rc == 0 && r.status != 200) {
+    if (rc == 0 && r.status != 200 && (r.status != 503 || has_mounts(p))) { // 503: its pool was never opened
         AUTO(json_decref) json_t *said = json_loads(r.body, 0, NULL);
         const char *why = json_string_value(json_object_get(said, "description"));
         rc = fail(e, r.status == 409 ? E_BUSY : E_IO, "%s; --keep-mounted stops Flocker all the same, and containers go on",
@@ -190,7 +238,7 @@ int role_down(const struct paths *p, bool keep_mounted, void (*say)(const char *
     int managed = check_managed(p, e);
     if (managed < 0)
         return managed;
-    int rc = keep_mounted ? 0 : unmount_all(p, e);
+    int rc = keep_mounted ? 0 : explain_denied(unmount_all(p, e), e);
     if (rc < 0 || (rc = stop("agent", p->agent_pid, p->agent_sock, say, e)) < 0)
         return rc;
     return stop("control", p->control_pid, p->control_sock, say, e);

@@ -1,6 +1,7 @@
 #include "model/volume.h"
 
 #include "base/limits.h"
+#include "base/size.h"
 
 #include <string.h>
 
@@ -74,9 +75,12 @@ int volume_size_check(uint64_t size, struct error *e)
 {
     if (size == 0)
         return 0;
-    if (size < VOLUME_SIZE_MIN || size > VOLUME_SIZE_MAX)
-        return fail(e, E_INVALID, "size %llu is not 0 (no limit) and not from %llu to %llu bytes", (unsigned long long)size,
-                    VOLUME_SIZE_MIN, (unsigned long long)VOLUME_SIZE_MAX);
+    if (size < VOLUME_SIZE_MIN || size > VOLUME_SIZE_MAX) {
+        char is[SIZE_TEXT_SIZE], limit[SIZE_TEXT_SIZE];
+        bool is_small = size < VOLUME_SIZE_MIN;
+        return fail(e, E_INVALID, "size %s is too %s: %s at %s", size_format(size, is), is_small ? "small" : "large",
+                    size_format(is_small ? VOLUME_SIZE_MIN : VOLUME_SIZE_MAX, limit), is_small ? "least" : "most");
+    }
     if (size % VOLUME_SIZE_UNIT != 0)
         return fail(e, E_INVALID, "size %llu is not a multiple of %llu bytes", (unsigned long long)size, VOLUME_SIZE_UNIT);
     return 0;

@@ -79,28 +79,53 @@ static int open_by_number(int fd, uint64_t subvolume, uint64_t inode)
     return open_by_handle_at(fd, &handle.head, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
 }
 
+// The next two are best effort: if they fail, so does what they are for.
+static void make_writable(int subvolume_fd)
+{
+    uint64_t flags = 0;
+    ioctl(subvolume_fd, BTRFS_IOC_SUBVOL_SETFLAGS, &flags);
+}
+
+// Takes the flags away that chattr +i and +a set: they forbid even root to remove what has them, or what is in it.
+static void make_removable(int fd)
+{
+    static const int guards = FS_IMMUTABLE_FL | FS_APPEND_FL;
+    int flags;
+    if (ioctl(fd, FS_IOC_GETFLAGS, &flags) == 0 && (flags & guards)) {
+        flags &= ~guards;
+        ioctl(fd, FS_IOC_SETFLAGS, &flags);
+    }
+}
+
 // 0, or an errno value.
 static int delete_one(int dir_fd, const char *name)
 {
     struct btrfs_ioctl_vol_args args = { 0 };
     memcpy(args.name, name, strlen(name)); // of at most NAME_MAX
+    if (ioctl(dir_fd, BTRFS_IOC_SNAP_DESTROY, &args) == 0)
+        return 0;
+    if (errno != EPERM)
+        return errno;
+    AUTO(close) int fd = openat(dir_fd, name, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
+    if (fd < 0)
+        return errno;
+    make_writable(fd);
+    make_removable(fd);
     return ioctl(dir_fd, BTRFS_IOC_SNAP_DESTROY, &args) < 0 ? errno : 0;
-}
-
-static int make_writable(int fd, uint64_t subvolume)
-{
-    AUTO(close) int root = open_by_number(fd, subvolume, SUBVOLUME_INODE);
-    uint64_t flags = 0;
-    return root < 0 || ioctl(root, BTRFS_IOC_SUBVOL_SETFLAGS, &flags) < 0 ? errno : 0;
 }
 
 static int delete_nested_one(int fd, const struct btrfs_nested *s)
 {
     AUTO(close) int dir = open_by_number(fd, s->parent, s->directory);
     int err = dir < 0 ? errno : delete_one(dir, s->name);
-    if (err == EROFS && (err = make_writable(fd, s->parent)) == 0)
-        err = delete_one(dir, s->name);
-    return err;
+    if (err != EROFS && err != EPERM)
+        return err;
+    AUTO(close) int parent = open_by_number(fd, s->parent, SUBVOLUME_INODE);
+    if (dir < 0 || parent < 0)
+        return err;
+    make_writable(parent);
+    make_removable(dir);
+    return delete_one(dir, s->name);
 }
 
 // Deletes all subvolumes below subvolume `id`, innermost first; `path` are those from it down to the one that is being emptied.

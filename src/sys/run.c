@@ -77,5 +77,7 @@ int run_program(const char *const argv[], struct error *e)
         return 0;
     if (WIFSIGNALED(status))
         return fail(e, E_IO, "%s was killed by signal %d", argv[0], WTERMSIG(status));
-    return fail(e, WEXITSTATUS(status) == 127 ? E_UNSUPPORTED : E_IO, "%s failed: %s", argv[0], last_line(output));
+    if (WEXITSTATUS(status) == 127)
+        return fail(e, E_UNSUPPORTED, "%s can't be run: %s; is it installed?", argv[0], last_line(output));
+    return fail(e, E_IO, "%s failed: %s", argv[0], last_line(output));
 }

@@ -44,7 +44,7 @@ pivot_root . .
 umount -l .
 cd /
 mount --make-rshared / # as systemd does on a real host
-if [ "$NETWORK" = own ]; then ip link set lo up; fi
+ip link set lo up
 
 echo "ready $holder"
 exec env --ignore-signal=CHLD cat >/dev/null # the kernel reaps the orphans of who ignores SIGCHLD

@@ -54,7 +54,7 @@ class Process(subprocess.Popen):
 
 class Host:
     def __init__(self, name, workdir, network=None):
-        """network: None for the machine's, or a Network to which the host is then connected by a link of its own."""
+        """network: None for a host that is connected to nothing but itself, or a Network to which a link connects it."""
         self.name, self.work, self.network = name, Path(workdir).resolve(), network
         self.plugins = {"flocker": FLOCKER_SOCKET}
         self.holder = self.engine = self.flocker_binary = None
@@ -73,10 +73,9 @@ class Host:
     # ---- power ---------------------------------------------------------------------------------------------------------
 
     def power_on(self):
-        command = ["unshare", "--mount", "--pid", "--uts", "--fork", "--kill-child", "--propagation", "private"]
-        command += ["--net"] if self.network else []
+        command = ["unshare", "--mount", "--pid", "--uts", "--net", "--fork", "--kill-child", "--propagation", "private"]
         command += ["sh", HERE / "holder.sh", self.name, self.work, CHECKOUT, CACHE]
-        environment = {"PATH": SYSTEM_PATH, "PERSISTENT": PERSISTENT, "NETWORK": "own" if self.network else "machine"}
+        environment = {"PATH": SYSTEM_PATH, "PERSISTENT": PERSISTENT}
         self.holder_process = subprocess.Popen([str(word) for word in command], env=environment, text=True, start_new_session=True,
                                                stdin=subprocess.PIPE, stdout=subprocess.PIPE)
         answer = self.holder_process.stdout.readline().split()
@@ -111,7 +110,7 @@ class Host:
     # ---- processes -----------------------------------------------------------------------------------------------------
 
     def _enter(self, argv):
-        namespaces = ["--mount", "--pid", "--uts"] + (["--net"] if self.network else [])
+        namespaces = ["--mount", "--pid", "--uts", "--net"]
         return ["nsenter", "--target", str(self.holder), *namespaces, "--", *[str(word) for word in argv]]
 
     def _environment(self, extra):

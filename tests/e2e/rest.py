@@ -22,6 +22,8 @@ UNDECODABLE = {"description": "The request body could not be decoded according t
 MISMATCH = "The provided JSON doesn't match the required schema."
 REPORTS = ("AddressSanitizer", "LeakSanitizer", "runtime error:", "flocker: bug:")  # in a daemon's log: a bug
 
+SOME_ID = "5f0dfb6c-9c8e-4c3d-8b42-7ae0b1c2d3e4"  # of nothing; the same in every process, for the names of tests
+
 
 def new_id():
     return str(uuid.uuid4())

@@ -361,6 +361,7 @@ def test_read_only_pool(small):
     small.up(check=False)
     assert small.get("db")["Name"] == "db"
     assert run_busybox(host, "db", "cat /keep/file").stdout == "1\n"
+    wait_for("the mount that was made read-only to go", lambda: not small.mounts())
     host.run(["mount", "-o", "remount,rw", POOL])
     wait_for("creates to work", lambda: host.docker("volume", "create", "-d", "flocker", "more", check=False).returncode == 0)
     run_busybox(host, "db", "echo 2 >/keep/file")

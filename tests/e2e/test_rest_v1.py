@@ -9,7 +9,7 @@ import time
 import pytest
 
 from paths import wait_for
-from rest import MATCHES, MIB, MISMATCH, SIZE, UNDECODABLE, Rest, cluster, logs, new_id, tcp, tls_context, unix, up
+from rest import MATCHES, MIB, MISMATCH, SIZE, UNDECODABLE, Rest, cluster, logs, new_id, SOME_ID, tcp, tls_context, unix, up
 
 DATASETS = "/v1/configuration/datasets"
 LEASES = "/v1/configuration/leases"
@@ -49,7 +49,7 @@ def test_version(rest):
     assert reply.tag is None
 
 
-@pytest.mark.parametrize("path", ["/", "/v1", "/v1/", "/v2/", "/v1/version/", DATASETS + "/", f"{DATASETS}/{new_id()}/x", "//v1/version",
+@pytest.mark.parametrize("path", ["/", "/v1", "/v1/", "/v2/", "/v1/version/", DATASETS + "/", f"{DATASETS}/{SOME_ID}/x", "//v1/version",
                                   "/v1/nothing", "/v1/configuration/_compose", "/v1/configuration/containers/web", "/V1/version", "/%"])
 def test_what_is_not_routed_is_404(rest, path):
     for method in ("GET", "POST", "DELETE"):
@@ -59,9 +59,9 @@ def test_what_is_not_routed_is_404(rest, path):
 
 @pytest.mark.parametrize("method, path, allowed", [
     ("POST", "/v1/version", "GET"), ("DELETE", DATASETS, "GET, POST"), ("PUT", DATASETS, "GET, POST"),
-    ("GET", f"{DATASETS}/{new_id()}", "POST, DELETE"), ("PATCH", f"{DATASETS}/{new_id()}", "POST, DELETE"), ("POST", STATES, "GET"),
-    ("POST", NODES, "GET"), ("DELETE", f"{NODES}/by_era/{new_id()}", "GET"), ("PUT", LEASES, "GET, POST"),
-    ("GET", f"{LEASES}/{new_id()}", "DELETE"), ("HEAD", f"{LEASES}/{new_id()}", "DELETE"), ("OPTIONS", "/v1/version", "GET"),
+    ("GET", f"{DATASETS}/{SOME_ID}", "POST, DELETE"), ("PATCH", f"{DATASETS}/{SOME_ID}", "POST, DELETE"), ("POST", STATES, "GET"),
+    ("POST", NODES, "GET"), ("DELETE", f"{NODES}/by_era/{SOME_ID}", "GET"), ("PUT", LEASES, "GET, POST"),
+    ("GET", f"{LEASES}/{SOME_ID}", "DELETE"), ("HEAD", f"{LEASES}/{SOME_ID}", "DELETE"), ("OPTIONS", "/v1/version", "GET"),
     ("get", "/v1/version", "GET")])
 def test_wrong_method_is_405(rest, method, path, allowed):
     reply = rest(method, path)

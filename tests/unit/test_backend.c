@@ -903,6 +903,42 @@ static void destroy_finds_all_subvolumes(void **state)
     wait_for_groups(f, before);
 }
 
+static void guard(const char *folder, int flag, bool is_sealed)
+{
+    int flags = 0;
+    uint64_t subvolume_flags = BTRFS_SUBVOL_RDONLY;
+    AUTO(close) int fd = open(folder, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    assert_int_equal(ioctl(fd, FS_IOC_GETFLAGS, &flags), 0);
+    flags |= flag;
+    assert_int_equal(ioctl(fd, FS_IOC_SETFLAGS, &flags), 0);
+    if (is_sealed)
+        assert_int_equal(ioctl(fd, BTRFS_IOC_SUBVOL_SETFLAGS, &subvolume_flags), 0);
+}
+
+// With chattr +i and +a a container may forbid even root to remove a subvolume, or what is in a folder.
+static void destroy_minds_no_guards(void **state)
+{
+    static const int flags[] = { FS_IMMUTABLE_FL, FS_APPEND_FL };
+    struct fixture *f = *state;
+    for (size_t i = 0; i < 2 * ARRAY_SIZE(flags); i++) {
+        AUTO(volume_free) struct volume *v = volume_of_anybody(f, 0);
+        AUTO(free) char *point = xasprintf("%s", mount_point(f, &v->id));
+        const int flag = flags[i / 2];
+        const bool is_sealed = i % 2;
+        assert_int_equal(fill_new_subvolume(point, "a", NULL, MIB), 0);
+        assert_int_equal(mkdir(path_of("%s/a/folder", point), 0777), 0);
+        assert_int_equal(chmod(path_of("%s/a/folder", point), 0777), 0);
+        assert_int_equal(fill_new_subvolume(path_of("%s/a/folder", point), "b", NULL, MIB), 0);
+        guard(path_of("%s/a/folder/b", point), flag, is_sealed);
+        guard(path_of("%s/a/folder", point), flag, false);
+        guard(path_of("%s/a", point), flag, is_sealed);
+        guard(point, flag, is_sealed);
+        NO_ERROR(B->unmount(f->b, &v->id, E));
+        NO_ERROR(B->destroy(f->b, &v->id, E));
+        assert_int_equal(count_entries(path_of("%s/staging", top_of(f))), 0);
+    }
+}
+
 static uint64_t incompatible_features(const struct fixture *f)
 {
     struct btrfs_ioctl_feature_flags flags = { 0 };
@@ -1337,6 +1373,7 @@ static const struct {
     CASE(former_limits_get_the_new_shape, fixture_open, ANY),
     CASE(no_group_is_left, fixture_open, ANY),
     CASE(subvolumes_inside_are_in_nobodys_way, fixture_open, ANY),
+    CASE(destroy_minds_no_guards, fixture_open, ANY),
     CASE(destroy_finds_all_subvolumes, fixture_open, ANY),
     CASE(users_file_system_stays_compatible, fixture_closed, DIRECTORIES),
     CASE(one_agent_at_a_time, fixture_open, ANY | MEMORY),
