@@ -24,6 +24,7 @@
 #include <stdint.h>
 
 struct backend;
+struct users_entry; // sys/users.h: a process in another mount namespace (a container) that has the volume mounted
 
 enum backend_source { POOL_FILE, POOL_DEVICE, POOL_DIRECTORY };
 
@@ -42,13 +43,6 @@ struct backend_config {
 struct backend_volume {
     struct volume *record; // owned by whoever got it
     bool mounted;          // at its mount point in this mount namespace
-};
-
-// One other user of a volume's file system: a process in another mount namespace (a container) that has it mounted.
-struct backend_user {
-    int pid;            // one process of that namespace
-    char container[65]; // id of the container from its cgroup's name; "" if it is none
-    char command[32];
 };
 
 struct backend_usage {
@@ -87,7 +81,7 @@ struct backend_ops {
     // one has files open: never lazy, never forced.
     int (*unmount)(struct backend *b, const struct uuid *id, struct error *e);
     // Lists up to `max` users of the volume in other mount namespaces; returns how many, or negative.
-    int (*users)(struct backend *b, const struct uuid *id, struct backend_user *ret, size_t max, struct error *e);
+    int (*users)(struct backend *b, const struct uuid *id, struct users_entry *ret, size_t max, struct error *e);
     // As of the file system's last commit: what was written since (up to 30 s, unless somebody syncs) isn't in it.
     int (*usage)(struct backend *b, const struct uuid *id, struct backend_usage *ret, struct error *e);
     int (*pool_usage)(struct backend *b, struct backend_usage *ret, struct error *e);
