@@ -166,8 +166,10 @@ static void on_inventory(void *arg, int rc, json_t *result, const struct error *
 {
     struct agent *a = arg;
     struct error lock_error = ERROR_INIT;
+    struct backend_config pool = a->config.pool;
+    pool.is_swept = true;
     FAILPOINT(AGENT_POOL_READ);
-    if (rc < 0 || (!a->backend && a->config.backend->open(&a->config.pool, &a->backend, &lock_error) < 0)) {
+    if (rc < 0 || (!a->backend && a->config.backend->open(&pool, &a->backend, &lock_error) < 0)) {
         open_later(a, rc < 0 ? e : &lock_error);
         return;
     }

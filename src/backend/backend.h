@@ -37,6 +37,7 @@ struct backend_config {
     const char *mount_root; // volumes are mounted at <mount_root>/<id>, for example /flocker
     bool use_qgroups;       // limit sizes by classic qgroups even where simple quotas are to be had; see "Limits"
     bool may_format;        // POOL_DEVICE: make a file system on a device that holds nothing
+    bool is_swept;          // a worker has opened it just now: nothing is to be swept up, which may take long
 };
 
 // What is on this node of one volume, as read from disk and mount table. Data knows itself: `record` is what stands beside the data.

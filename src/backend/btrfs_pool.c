@@ -291,9 +291,11 @@ static int pool_open(const struct backend_config *config, struct backend **ret, 
         rc = prepare(p, config, e);
     if (rc < 0)
         return e->os_errno ? fail_ctx(e, rc, "open pool %s", p->path) : rc;
-    pool_volume_sweep_staging(p);
-    pool_volume_gather_limits(p);
-    pool_volume_sweep_mount_points(p);
+    if (!config->is_swept) {
+        pool_volume_sweep_staging(p);
+        pool_volume_gather_limits(p);
+        pool_volume_sweep_mount_points(p);
+    }
     *ret = &TAKE(p, NULL)->base;
     return 0;
 }

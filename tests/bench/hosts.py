@@ -7,7 +7,6 @@ from pathlib import Path
 
 from host import Host
 
-ANY_PORT = "127.0.0.1:0"  # the hosts share the machine's network
 INSIDE = Path(__file__).resolve().with_name("inside.py")
 
 
@@ -19,8 +18,8 @@ class BenchHost(Host):
         self.binary = binary
         self.inside = self.popen(["/usr/bin/python3", "-B", INSIDE], text=True, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
 
-    def up(self, *options, rest=ANY_PORT):
-        self.run([self.binary, "up", f"--rest={rest}", *options])
+    def up(self, *options):
+        self.run([self.binary, "up", *options])
 
     def call(self, function, **arguments):
         """What inside.py's function returns."""

@@ -9,6 +9,8 @@ import threading
 import time
 import traceback
 
+import rest_list
+
 PLUGIN_SOCKET = "/run/docker/plugins/flocker/flocker.sock"
 CONTROL_SOCKET = "/run/flocker/control.sock"
 NULL = open(os.devnull, "r+b")  # pylint: disable=consider-using-with
@@ -156,8 +158,7 @@ def start(binary, known):
     with open("/var/log/flocker/bench.log", "ab") as log:
         begin = now_ms()
         for role in ("control", "agent"):
-            options = ["--rest=127.0.0.1:0"] if role == "control" else []
-            daemons.append(subprocess.Popen([binary, role, *options], stdin=NULL, stdout=log, stderr=log))
+            daemons.append(subprocess.Popen([binary, role], stdin=NULL, stdout=log, stderr=log))
         wait("the plugin to know a volume", lambda: answers(known), 20)
         return now_ms() - begin
 
@@ -205,7 +206,7 @@ def idle(seconds):
 
 
 def main():
-    functions = {f.__name__: f for f in (create, mount, fill, fill_datasets, alternate, start, stop, idle)}
+    functions = {f.__name__: f for f in (create, mount, fill, fill_datasets, alternate, start, stop, idle, rest_list.compare)}
     for line in sys.stdin:
         function, arguments = json.loads(line)
         try:
