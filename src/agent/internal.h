@@ -5,6 +5,7 @@
 
 #include "agent/agent.h"
 #include "agent/worker.h"
+#include "model/json.h"
 #include "model/volume_set.h"
 #include "plan/step.h"
 

@@ -256,6 +256,9 @@ static void mount_turn(struct operation *o)
     }
     if (v->removing)
         return;
+    // An engine would take the bare directory and let a container write into the host's own file system.
+    if (v->mounted && v->step == STEP_NONE && a->backend->ops->has_lost_mount && a->backend->ops->has_lost_mount(a->backend, &v->id))
+        v->unsure = true;
     if (v->mounted && !v->unsure && v->step == STEP_NONE) {
         int rc = refs_open(&v->refs, o->id, o->engine, clock_boot_ms(), &e);
         FAILPOINT(AGENT_REF_OPENED);

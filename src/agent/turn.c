@@ -7,6 +7,7 @@
 #include "base/log.h"
 #include "base/mem.h"
 #include "model/json.h"
+#include "sys/users.h"
 
 #include <event2/event.h>
 #include <stdio.h>
@@ -311,7 +312,7 @@ void turn_report(struct agent_volume *v)
 static int run_look(void *ctx, json_t *result, struct error *e)
 {
     const struct agent_volume *v = ctx;
-    struct backend_user user;
+    struct users_entry user;
     int n = v->agent->backend->ops->users(v->agent->backend, &v->id, &user, 1, e);
     json_object_set_new(result, "in_use", json_boolean(n > 0));
     return n < 0 ? n : 0;

@@ -4,9 +4,9 @@
 #include "base/log.h"
 #include "base/mem.h"
 #include "model/json.h"
+#include "sys/users.h"
 
 #include <event2/event.h>
-#include <stdio.h>
 
 struct measuring {
     struct agent *agent;
@@ -58,13 +58,12 @@ struct naming {
 static int run_users(void *ctx, json_t *result, struct error *e)
 {
     const struct naming *n = ctx;
-    struct backend_user user;
-    char text[160];
+    struct users_entry user;
+    char text[USERS_TEXT_SIZE];
     int found = n->agent->backend->ops->users(n->agent->backend, &n->id, &user, 1, e);
     if (found <= 0)
         return found;
-    snprintf(text, sizeof text, "%s%.12s (process %d, %s)", user.container[0] ? "container " : "", user.container, user.pid, user.command);
-    json_object_set_new(result, "user", json_text(text));
+    json_object_set_new(result, "user", json_text(users_text(&user, text)));
     return 0;
 }
 

@@ -24,6 +24,7 @@
 #include <stdint.h>
 
 struct backend;
+struct users_entry; // sys/users.h: a process in another mount namespace (a container) that has the volume mounted
 
 enum backend_source { POOL_FILE, POOL_DEVICE, POOL_DIRECTORY };
 
@@ -42,13 +43,6 @@ struct backend_config {
 struct backend_volume {
     struct volume *record; // owned by whoever got it
     bool mounted;          // at its mount point in this mount namespace
-};
-
-// One other user of a volume's file system: a process in another mount namespace (a container) that has it mounted.
-struct backend_user {
-    int pid;            // one process of that namespace
-    char container[65]; // id of the container from its cgroup's name; "" if it is none
-    char command[32];
 };
 
 struct backend_usage {
@@ -80,11 +74,14 @@ struct backend_ops {
     int (*update)(struct backend *b, const struct volume *v, struct error *e);
     // Mounts it at its mount point, empty directory made as needed. 0 if it is mounted.
     int (*mount)(struct backend *b, const struct uuid *id, struct error *e);
+    // Whether nothing is mounted at its mount point, as after an unmount by hand. Asks only what the kernel has in memory: may be called
+    // outside of workers. NULL: can't happen.
+    bool (*has_lost_mount)(struct backend *b, const struct uuid *id);
     // Unmounts it here. 0 if it isn't mounted. E_BUSY, naming the user, if another mount namespace still has it, or a process of this
     // one has files open: never lazy, never forced.
     int (*unmount)(struct backend *b, const struct uuid *id, struct error *e);
     // Lists up to `max` users of the volume in other mount namespaces; returns how many, or negative.
-    int (*users)(struct backend *b, const struct uuid *id, struct backend_user *ret, size_t max, struct error *e);
+    int (*users)(struct backend *b, const struct uuid *id, struct users_entry *ret, size_t max, struct error *e);
     // As of the file system's last commit: what was written since (up to 30 s, unless somebody syncs) isn't in it.
     int (*usage)(struct backend *b, const struct uuid *id, struct backend_usage *ret, struct error *e);
     int (*pool_usage)(struct backend *b, struct backend_usage *ret, struct error *e);

@@ -217,12 +217,26 @@ static int attach_loop(const struct pool *p, const char *path, char ret_device[L
     return loop_attach(fd, path, ret_device, ret_fd, e);
 }
 
+// A pool outlives the name of its file until it is unmounted. A new one in its place would make it look as if nothing were missing.
+static int check_not_moved(const struct pool *p, const char *path, struct error *e)
+{
+    AUTO(mountinfo_done) struct mountinfo m = { 0 };
+    if (access(path, F_OK) == 0)
+        return 0;
+    int rc = mountinfo_read_self(&m, e);
+    const struct mountinfo_entry *there = rc == 0 ? mountinfo_at(&m, p->top) : NULL;
+    return there ? fail(e, E_CONFLICT, "%s is gone, and what was in it is still mounted on %s (%s): move the file back, or, if it was deleted, copy "
+                        "the data before that is unmounted", path, p->top, there->source) : rc;
+}
+
 static int attach_file(struct pool *p, const struct backend_config *config, struct error *e)
 {
     char device[LOOP_PATH_SIZE];
     struct stat st;
     AUTO(close) int loop_fd = -1;
-    int rc = open_or_make_file(config->path, config->file_size, &p->lock_fd, e);
+    int rc = check_not_moved(p, config->path, e);
+    if (rc == 0)
+        rc = open_or_make_file(config->path, config->file_size, &p->lock_fd, e);
     if (rc < 0)
         return rc;
     if (fstat(p->lock_fd, &st) < 0)

@@ -116,6 +116,13 @@ int pool_volume_mount(struct backend *b, const struct uuid *id, struct error *e)
     return rc < 0 ? pool_fail(p, rc, "mount", id, e) : 0;
 }
 
+bool pool_volume_has_lost_mount(struct backend *b, const struct uuid *id)
+{
+    const struct pool *p = pool_enter(b);
+    char point[PATH_MAX];
+    return mount_is_missing(backend_mount_point(p->mount_root, id, point));
+}
+
 static int fail_busy(const struct pool *p, const struct uuid *id, const char *point, struct error *e)
 {
     struct users_entry user;
@@ -167,16 +174,10 @@ int pool_volume_unmount(struct backend *b, const struct uuid *id, struct error *
     return rc < 0 ? pool_fail(p, rc, "unmount", id, e) : 0;
 }
 
-int pool_volume_users(struct backend *b, const struct uuid *id, struct backend_user *ret, size_t max, struct error *e)
+int pool_volume_users(struct backend *b, const struct uuid *id, struct users_entry *ret, size_t max, struct error *e)
 {
     struct pool *p = pool_enter(b);
-    AUTO(free) struct users_entry *found = xcalloc(max, sizeof *found);
-    int n = pool_users(p, FOLDER(id), found, max, e);
-    for (int i = 0; i < n; i++) {
-        ret[i].pid = found[i].pid;
-        snprintf(ret[i].container, sizeof ret[i].container, "%s", found[i].container);
-        snprintf(ret[i].command, sizeof ret[i].command, "%s", found[i].command);
-    }
+    int n = pool_users(p, FOLDER(id), ret, max, e);
     return n < 0 ? pool_fail(p, n, "look for users of", id, e) : n;
 }
 

@@ -436,6 +436,7 @@ const struct backend_ops backend_btrfs = {
     .destroy = pool_volume_destroy,
     .update = pool_volume_update,
     .mount = pool_volume_mount,
+    .has_lost_mount = pool_volume_has_lost_mount,
     .unmount = pool_volume_unmount,
     .users = pool_volume_users,
     .usage = pool_volume_usage,

@@ -86,8 +86,9 @@ const char *pool_volume_name(const struct pool *p, const struct uuid *id, char *
 
 // btrfs_mount.c
 int pool_volume_mount(struct backend *b, const struct uuid *id, struct error *e);
+bool pool_volume_has_lost_mount(struct backend *b, const struct uuid *id);
 int pool_volume_unmount(struct backend *b, const struct uuid *id, struct error *e);
-int pool_volume_users(struct backend *b, const struct uuid *id, struct backend_user *ret, size_t max, struct error *e);
+int pool_volume_users(struct backend *b, const struct uuid *id, struct users_entry *ret, size_t max, struct error *e);
 void pool_volume_sweep_mount_points(const struct pool *p);
 // 1: the mount at the volume's mount point is the volume's, 0: nothing is mounted there, E_CONFLICT: something else is.
 int pool_volume_is_mounted(const struct pool *p, const struct mountinfo *m, const struct pool_place *place, const struct uuid *id, struct error *e);

@@ -241,7 +241,7 @@ static int memory_unmount(struct backend *b, const struct uuid *id, struct error
     return 0;
 }
 
-static int memory_users(struct backend *b, const struct uuid *id, struct backend_user *ret, size_t max, struct error *e)
+static int memory_users(struct backend *b, const struct uuid *id, struct users_entry *ret, size_t max, struct error *e)
 {
     (void)b, (void)id, (void)ret, (void)max, (void)e;
     return 0;

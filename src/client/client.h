@@ -1,4 +1,4 @@
-// Calls to the REST API of control and of the agent: JSON in, JSON out, and every failure as one struct error.
+// Calls to the REST API of control and of the agent: JSON in, JSON out, and every failure as one struct error. They block.
 #ifndef FLOCKER_CLIENT_CLIENT_H
 #define FLOCKER_CLIENT_CLIENT_H
 

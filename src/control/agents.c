@@ -303,7 +303,12 @@ static int named_volume(struct agent_peer *p, const json_t *message, const struc
     if (!read_uuid(message, "id", &id))
         return fail(e, E_INVALID, "a request that names no volume");
     *ret = volume_set_find(&p->control->volumes, &id);
-    return *ret ? 0 : fail(e, E_NOT_FOUND, "no such volume: %s", UUID_TEXT(&id));
+    if (!*ret)
+        return fail(e, E_NOT_FOUND, "no such volume: %s", UUID_TEXT(&id));
+    // Only the owner has looked whether anything uses it.
+    if (!uuid_equal(&(*ret)->owner, &p->node->node.id))
+        return fail(e, E_CONFLICT, "volume %s belongs to node %s", UUID_TEXT(&id), UUID_TEXT(&(*ret)->owner));
+    return 0;
 }
 
 static int request_remove(struct agent_peer *p, const json_t *message, const struct volume **ret, struct error *e)

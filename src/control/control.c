@@ -260,6 +260,7 @@ struct control_node *control_node_add(struct control *c, const struct node *node
 #define SWEEP_MS_MAX   60000 // the wall clock may be set meanwhile
 #define SWEEP_RETRY_MS 5000  // after the store has failed
 #define SWEEP_AT_ONCE  64    // changes, each with its own commit: others have their turn in between
+#define CLOCK_SLACK_MS 60000 // more than this, and the wall clock was not slewed but set
 
 static void earlier(int64_t *next_ms, int64_t at_ms)
 {
@@ -269,12 +270,16 @@ static void earlier(int64_t *next_ms, int64_t at_ms)
 
 static int64_t next_sweep(const struct control *c, int64_t now_ms)
 {
-    int64_t next_ms = now_ms + SWEEP_MS_MAX;
+    int64_t next_ms = now_ms + SWEEP_MS_MAX, purge_in_ms = c->purge_from_ms - clock_boot_ms();
     for (size_t i = 0; i < c->hold_count; i++)
         if (c->holds[i].has_expiry)
             earlier(&next_ms, c->holds[i].expires_ms + 1);
-    for (size_t i = 0; i < c->volumes.n; i++)
-        earlier(&next_ms, sweep_time(c, c->volumes.by_id[i]));
+    for (size_t i = 0; i < c->volumes.n; i++) {
+        int64_t at_ms = sweep_time(c, c->volumes.by_id[i]);
+        if (c->volumes.by_id[i]->state == VOLUME_TRASHED && at_ms < now_ms + purge_in_ms)
+            at_ms = now_ms + purge_in_ms;
+        earlier(&next_ms, at_ms);
+    }
     return next_ms;
 }
 
@@ -284,8 +289,27 @@ static void arm_sweep(struct control *c, int64_t at_ms)
     sweep_by(c, at_ms);
 }
 
+static int64_t wall_less_boot(void)
+{
+    return clock_wall_ms() - clock_boot_ms();
+}
+
+// A wall clock that was set forward makes what was just removed look old. From then on the promised time is counted again, by a clock that
+// nobody sets: what was in the trash has been there that long by then, and what comes later has a time of the new reckoning.
+static void watch_clock(struct control *c)
+{
+    int64_t now_ms = wall_less_boot(), ahead_ms = now_ms - c->wall_less_boot_ms;
+    c->wall_less_boot_ms = now_ms;
+    if (ahead_ms <= CLOCK_SLACK_MS)
+        return;
+    c->purge_from_ms = clock_boot_ms() + c->config.trash_keep_ms;
+    log_warn("the clock was set forward by %lld s: nothing in the trash is destroyed for the next %lld s, unless asked for",
+             (long long)ahead_ms / 1000, (long long)c->config.trash_keep_ms / 1000);
+}
+
 struct sweep {
     int64_t now_ms;
+    bool may_purge;
     int done; // changes of this turn
     int rc;   // negative: the store has failed
 };
@@ -325,7 +349,7 @@ static void sweep_volumes(struct control *c, struct sweep *s)
         const struct volume *v = c->volumes.by_id[i];
         struct volume *changed = NULL;
         const struct uuid id = v->id;
-        if (sweep_time(c, v) > s->now_ms)
+        if (sweep_time(c, v) > s->now_ms || (v->state == VOLUME_TRASHED && !s->may_purge))
             continue;
         s->done++;
         if (v->state == VOLUME_DELETED)
@@ -340,9 +364,10 @@ static void sweep_volumes(struct control *c, struct sweep *s)
 static void on_sweep(evutil_socket_t fd, short what, void *arg)
 {
     struct control *c = arg;
-    struct sweep s = { .now_ms = clock_wall_ms() };
     (void)fd;
     (void)what;
+    watch_clock(c);
+    struct sweep s = { .now_ms = clock_wall_ms(), .may_purge = clock_boot_ms() >= c->purge_from_ms };
     sweep_holds(c, &s);
     sweep_volumes(c, &s);
     arm_sweep(c, s.rc < 0 ? s.now_ms + SWEEP_RETRY_MS : next_sweep(c, s.now_ms));
@@ -397,6 +422,7 @@ int control_new(const struct control_config *config, struct control **ret, struc
     const struct store_sink sink = { on_volume, on_hold, on_node, c };
     c->config = *config;
     c->sweep_ms = INT64_MAX;
+    c->wall_less_boot_ms = wall_less_boot();
     c->sweep = evtimer_new(config->base, on_sweep, c);
     int rc = store_open(config->store, config->store_path, &c->store, e);
     if (rc < 0 || (rc = store_load(c->store, &sink, e)) < 0)

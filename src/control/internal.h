@@ -65,6 +65,8 @@ struct control {
     size_t waiter_count;
     struct event *sweep, *on_agent, *resume;
     int64_t sweep_ms; // wall clock, when the sweep is to run
+    int64_t wall_less_boot_ms; // at the last sweep: what it has grown by since, the wall clock was set forward by
+    int64_t purge_from_ms; // boot clock: nothing that runs out in the trash is destroyed before
     struct http_server *api, *rest;
 };
 

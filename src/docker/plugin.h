@@ -2,7 +2,7 @@
 //
 // Every call is answered within PLUGIN_ANSWER_MS; Activate, Capabilities, Get, List and Path from memory, whatever storage or control are
 // doing. Errors are HTTP 500 with {"Err": ...}; where the honest answer is "can't tell", the connection is closed, because an engine
-// takes an error of Get for "no such volume" and forgets what it knew (engine-plugins.md, facts 1 and 2).
+// takes an error of Get for "no such volume" and forgets what it knew. One thread, the agent's; it must be freed before the agent.
 #ifndef FLOCKER_DOCKER_PLUGIN_H
 #define FLOCKER_DOCKER_PLUGIN_H
 

@@ -1,4 +1,4 @@
-// Requests of engines to a volume plugin, read from bytes. Pure, and fuzzed. What engines really send: engine-plugins.md, section 2.
+// Requests of engines to a volume plugin, read from bytes. Pure, and fuzzed.
 #ifndef FLOCKER_DOCKER_REQUEST_H
 #define FLOCKER_DOCKER_REQUEST_H
 

@@ -2,7 +2,7 @@
 //
 // libevent's own HTTP layer is not used: it has no limit on connections, no deadline for a whole request (only for a pause in
 // it), can't tell that a peer has gone while its request is worked on, and gives no access to the peer's credentials. All four
-// decide whether input from a socket can hang or grow a process (DESIGN 9, rule 7) and whether an unanswered Mount is undone.
+// decide whether input from a socket can hang or grow a process (CONTRIBUTING.md, rule 5) and whether an unanswered Mount is undone.
 //
 // The parser is a pure function over bytes (http_parse.c) and is fuzzed; server and client are thin shells around libevent's
 // bufferevents. One thread.

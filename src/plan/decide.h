@@ -29,7 +29,7 @@ int decide_restore(const struct volume_set *all, const struct volume *v, const c
 int decide_purge(const struct volume *v, struct volume **ret, struct error *e);
 int decide_resize(const struct volume *v, uint64_t size, struct volume **ret, struct error *e);
 // The user wants it on `node`, and mounted there from then on also while no container uses it. The owner changes at once, with the next
-// epoch, only while there is no data yet; with data it changes at the switch of a move (DESIGN 5).
+// epoch, only while there is no data yet; with data it changes at the switch of a move.
 int decide_move(const struct volume *v, const struct uuid *node, struct volume **ret, struct error *e);
 // What the owner reports: its data is there (-> born), or was destroyed (purging -> deleted). NULL in *ret: nothing changes.
 int decide_present(const struct volume *v, const struct uuid *reporter, uint64_t epoch, struct volume **ret, struct error *e);

@@ -2,7 +2,7 @@
 // and asks for doubtful references to be dropped when the kernel shows the file system in no container.
 //
 // Engines repeat mount IDs (docker cp), lose Unmounts (kill -9, failed cp) and send the same ID again after a restart, so neither a set
-// of IDs nor one counter is right (engine-plugins.md, facts 4 to 6 and 2.2). Kept are counters per (mount ID, engine process); what a
+// of IDs nor one counter is right. Kept are counters per (mount ID, engine process); what a
 // dead process left counts only as long as a container still has the file system.
 #ifndef FLOCKER_PLAN_REFS_H
 #define FLOCKER_PLAN_REFS_H

@@ -32,8 +32,8 @@ struct volume_here {
     bool leaving;                // it is being removed: let go of it, whatever else is wished
 };
 
-// `want` is the latest order of control; NULL: control knows nothing of it, and then nothing is ever done to it (rule 5). `self` is
-// this node. A mount needs (a) the order to name this node as owner, (b) the record to bear the order's epoch (DESIGN 5).
+// `want` is the latest order of control; NULL: control knows nothing of it, and then nothing is ever done to it (CONTRIBUTING.md,
+// rule 3). `self` is this node. A mount needs (a) the order to name this node as owner, (b) the record to bear the order's epoch.
 enum step plan_step(const struct volume *want, const struct volume_here *here, const struct uuid *self);
 
 #endif

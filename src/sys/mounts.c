@@ -6,6 +6,7 @@
 #include <fcntl.h>
 #include <stddef.h>
 #include <sys/mount.h>
+#include <sys/stat.h>
 
 int mount_fs(const char *device, const char *target, const char *type, const char *options, struct error *e)
 {
@@ -48,4 +49,12 @@ int mount_share(const char *path, struct error *e)
         move_mount(fd, "", AT_FDCWD, path, MOVE_MOUNT_F_EMPTY_PATH) < 0)
         return fail_os(e, errno, "make %s a shared mount", path);
     return 0;
+}
+
+bool mount_is_missing(const char *target)
+{
+    struct statx st;
+    if (statx(AT_FDCWD, target, AT_SYMLINK_NOFOLLOW | AT_NO_AUTOMOUNT | AT_STATX_DONT_SYNC, 0, &st) < 0)
+        return errno == ENOENT;
+    return (st.stx_attributes_mask & STATX_ATTR_MOUNT_ROOT) && !(st.stx_attributes & STATX_ATTR_MOUNT_ROOT);
 }

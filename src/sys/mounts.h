@@ -20,5 +20,7 @@ int mount_share(const char *path, struct error *e);
 int mount_propagate(const char *target, enum mount_propagation how, struct error *e);
 // E_BUSY if something uses it; 0 also if nothing is mounted there. The last part of `target` is not followed if it is a link.
 int mount_unmount(const char *target, struct error *e);
+// Whether it is certain that nothing is mounted on `target`. Doesn't read from the disk of what is mounted there.
+bool mount_is_missing(const char *target);
 
 #endif

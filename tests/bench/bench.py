@@ -31,6 +31,9 @@ def main():
                 failed.append(f"{group}: {error}")
         print(f"{time.monotonic() - begin:.0f} s", file=sys.stderr)
     print_table(results)
+    busy = os.getloadavg()[0] / os.cpu_count()
+    if busy > 1:
+        print(f"The machine is busy with other work (load {busy:.1f} per processor): what is not a ratio is too high.")
     save(options.results, results)
     if failed:
         sys.exit("\n".join(["bench: could not measure all:", *failed]))

@@ -205,6 +205,11 @@ def test_owner_by_options(one):
     refused(run(one, "--rm", "-u", "1001", "busybox", "ls", "/v", check=False), "Permission denied")
 
 
+def test_owner_of_a_large_number(one):
+    create(one, "vol", "-o", "uid=4294967294", "-o", "gid=2147483648")
+    assert sh(one, "stat -c '%u %g' /v") == "4294967294 2147483648\n"
+
+
 def test_sharing(one):
     """Two containers, one of them twice, and a third by --volumes-from; the volume stays until the last has ended."""
     run(one, "-d", "--name", "aa", "-v", "vol:/again", "busybox", "sleep", "1000")

@@ -527,6 +527,37 @@ def test_lost_unmount(hosts, flocker_binary):
 
 
 @pytest.mark.docker("20")
+def test_unmounted_by_hand(small):
+    """What is not mounted any more is mounted again: a container must not be given the bare directory, on the host's own disk."""
+    host = small.host
+    run_busybox(host, "db", "echo 1 >/keep/file")
+    host.docker("run", "-d", "--name", "user", "-v", "db:/keep", "--volume-driver=flocker", "busybox", "sleep", "1000")
+    point = small.get("db")["Mountpoint"]
+    for number in (2, 3):
+        host.run(["umount", point])
+        assert run_busybox(host, "db", f"cat /keep/file; echo {number} >/keep/file").stdout == f"{number - 1}\n"
+        assert host.docker("exec", "user", "cat", "/keep/file").stdout == f"{number}\n"
+    host.run(["umount", point])
+    host.path(point).rmdir()
+    assert run_busybox(host, "db", "cat /keep/file").stdout == "3\n"
+
+
+@pytest.mark.docker("20")
+def test_pool_file_moved_away(small):
+    """While the pool is mounted nothing is made in the place of its file."""
+    host, image = small.host, small.host.path("/var/lib/flocker/pool.img")
+    run_busybox(host, "db", "echo 1 >/keep/file")
+    image.rename(image.with_suffix(".away"))
+    host.kill_flocker("agent")
+    refused = host.flocker("up", check=False)
+    assert refused.returncode and "move the file back" in refused.stderr, refused
+    assert not image.exists()
+    image.with_suffix(".away").rename(image)
+    wait_for("the pool", lambda: small.get("db"), 40)
+    assert run_busybox(host, "db", "cat /keep/file").stdout == "1\n"
+
+
+@pytest.mark.docker("20")
 def test_damaged_references(small):
     host = small.host
     counter = Counter(host)

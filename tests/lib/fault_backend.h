@@ -107,7 +107,7 @@ static inline int fault_unmount(struct backend *b, const struct uuid *id, struct
 {
     FAULT_OP("unmount", id, backend_memory.unmount(fault_inner(b), id, e));
 }
-static inline int fault_users(struct backend *b, const struct uuid *id, struct backend_user *ret, size_t max, struct error *e)
+static inline int fault_users(struct backend *b, const struct uuid *id, struct users_entry *ret, size_t max, struct error *e)
 {
     FAULT_OP("users", id, backend_memory.users(fault_inner(b), id, ret, max, e));
 }

@@ -6,6 +6,7 @@
 #include "sys/btrfs.h"
 #include "sys/btrfs_quota.h"
 #include "sys/btrfs_tree.h"
+#include "sys/users.h"
 
 #include <dirent.h>
 #include <grp.h>
@@ -392,7 +393,7 @@ static void container_keeps_its_volume(void **state)
     struct fixture *f = *state;
     AUTO(volume_free) struct volume *v = new_volume("db", 0);
     AUTO(volume_free) struct volume *other = new_volume("other", 0);
-    struct backend_user users[4];
+    struct users_entry users[4];
     struct place place = { mount_point(f, &v->id), path_of("%s/container", f->dir) };
     assert_int_equal(mkdir(place.to, 0700), 0);
     NO_ERROR(B->create(f->b, v, E));
@@ -489,7 +490,7 @@ static void propagated_copies_do_not_count(void **state)
     NO_ERROR(B->mount(f->b, &after->id, E));
     const struct volume *const both[] = { before, after };
     for (size_t i = 0; i < ARRAY_SIZE(both); i++) {
-        struct backend_user users[4];
+        struct users_entry users[4];
         struct error e = ERROR_INIT;
         struct mountinfo m = { 0 };
         const char *path = path_of("/proc/%d/mountinfo", h.pid);
@@ -866,7 +867,7 @@ static void subvolumes_inside_are_in_nobodys_way(void **state)
     assert_int_equal(s->n_damaged, 0);
     assert_true(s->volumes[0].mounted);
     // One of them is all that a container has of the volume, and all that a process has open.
-    struct backend_user users[4];
+    struct users_entry users[4];
     struct error e = ERROR_INIT;
     struct helper h = helper_start(NS_SLAVE, bind_sub, &place);
     assert_int_equal(B->users(f->b, &v->id, users, ARRAY_SIZE(users), &e), 1);

@@ -29,6 +29,7 @@ struct rig {
 static struct {
     bool fails;
     int commits;
+    int64_t clock_ahead_ms;
 } *shared;
 
 static int flaky_commit(struct store *s, const struct store_change *changes, size_t n, struct error *e)
@@ -47,6 +48,16 @@ static int flaky_open(const char *path, struct store **ret, struct error *e)
     if (rc == 0)
         (*ret)->ops = &store_flaky;
     return rc;
+}
+
+// ---- a wall clock that can be set
+
+int64_t __real_clock_wall_ms(void);
+int64_t __wrap_clock_wall_ms(void);
+
+int64_t __wrap_clock_wall_ms(void)
+{
+    return __real_clock_wall_ms() + shared->clock_ahead_ms;
 }
 
 // ---- the process
@@ -331,6 +342,33 @@ static void test_trash_over_restart(void **state)
     stop(&r);
 }
 
+// A clock that is set forward by days doesn't empty the trash: what is in it is kept as long as promised, counted from then.
+static void test_clock_set_forward(void **state)
+{
+    struct rig r = { .pid = 0 };
+    char id[64], second[64], text[64];
+    (void)state;
+    start(&r, &store_memory, 2000);
+    struct fake a = agent_connect(&r);
+    assert_true(agent_hello(&a, NODE));
+    make(&r, &a, id);
+    make(&r, &a, second);
+    discard(&r, id);
+    shared->clock_ahead_ms = (int64_t)7 * 24 * 3600 * 1000;
+    discard(&r, second); // runs a sweep
+    int64_t begin_ms = clock_boot_ms();
+    while (clock_boot_ms() < begin_ms + 1500) {
+        assert_string_equal(look(&r, id, "state", text), "trashed");
+        usleep(100000);
+    }
+    assert_true(comes_to(&r, id, "state", "purging", 4000));
+    assert_true(comes_to(&r, second, "state", "purging", 4000));
+    assert_true(clock_boot_ms() - begin_ms >= 1990);
+    shared->clock_ahead_ms = 0;
+    agent_end(&a);
+    stop(&r);
+}
+
 // A change that the store refuses is not made, and is told; what runs out meanwhile is tried again without haste.
 static void test_store_that_fails(void **state)
 {
@@ -444,7 +482,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_trash_runs_out),   cmocka_unit_test(test_trash_over_restart), cmocka_unit_test(test_store_that_fails),
-        cmocka_unit_test(test_too_many_nodes),   cmocka_unit_test(test_reasons_are_logged), cmocka_unit_test(test_end_amid_work),
+        cmocka_unit_test(test_too_many_nodes),   cmocka_unit_test(test_reasons_are_logged), cmocka_unit_test(test_end_amid_work), cmocka_unit_test(test_clock_set_forward),
     };
     shared = mmap(NULL, sizeof *shared, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
     if (shared == MAP_FAILED)

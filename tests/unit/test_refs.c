@@ -198,8 +198,8 @@ static void damage_is_told(void **state)
 
 // ---- the model ------------------------------------------------------------------------------------------------------------------
 //
-// A dockerd with containers, Podman beside it, and an agent that may restart; what they do is taken from recordings
-// (engine-plugins.md, 2.1). The truth is who has the volume: the references must never be fewer.
+// A dockerd with containers, Podman beside it, and an agent that may restart; what they do is taken from recordings.
+// The truth is who has the volume: the references must never be fewer.
 
 enum { CONTAINERS = 4, PODS = 3, STEPS = 120, SEEDS = 4000 };
 
