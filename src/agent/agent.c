@@ -395,8 +395,14 @@ static void on_shutdown(void *arg, int rc, json_t *result, const struct error *e
 {
     static const struct timeval soon = { 0, 200000 }; // time for the answer; `flocker down` does not wait for this end
     const struct pool_job *j = arg;
+    struct agent *a = j->agent;
     if (rc != -E_BUSY)
-        event_base_loopexit(j->agent->config.base, &soon);
+        event_base_loopexit(a->config.base, &soon);
+    else {
+        a->open = true;
+        agent_for_each(a, turn_volume, NULL);
+        turn_soon(a);
+    }
     on_pool_job(arg, rc, result, e);
 }
 
@@ -446,5 +452,6 @@ void agent_pool_grow(struct agent *a, uint64_t size, agent_done *done, void *arg
 
 void agent_shutdown(struct agent *a, agent_done *done, void *arg)
 {
+    a->open &= !a->backend; // what was mounted is not to be relied on from now on: calls wait
     start_pool_job(a, "shut the pool down", run_shutdown, on_shutdown, 0, done, arg);
 }

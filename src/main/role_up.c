@@ -110,6 +110,8 @@ static int start(const struct service *s, void (*say)(const char *line), struct 
             say(text);
             return 0;
         }
+        if (running && now.rc == -E_UNAVAILABLE)
+            return start(s, say, e); // it was just ending
         if (!running && waitpid(pid, &status, WNOHANG) == pid)
             break;
     }

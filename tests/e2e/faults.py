@@ -47,8 +47,7 @@ class Flocker:
 
     def up(self, failpoint=None, check=True):
         env = {"FLOCKER_FAILPOINT": failpoint} if failpoint else {}
-        with self.lock:
-            return self.host.run([self.binary, "up", *self.args], env=env, check=check)
+        return self.host.run([self.binary, "up", *self.args], env=env, check=check)
 
     def kill(self, role):
         """kill -9 of "agent", "control" or any one "worker"; returns whether there was one."""
