@@ -200,7 +200,8 @@ def test_killed_commands(hosts, flocker_binary):
         command.kill()
         command.wait(10)
     assert sh(host, "echo x >>/v/f; cat /v/f") == "x\n"
-    host.podman("rm", "-fa", "-t", "0")
+    # Podman itself may find a mount of the container that it was killed in the middle of still busy: it is asked again.
+    wait_for("podman to remove what was killed", lambda: host.podman("rm", "-fa", "-t", "0", check=False).returncode == 0)
     orphans = {pid: line for pid, line in host.processes().items() if "runc" in line and "init" in line or line.startswith("sleep")}
     if orphans:  # containers that Podman has forgotten: they have the volume all the same
         status, reply = ask(host, "Remove", Name="vol")
