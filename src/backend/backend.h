@@ -44,12 +44,26 @@ struct backend_config {
 struct backend_volume {
     struct volume *record; // owned by whoever got it
     bool mounted;          // at its mount point in this mount namespace
+    uint64_t snapshot;     // number of the newest snapshot that a move took of it; 0: none
 };
 
 struct backend_usage {
     uint64_t used_bytes;  // of the volume, or of the pool for backend_pool_usage
     uint64_t limit_bytes; // the volume's limit or the pool's size; 0: no limit
 };
+
+// What a target has received of a volume. It lies in the pool beside the volumes, and survives the agent and the boot.
+struct backend_copy {
+    struct uuid id;
+    uint64_t seq;        // number of the newest snapshot that is here whole; 0: none
+    uint8_t digest[32];  // of the stream that brought it
+    bool final;          // it is the last one of its move
+    uint64_t part_seq, part_base; // the snapshot that is being received, and that which it changes (0: none); part_seq 0: nothing
+    uint64_t part_offset;         // bytes of its stream up to the checkpoint
+    uint8_t part_digest[32];      // chain digest there
+};
+
+struct receiver; // one stream under way
 
 struct backend_ops {
     const char *name;
@@ -88,6 +102,32 @@ struct backend_ops {
     int (*pool_usage)(struct backend *b, struct backend_usage *ret, struct error *e);
     // Makes the pool larger, online. E_UNSUPPORTED for a directory, E_CONFLICT if smaller than it is.
     int (*grow)(struct backend *b, uint64_t size, struct error *e);
+
+    // Moves (docs/moves.md): all of these slots, or none: NULL in a backend that can't.
+    // The source. Makes read-only snapshot `seq` of the volume, durable; 0 if it is there. Numbers grow.
+    int (*snapshot)(struct backend *b, const struct uuid *id, uint64_t seq, struct error *e);
+    int (*snapshots)(struct backend *b, const struct uuid *id, uint64_t *ret_newest, struct error *e); // 0: there is none
+    int (*snapshots_drop)(struct backend *b, const struct uuid *id, uint64_t below, struct error *e); // those with a lower number
+    // Keeps the digest of the stream that a snapshot was sent by, durable; E_NOT_FOUND if none was kept.
+    int (*note_digest)(struct backend *b, const struct uuid *id, uint64_t seq, const uint8_t digest[32], struct error *e);
+    int (*read_digest)(struct backend *b, const struct uuid *id, uint64_t seq, uint8_t ret[32], struct error *e);
+    // Gives the stream of snapshot `seq`, as changes to snapshot `base` unless that is 0, to `sink`, which ends it by a negative return.
+    // The same stream for the same two snapshots. Holds no lock of the volume meanwhile.
+    int (*send)(struct backend *b, const struct uuid *id, uint64_t base, uint64_t seq, int (*sink)(void *arg, const void *data, size_t n),
+                void *arg, struct error *e);
+
+    // The target. Calls on_copy for each copy in the pool.
+    int (*copies)(struct backend *b, void (*on_copy)(void *arg, const struct backend_copy *c), void *arg, struct error *e);
+    // Begins a stream (offset 0), or goes on at the checkpoint that is at `offset`; what was fed after it is thrown away.
+    int (*receive_begin)(struct backend *b, const struct volume *v, uint64_t base, uint64_t seq, uint64_t offset, struct receiver **ret,
+                         struct error *e);
+    int (*receive_feed)(struct receiver *r, const void *data, size_t n, struct error *e);
+    int (*receive_checkpoint)(struct receiver *r, uint64_t offset, const uint8_t digest[32], struct error *e); // durable
+    int (*receive_finish)(struct receiver *r, const uint8_t digest[32], bool final, struct error *e);          // the snapshot is whole, durable
+    void (*receive_free)(struct receiver *r); // ends it where it is, if it was not finished
+    // The copy becomes the volume, with `v` as its record, in one step. 0 if it has. E_CONFLICT if older data of the volume is here.
+    int (*place)(struct backend *b, const struct volume *v, struct error *e);
+    int (*discard)(struct backend *b, const struct uuid *id, struct error *e); // 0 if there is no copy
 };
 
 // First member of every implementation.

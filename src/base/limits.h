@@ -28,12 +28,15 @@
 #define WAIT_S_MAX            30             // the most that a client can wait
 #define ASKS_MAX              128            // questions to agents that they have not answered
 #define PEERS_MAX             (NODES_MAX + 64) // connections of agents: of each node, and some that have not said hello
+#define WATCHES_MAX           100000         // volumes of other nodes that a node has asked for
+#define PEER_PORT             4525           // where agents listen for each other, unless they say otherwise
 #define CONFIG_BYTES_MAX      (64U << 10)    // agent.yml
 #define CONFIG_DEPTH_MAX      8
 
 #define PLUGIN_ANSWER_MS      3500           // every plugin call is answered by then; Podman gives up at 5 s
 #define WORKER_MS_MAX         60000          // a worker that takes longer is reported as stuck
 #define WORKERS_MAX           16             // running at once on a node
+#define SERVINGS_MAX          32             // fetches of other nodes that an agent serves at once
 #define WORKER_ANSWER_MAX     (64U << 20)    // the inventory of a pool with 100 000 volumes is 60 MB
 #define MOUNT_IDS_MAX         4096           // references (mount ID, engine) of one volume
 #define OPTIONS_MAX           64             // options of one plugin Create
