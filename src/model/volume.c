@@ -120,7 +120,7 @@ enum member_kind {
     MEMBER_MS
 };
 
-#define MOVE_GROUP "move" // records from before there were moves lack it
+#define MOVE_GROUP "move" // written only while it says anything: most volumes never move
 
 static const struct member {
     const char *group; // name of the object that it is in; NULL: the volume's own
@@ -188,13 +188,23 @@ static json_t *member_to_json(const struct member *m, const struct volume *v)
     ASSERT(false); // a kind of member that is not in the switch
 }
 
+static bool is_of_move(const struct member *m)
+{
+    return m->group && strcmp(m->group, MOVE_GROUP) == 0;
+}
+
+static bool has_move(const struct volume *v)
+{
+    return v->move.stage != MOVE_NONE || v->move.force || v->move.rate;
+}
+
 json_t *volume_to_json(const struct volume *v)
 {
     json_t *object = json_object();
     ASSERT(object);
     for (size_t i = 0; i < ARRAY_SIZE(members); i++) {
         const struct member *m = &members[i];
-        if (m->kind == MEMBER_NAME && !v->name)
+        if ((m->kind == MEMBER_NAME && !v->name) || (is_of_move(m) && !has_move(v)))
             continue;
         json_t *in = object;
         if (m->group) {
@@ -293,7 +303,7 @@ int volume_from_json(const json_t *object, struct volume **ret, struct error *e)
         const json_t *in = m->group ? json_object_get(object, m->group) : object;
         const json_t *value = json_object_get(in, m->name); // NULL too if `in` is no object
         const char *group = m->group ? m->group : "", *dot = m->group ? "." : "";
-        if (!value && (m->kind == MEMBER_NAME || (m->group && strcmp(m->group, MOVE_GROUP) == 0 && !in)))
+        if (!value && (m->kind == MEMBER_NAME || (is_of_move(m) && !in)))
             continue;
         if (!value)
             return fail(e, E_INVALID, "volume: \"%s%s%s\" is missing", group, dot, m->name);
