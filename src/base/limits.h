@@ -21,6 +21,8 @@
 #define HTTP_REPLY_MS_MAX     30000          // for the peer to take a reply
 #define LINE_BYTES_MAX        (64U << 10)    // one message of the agent protocol
 #define LINE_BACKLOG_MAX      (64U << 20)    // unsent bytes to one agent before it is dropped
+#define LINE_ALIVE_MS         5000           // over a network, each side says at least this often that it is there
+#define LINE_SILENT_MS        20000          // and takes the other for gone when it has heard nothing for this long
 
 #define HOLDS_MAX             100000         // of a cluster
 #define WAITERS_MAX           256            // clients that wait for an effect; one more is answered at once. With the asks well below

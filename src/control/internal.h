@@ -60,10 +60,11 @@ struct control {
     void *node_tree; // the same, by id
     size_t node_count;
     LIST_HEAD(, agent_peer) peers;
-    size_t peer_count, ask_count;
+    TAILQ_HEAD(, agent_peer) newcomers; // of other hosts that have not said hello; the oldest first
+    size_t peer_count, ask_count, joiner_count;
     LIST_HEAD(, waiter) waiters;
     size_t waiter_count;
-    struct event *sweep, *on_agent, *resume;
+    struct event *sweep, *on_agent, *on_remote_agent, *resume;
     int64_t sweep_ms; // wall clock, when the sweep is to run
     int64_t wall_less_boot_ms; // at the last sweep: what it has grown by since, the wall clock was set forward by
     int64_t purge_from_ms; // boot clock: nothing that runs out in the trash is destroyed before

@@ -468,3 +468,17 @@ int pki_client_context(const char *ca, const char *certificate, const char *key,
 {
     return make_context(TLS_client_method(), SSL_VERIFY_PEER, ca, certificate, key, ret, e);
 }
+
+void pki_allow_anonymous(struct ssl_ctx_st *ctx)
+{
+    SSL_CTX_set_verify(ctx, SSL_VERIFY_PEER, NULL);
+}
+
+int pki_expect_name(struct ssl_ctx_st *ctx, const char *name, struct error *e)
+{
+    X509_VERIFY_PARAM *param = SSL_CTX_get0_param(ctx);
+    X509_VERIFY_PARAM_set_hostflags(param, X509_CHECK_FLAG_NO_PARTIAL_WILDCARDS | X509_CHECK_FLAG_NEVER_CHECK_SUBJECT);
+    if (X509_VERIFY_PARAM_set1_host(param, name, 0) != 1)
+        return fail_ssl(e, E_INVALID, "not a name that a certificate can hold");
+    return 0;
+}

@@ -34,5 +34,9 @@ int pki_common_name(const char *certificate_path, char *ret, size_t n, struct er
 // (struct http_peer). Free with SSL_CTX_free.
 int pki_server_context(const char *ca, const char *certificate, const char *key, struct ssl_ctx_st **ret, struct error *e);
 int pki_client_context(const char *ca, const char *certificate, const char *key, struct ssl_ctx_st **ret, struct error *e);
+// A server that also takes clients which show no certificate; one that is shown must be good.
+void pki_allow_anonymous(struct ssl_ctx_st *ctx);
+// Connections of this client context are only to a server whose certificate holds that DNS name; its CN does not count.
+int pki_expect_name(struct ssl_ctx_st *ctx, const char *name, struct error *e);
 
 #endif
