@@ -30,6 +30,11 @@
 #define WAIT_S_MAX            30             // the most that a client can wait
 #define ASKS_MAX              128            // questions to agents that they have not answered
 #define PEERS_MAX             (NODES_MAX + 64) // connections of agents: of each node, and some that have not said hello
+#define JOINERS_MAX           8              // hosts that ask to join at once
+#define TOKENS_MAX            1024           // join tokens that are neither used nor over
+#define TOKEN_TTL_S           3600           // how long a join token is good, unless said otherwise
+#define TOKEN_TTL_S_MAX       (30 * 86400)
+#define CSR_BYTES_MAX         8192           // a request for a certificate, as PEM
 #define CONFIG_BYTES_MAX      (64U << 10)    // agent.yml
 #define CONFIG_DEPTH_MAX      8
 
