@@ -2,6 +2,7 @@
 #include "agent/dial.h"
 #include "agent/internal.h"
 
+#include "base/clock.h"
 #include "base/failpoint.h"
 #include "base/limits.h"
 #include "base/log.h"
@@ -327,8 +328,8 @@ static void begin(struct agent *a, int fd, struct ssl_ctx_st *tls)
     a->link = line_new(a->config.base, fd, tls, &callbacks, a);
     if (tls)
         line_keep_alive(a->link);
-    send_json(a, json_pack("{s:s, s:i, s:s, s:s, s:s, s:s}", "type", "hello", "protocol", 1, "version", FLOCKER_VERSION, "node",
-                           UUID_TEXT(&a->config.node), "era", UUID_TEXT(&a->config.era), "host", host));
+    send_json(a, json_pack("{s:s, s:i, s:s, s:s, s:s, s:s, s:I}", "type", "hello", "protocol", 1, "version", FLOCKER_VERSION, "node",
+                           UUID_TEXT(&a->config.node), "era", UUID_TEXT(&a->config.era), "host", host, "booted_ms", (json_int_t)(clock_wall_ms() - clock_boot_ms())));
     FAILPOINT(AGENT_HELLO);
 }
 

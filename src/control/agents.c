@@ -35,6 +35,7 @@ struct agent_peer {
     bool is_remote;            // it came by TLS: it is who its certificate says, not who it says
     struct uuid certified;     // the node of that certificate; zero: not known yet, or none was shown
     bool is_joining;           // none was shown: it may only ask to join
+    struct error *late;        // what it will be told in a moment: NULL: nothing
     bool is_over;              // it was told why it is refused, and has a moment to read that
     TAILQ_ENTRY(agent_peer) waiting; // remote, before its hello
     char from[SOCKET_ADDRESS_SIZE];
@@ -140,6 +141,7 @@ static void peer_free(struct agent_peer *p)
     }
     event_free(p->deadline);
     line_free(p->line);
+    free(p->late);
     free(p);
 }
 
@@ -180,6 +182,12 @@ static bool read_node(const json_t *message, struct node *ret)
     return true;
 }
 
+static int64_t read_booted(const json_t *message)
+{
+    json_int_t ms = json_integer_value(json_object_get(message, "booted_ms"));
+    return ms > 0 && ms < clock_wall_ms() + 86400000 ? ms : 0; // clocks differ
+}
+
 // Tells it why it is not let in, and gives it a moment to read that.
 static void refuse(struct agent_peer *p, const struct error *e)
 {
@@ -194,6 +202,8 @@ static void refuse(struct agent_peer *p, const struct error *e)
 static int check_identity(const struct agent_peer *p, const struct uuid *said, struct error *e)
 {
     const struct control_node *n = control_node(p->control, said);
+    if (p->is_joining)
+        return fail(e, E_DENIED, "it shows no certificate: join this host first, with `flocker join`");
     if (p->is_remote && !uuid_equal(&p->certified, said))
         return fail(e, E_DENIED, "it says that it is node %s, and its certificate is that of node %s", UUID_TEXT(said), UUID_TEXT(&p->certified));
     if (n && n->node.removed)
@@ -224,6 +234,7 @@ static const char *on_hello(struct agent_peer *p, const json_t *message)
     if (p->is_remote)
         TAILQ_REMOVE(&c->newcomers, p, waiting);
     p->node = node;
+    node->booted_ms = read_booted(message);
     struct agent_peer *old = node->peer;
     node->peer = p;
     if (old) {
@@ -417,6 +428,65 @@ static const char *on_reply(struct agent_peer *p, const json_t *message)
     return NULL;
 }
 
+// ---- joining and renewing
+
+void agents_expel(struct control *c, struct control_node *n, const struct error *why)
+{
+    struct agent_peer *p = n->peer;
+    (void)c;
+    if (!p)
+        return;
+    n->peer = NULL;
+    p->synced = false;
+    refuse(p, why);
+}
+
+// Whoever guesses tokens waits for each answer, and there is room for a few only.
+static void refuse_later(struct agent_peer *p, const struct error *e)
+{
+    static const struct timeval pause = { 1, 0 };
+    log_warn("%s wants to join with a wrong token, the %llu. since the start", p->from, (unsigned long long)p->control->wrong_tokens);
+    p->late = xcalloc(1, sizeof *p->late);
+    *p->late = *e;
+    p->is_over = true;
+    evtimer_add(p->deadline, &pause);
+}
+
+static const char *on_join(struct agent_peer *p, const json_t *message)
+{
+    static const struct timeval moment = { 5, 0 };
+    struct error e = ERROR_INIT;
+    json_t *reply = NULL;
+    if (!p->is_joining)
+        return "it has a certificate, or comes by the unix socket, and wants to join";
+    int rc = enrol_join(p->control, message, &reply, &e);
+    if (rc == -E_DENIED) {
+        refuse_later(p, &e);
+    } else if (rc < 0) {
+        refuse(p, &e);
+    } else {
+        send_json(p, reply);
+        p->is_over = true;
+        evtimer_add(p->deadline, &moment);
+    }
+    return NULL;
+}
+
+static const char *on_renew(struct agent_peer *p, const json_t *message)
+{
+    struct error e = ERROR_INIT;
+    json_t *reply = NULL;
+    const json_t *n = json_object_get(message, "n");
+    if (!json_is_integer(n))
+        return "a request without a number";
+    if (enrol_renew(p->control, &p->node->node.id, message, &reply, &e) < 0)
+        reply = json_pack("{s:o}", "error", json_from_error(&e));
+    json_object_set_new(reply, "type", json_string("reply"));
+    json_object_set(reply, "n", (json_t *)(uintptr_t)n);
+    send_json(p, reply);
+    return NULL;
+}
+
 static const char *on_alive(struct agent_peer *p, const json_t *message)
 {
     (void)p;
@@ -427,8 +497,9 @@ static const char *on_alive(struct agent_peer *p, const json_t *message)
 static const struct {
     const char *type;
     const char *(*run)(struct agent_peer *p, const json_t *message);
+    bool is_first; // allowed before a hello
 } messages[] = {
-    { "hello", on_hello },     { "report", on_report }, { "inventory-end", on_inventory_end },
+    { "hello", on_hello, true }, { "join", on_join, true },  { "renew", on_renew },   { "report", on_report }, { "inventory-end", on_inventory_end },
     { "request", on_request }, { "reply", on_reply },   { "alive", on_alive },
 };
 
@@ -454,7 +525,7 @@ static void on_line(void *arg, char *line, size_t n)
         const char *type = json_string_value(json_object_get(message, "type"));
         for (size_t i = 0; type && i < ARRAY_SIZE(messages); i++)
             if (strcmp(messages[i].type, type) == 0)
-                why = !p->node && i != 0 ? "it speaks before its hello" : messages[i].run(p, message);
+                why = !p->node && !messages[i].is_first ? "it speaks before its hello" : messages[i].run(p, message);
     }
     json_decref(message);
     if (why)
@@ -465,7 +536,22 @@ static void on_hello_late(evutil_socket_t fd, short what, void *arg)
 {
     (void)fd;
     (void)what;
-    on_closed(arg, "it said nothing for too long");
+    struct agent_peer *p = arg;
+    if (p->late) {
+        AUTO(free) struct error *why = TAKE(p->late, NULL);
+        refuse(p, why);
+    } else
+        on_closed(p, "it said nothing for too long");
+}
+
+static void on_anonymous(struct agent_peer *p)
+{
+    struct error e = ERROR_INIT;
+    p->is_joining = true;
+    if (++p->control->joiner_count <= JOINERS_MAX)
+        return;
+    fail(&e, E_UNAVAILABLE, "%d hosts are joining already; try again", JOINERS_MAX);
+    refuse(p, &e);
 }
 
 static void on_open(void *arg)
@@ -475,6 +561,10 @@ static void on_open(void *arg)
     char why[200];
     if (strncmp(name, "node-", 5) == 0 && uuid_parse(name + 5, &p->certified))
         return;
+    if (!name[0]) {
+        on_anonymous(p);
+        return;
+    }
     snprintf(why, sizeof why, "its certificate is for '%s', not for a node", name);
     on_closed(p, why);
 }

@@ -8,6 +8,7 @@
 #include "model/json.h"
 #include "model/volume_set.h"
 #include "net/http.h"
+#include "net/token.h"
 #include "plan/decide.h"
 
 #include <jansson.h>
@@ -34,6 +35,7 @@ struct control_node {
     bool saved;              // the store knows it as it is
     struct agent_peer *peer; // NULL: not connected
     int64_t seen_ms;         // boot clock, when it was last connected
+    int64_t booted_ms;       // wall clock, when its era began; 0: it has not said
 };
 
 // A client that waits until the owner has carried out what it wished.
@@ -54,6 +56,9 @@ struct control {
     struct volume_set volumes;
     size_t hold_count, hold_room;
     struct hold *holds; // sorted by volume
+    size_t token_count;
+    struct join_token *tokens; // in no order
+    uint64_t wrong_tokens;     // that hosts have come with, since the start
     uint64_t tag[2];    // of the configuration of volumes: changes with each change, the same after a restart
     void *sightings;    // tree of struct sighting by id (tsearch)
     LIST_HEAD(, control_node) nodes;
@@ -101,6 +106,24 @@ void agents_tell(struct control *c, const struct uuid *node, const struct volume
 typedef void agents_done(void *arg, int rc, const json_t *reply, const struct error *e);
 void agents_ask(struct control *c, const struct uuid *node, json_t *message /* taken */, int limit_ms, agents_done *done, void *arg);
 
+// Closes the node's connection, if it has one, after telling it why; it counts as gone at once.
+void agents_expel(struct control *c, struct control_node *n, const struct error *why);
+
+// ---- enrol.c
+int enrol_load_token(void *control, const struct join_token *t, struct error *e); // for the store's sink
+// A new join token; `node`: the one that the host becomes, zero for a new one.
+int enrol_new_token(struct control *c, int64_t ttl_s, const struct uuid *node, char ret[TOKEN_TEXT_SIZE], int64_t *ret_expires_ms, struct error *e);
+// What a host without a certificate has sent. On success the token is used up, and *ret is what to answer. E_DENIED: the token is no good.
+int enrol_join(struct control *c, const json_t *message, json_t **ret, struct error *e);
+// New certificates for a node; *ret is a reply without type and number.
+int enrol_renew(struct control *c, const struct uuid *node, const json_t *message, json_t **ret, struct error *e);
+// E_CONFLICT while volumes are on the node, or move to it, unless `force`.
+int enrol_remove_node(struct control *c, struct control_node *n, bool force, struct error *e);
+
+// ---- api_nodes.c
+// By id, by host, or by the beginning of the id if only one begins so; a removed node only if no other is called that.
+int control_find_node(const struct control *c, const char *text, struct control_node **ret, struct error *e);
+
 // ---- api.c
 void api_on_request(struct http_exchange *x, void *control);
 void api_reply(struct http_exchange *x, int status, json_t *body /* taken */);
@@ -129,6 +152,11 @@ struct route {
 #define ROUTE_TAG    2U // honours X-If-Configuration-Matches
 #define ROUTE_ROOT   4U // only for local root
 #define ROUTE_WAIT   8U // takes wait=SECONDS
+
+void api_list_nodes(struct call *call);
+void api_remove_node(struct call *call);
+void api_new_token(struct call *call);
+int api_check_members(const json_t *object, const char *const *names, struct error *e); // that it is an object and has no others
 
 extern const struct route routes_v1[], routes_v2[]; // end with a NULL method
 void control_tag(const struct control *c, char ret[33]);

@@ -31,6 +31,11 @@
 static const struct cli_option control_options[] = { CONTROL_OPTIONS, END };
 static const struct cli_option agent_options[] = { AGENT_OPTIONS, END };
 static const struct cli_option up_options[] = { CONTROL_OPTIONS, AGENT_OPTIONS, END };
+static const struct cli_option join_options[] = {
+    { "token", 0, "TOKEN", "What `flocker node token` has printed. It works once." },
+    { "no-start", 0, NULL, "Do not start the agent: a service manager will." },
+    AGENT_OPTIONS, END,
+};
 static const struct cli_option down_options[] = {
     { "keep-mounted", 0, NULL, "Stop although volumes are in use; they stay mounted and their containers go on." }, END,
 };
@@ -136,6 +141,27 @@ static int run_up(struct cli_context *ctx, int argc, char **argv, struct error *
     return rc;
 }
 
+static int run_join(struct cli_context *ctx, int argc, char **argv, struct error *e)
+{
+    struct agent_options agent;
+    struct paths p;
+    struct words words = { 0 };
+    const char *token = cli_value(ctx, "token");
+    (void)argc;
+    if (!token)
+        return fail(e, E_INVALID, "--token is missing: `flocker node token` on the control host prints one");
+    int rc = read_agent(ctx, &agent, e);
+    if (rc < 0 || (rc = paths_init(&p, ctx->root, e)) < 0)
+        return rc;
+    said_to = ctx->out;
+    if ((rc = role_join(&p, argv[0], token, say, e)) < 0 || cli_value(ctx, "no-start"))
+        return rc;
+    hand_on(ctx, agent_options, &words);
+    rc = role_up(&p, &(struct up_arguments){ NULL, 0, words.items, words.n, agent.config, NULL }, say, e);
+    words_done(&words);
+    return rc;
+}
+
 static int run_down(struct cli_context *ctx, int argc, char **argv, struct error *e)
 {
     struct paths p;
@@ -152,6 +178,11 @@ const struct cli_command main_commands[] = {
       "certificates, a store and a pool; later ones change nothing.\n\n"
       "    flocker up\n    flocker up --pool=/dev/sdb --format",
       up_options, run_up, NULL, NULL, false },
+    { "join", "HOST", "make this host a node of a cluster",
+      "HOST, or HOST:PORT, is where the control service is. The token says which service that must be, and lets this host in. The key of "
+      "this host is made here and stays here. Then the agent is started, as by `flocker up`.\n\n"
+      "    flocker join 10.0.0.1 --token join1.Zm9...",
+      join_options, run_join, NULL, NULL, false },
     { "down", "", "stop Flocker on this host",
       "Unmounts all volumes and the pool, then stops the agent and the control service. Refused, naming the user, while a volume is in use.",
       down_options, run_down, NULL, NULL, false },

@@ -81,7 +81,7 @@ static int find_control(const struct paths *p, const char *option, const struct 
     snprintf(key, sizeof key, "%s/node.key", p->etc);
     rc = pki_client_context(ca, crt, key, tls, e);
     if (rc == 0)
-        rc = pki_expect_name(*tls, "control-service", e);
+        rc = pki_expect_name(*tls, PKI_CONTROL_NAME, e);
     config->control_host = u->host;
     config->control_port = u->port;
     config->control_tls = *tls;

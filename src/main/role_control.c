@@ -54,7 +54,7 @@ int role_control(const struct paths *p, const struct control_options *o, struct 
     AUTO(SSL_CTX_free) SSL_CTX *rest = NULL;
     AUTO(SSL_CTX_free) SSL_CTX *agents = NULL;
     AUTO(control_free) struct control *control = NULL;
-    struct control_config config = { .store = &store_sqlite, .store_path = p->store, .trash_keep_ms = o->trash_keep_s * 1000 };
+    struct control_config config = { .store = &store_sqlite, .store_path = p->store, .pki_dir = p->etc, .trash_keep_ms = o->trash_keep_s * 1000 };
     int rc = daemon_init(&d, "flocker-control", e);
     if (rc < 0 || (rc = paths_make(p, e)) < 0 || (rc = certificates_make(p->etc, e)) < 0 || (rc = open_contexts(p, &rest, &agents, e)) < 0)
         return rc;

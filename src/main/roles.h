@@ -29,6 +29,11 @@ struct agent_options {
 };
 int role_agent(const struct paths *p, const struct agent_options *o, struct error *e);
 
+// Makes this host a node of the cluster whose control service is at `where` (HOST or HOST:PORT): certificates and agent.yml, for an agent
+// that is started next. E_CONFLICT if it belongs to a cluster already, E_DENIED if the token or that service is not right; then nothing but
+// keys is left behind, which the next attempt uses.
+int role_join(const struct paths *p, const char *where, const char *token, void (*say)(const char *line), struct error *e);
+
 // Starts control (unless it is on another host) and agent in the background unless they answer already, and waits until they do. `say` gets one line for each thing done.
 struct up_arguments { // "--option=value" words for the two; borrowed
     char *const *control;
