@@ -278,6 +278,7 @@ int agent_new(const struct agent_config *config, struct agent **ret, struct erro
     a->config = *config;
     a->refs_fd = refs_fd;
     a->workers = workers_new(config->base, config->backend->in_process);
+    a->link_workers = workers_new(config->base, false);
     a->reconnect = evtimer_new(config->base, on_reconnect, a);
     a->retry = evtimer_new(config->base, on_retry, a);
     a->turn = evtimer_new(config->base, on_turn, a);
@@ -306,6 +307,7 @@ void agent_free(struct agent *a)
         return;
     workers_free(a->workers);
     peers_free(a);
+    workers_free(a->link_workers);
     operations_free(a);
     link_free(a);
     engines_free(a);
@@ -318,6 +320,7 @@ void agent_free(struct agent *a)
         a->backend->ops->close(a->backend);
     close(a->refs_fd);
     free(a->pool_error);
+    free(a->link_problem);
     free(a);
 }
 

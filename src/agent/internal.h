@@ -14,6 +14,7 @@
 #include <jansson.h>
 #include <sys/queue.h>
 
+struct dial;
 struct event;
 struct line_peer;
 
@@ -114,7 +115,7 @@ struct engine_watch {
 
 struct agent {
     struct agent_config config;
-    struct workers *workers;
+    struct workers *workers, *link_workers; // the link's own: they must not queue behind a slow disk
     struct backend *backend; // of this process: for plain data and the pool's lock; workers use it too
     bool open;
     int refs_fd; // the directory of the references' files
@@ -124,6 +125,9 @@ struct agent {
     size_t orphans;          // volumes on disk that control did not name
     bool synced;
     struct line_peer *link;
+    struct dial *dial;       // a connection to control that is being made
+    char *link_problem;      // why control has not welcomed this node since it last did; NULL: all well, or not known yet
+    bool refused;            // control has said that it does not want this connection
     bool welcome;            // control has answered our hello
     struct event *reconnect, *retry, *turn, *recheck, *reopen, *audit;
     unsigned link_failures, recheck_s, open_failures;
