@@ -51,6 +51,18 @@ struct backend_usage {
     uint64_t limit_bytes; // the volume's limit or the pool's size; 0: no limit
 };
 
+// What a node that a volume moves to has of it: whole up to snapshot number `seq` of the source, and part of the stream to the next.
+struct backend_copy {
+    struct uuid id;
+    uint64_t seq;                              // 0: nothing is whole yet
+    uint8_t digest[32];                        // of the stream that made it whole
+    bool final;                                // nothing comes after it
+    uint64_t part_seq, part_base, part_offset; // of the last checkpoint; part_seq 0: there is none
+    uint8_t part_digest[32];
+};
+
+struct receiver; // a stream that is being applied
+
 struct backend_ops {
     const char *name;
     bool in_process; // its pools live in this process and nothing blocks: it needs no workers
@@ -88,6 +100,38 @@ struct backend_ops {
     int (*pool_usage)(struct backend *b, struct backend_usage *ret, struct error *e);
     // Makes the pool larger, online. E_UNSUPPORTED for a directory, E_CONFLICT if smaller than it is.
     int (*grow)(struct backend *b, uint64_t size, struct error *e);
+
+    // ---- moves: NULL where a backend can't. Idempotent, and durable when they return. Snapshots of a volume are numbered from 1.
+
+    // Makes the read-only snapshot number `seq`. 0 if it is there.
+    int (*snapshot)(struct backend *b, const struct uuid *id, uint64_t seq, struct error *e);
+    // The newest number; 0: there are none.
+    int (*snapshots)(struct backend *b, const struct uuid *id, uint64_t *ret_newest, struct error *e);
+    // Removes those with a lower number.
+    int (*snapshots_drop)(struct backend *b, const struct uuid *id, uint64_t below, struct error *e);
+    // Keeps the digest of the last stream to snapshot `seq` beside it. E_NOT_FOUND if none is kept, or the snapshot is gone.
+    int (*note_digest)(struct backend *b, const struct uuid *id, uint64_t seq, const uint8_t digest[32], struct error *e);
+    int (*read_digest)(struct backend *b, const struct uuid *id, uint64_t seq, uint8_t ret[32], struct error *e);
+    // Gives the stream from snapshot `base` (0: from nothing) to `seq` to the sink, piece by piece; one that returns a negative value ends
+    // it. E_NOT_FOUND, before the sink is called, if either snapshot isn't there.
+    int (*send)(struct backend *b, const struct uuid *id, uint64_t base, uint64_t seq, int (*sink)(void *arg, const void *data, size_t n),
+                void *arg, struct error *e);
+    // Calls on_copy for each copy in the pool.
+    int (*copies)(struct backend *b, void (*on_copy)(void *arg, const struct backend_copy *copy), void *arg, struct error *e);
+    // Begins with the stream from `base` to `seq`: at its start, or at the offset of the checkpoint. What was applied after that is undone.
+    int (*receive_begin)(struct backend *b, const struct volume *v, uint64_t base, uint64_t seq, uint64_t offset, struct receiver **ret,
+                         struct error *e);
+    int (*receive_feed)(struct receiver *r, const void *data, size_t n, struct error *e);
+    // All that was fed, up to `offset`, is durable, and can be gone on from.
+    int (*receive_checkpoint)(struct receiver *r, uint64_t offset, const uint8_t digest[32], struct error *e);
+    // The stream is whole and right: the copy now is snapshot `seq`.
+    int (*receive_finish)(struct receiver *r, const uint8_t digest[32], bool final, struct error *e);
+    // Lets go of it; what is after the last checkpoint is lost unless it is finished.
+    void (*receive_free)(struct receiver *r);
+    // The copy becomes the volume, with the record `v`, in one step.
+    int (*place)(struct backend *b, const struct volume *v, struct error *e);
+    // Removes the copy.
+    int (*discard)(struct backend *b, const struct uuid *id, struct error *e);
 };
 
 // First member of every implementation.
