@@ -81,8 +81,8 @@ static int choose(struct serving *s, struct error *e)
     if (rc == 0 && a->seq < a->base)
         rc = fail(e, E_CONFLICT, "the target has snapshot %llu, which is newer than the last one here, %llu", (unsigned long long)a->base,
                   (unsigned long long)a->seq);
-    if (rc == 0)
-        rc = b->ops->snapshots_drop(b, &r->volume, a->base ? a->base : a->seq, e);
+    if (rc == 0) // one that can't go now, because a connection that broke still reads it, goes the next time
+        (void)b->ops->snapshots_drop(b, &r->volume, a->base ? a->base : a->seq, &ignored);
     a->final = a->seq == s->grant.final_seq;
     if (a->base == 0 && b->ops->usage && b->ops->usage(b, &r->volume, &usage, &ignored) == 0)
         a->estimate = usage.used_bytes;
