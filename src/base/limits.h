@@ -40,6 +40,11 @@
 #define CONFIG_BYTES_MAX      (64U << 10)    // agent.yml
 #define CONFIG_DEPTH_MAX      8
 
+#define TRANSFER_LINE_MAX     (4U << 10)     // a request for a snapshot, and the answer to it
+#define TRANSFER_CHUNK        (1U << 20)     // plain bytes of one frame, and the unit of digests: fixed by the protocol
+#define TRANSFER_BYTES_MAX    (1ULL << 62)   // of one stream
+#define TRANSFER_QUEUE        4              // chunks in memory at each end
+
 #define PLUGIN_ANSWER_MS      3500           // every plugin call is answered by then; Podman gives up at 5 s
 #define WORKER_MS_MAX         60000          // a worker that takes longer is reported as stuck
 #define WORKERS_MAX           16             // running at once on a node

@@ -320,7 +320,7 @@ static int read_move(const struct call *call, struct move_wish *wish, struct err
     static const char *const members[] = { "node", "force", "rate_limit", NULL };
     const json_t *node = json_object_get(call->body, "node"), *force = json_object_get(call->body, "force"),
                  *rate = json_object_get(call->body, "rate_limit");
-    int rc = check_members(call->body, members, e);
+    int rc = api_check_members(call->body, members, e);
     if (rc < 0)
         return rc;
     if (!json_is_string(node))
