@@ -98,6 +98,9 @@ struct agent {
     char *link_problem;      // why control has not welcomed this node since it last did; NULL: all well, or not known yet
     bool refused;            // control has said that it does not want this connection
     bool welcome;            // control has answered our hello
+    struct event *renew;     // next look at the certificates; not pending: one is under way, or none was begun
+    bool renew_begun;
+    json_t *new_certificates; // for the worker that keeps them
     struct event *reconnect, *retry, *turn, *recheck, *reopen, *audit;
     unsigned link_failures, recheck_s, open_failures;
     json_int_t last_request;
@@ -132,6 +135,11 @@ void link_free(struct agent *a); // closes the connection, and forgets all reque
 void link_request(struct agent *a, json_t *message /* taken */, request_done *done, void *arg);
 void link_forget(struct agent *a, const void *arg); // requests with this argument are no longer waited for
 void link_report(struct agent *a, json_t *message /* taken */);
+
+// renew.c
+void renew_init(struct agent *a);
+void renew_soon(struct agent *a); // control is there
+void renew_free(struct agent *a);
 
 // usage.c
 void usage_measure(struct agent *a, const struct uuid *id, void (*done)(void *arg, int rc, uint64_t used, const struct error *e), void *arg);

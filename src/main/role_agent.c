@@ -2,7 +2,7 @@
 
 #include "agent/admin.h"
 #include "agent/agent.h"
-#include "agent/config.h"
+#include "client/config.h"
 #include "base/log.h"
 #include "base/mem.h"
 #include "docker/plugin.h"
@@ -103,6 +103,27 @@ static int open_tls_door(const struct paths *p, const char *where, struct plugin
     return rc;
 }
 
+// What of TLS the agent has in use.
+struct in_use {
+    const struct paths *paths;
+    SSL_CTX *control, *plugin;
+};
+
+static void reload(const struct paths *p, SSL_CTX *ctx, const char *file)
+{
+    struct error e = ERROR_INIT;
+    AUTO(free) char *crt = xasprintf("%s/%s.crt", p->etc, file), *key = xasprintf("%s/%s.key", p->etc, file);
+    if (ctx && pki_reload(ctx, crt, key, &e) < 0)
+        log_error("certificates stay as they were: %s", e.msg);
+}
+
+static void on_certificates(void *arg)
+{
+    const struct in_use *u = arg;
+    reload(u->paths, u->control, "node");
+    reload(u->paths, u->plugin, "plugin");
+}
+
 int role_agent(const struct paths *p, const struct agent_options *o, struct error *e)
 {
     __attribute__((cleanup(auto_daemon))) struct daemon d = { NULL, { NULL, NULL }, NULL };
@@ -120,6 +141,10 @@ int role_agent(const struct paths *p, const struct agent_options *o, struct erro
     if (rc < 0 || (rc = paths_make(p, e)) < 0 || (rc = upstream_read_config(p, o->config, &file, e)) < 0 ||
         (rc = configure(p, o, &file, &config, e)) < 0 || (rc = find_control(p, o->control, &file, &upstream, &control_tls, &config, e)) < 0)
         return rc;
+    struct in_use tls_in_use = { p, control_tls, NULL };
+    config.pki_dir = p->etc;
+    config.on_certificates = on_certificates;
+    config.on_certificates_arg = &tls_in_use;
     if (file.note[0])
         log_info("%s", file.note);
     config.base = doors.base = d.base;
@@ -129,6 +154,7 @@ int role_agent(const struct paths *p, const struct agent_options *o, struct erro
     admin = admin_new(d.base, admin_fd, agent, e);
     if (!admin)
         return -(int)e->code;
+    tls_in_use.plugin = tls;
     doors.agent = agent;
     if ((rc = plugin_new(&doors, &plugin, e)) < 0)
         return rc;
