@@ -29,6 +29,7 @@ static void reply_error(struct http_exchange *x, const struct error *e)
 // What this node knows of its control service.
 static void add_control(json_t *body, const struct agent *a)
 {
+    json_object_set_new(body, "control_connected", json_boolean(a->welcome));
     if (a->config.control_host)
         json_object_set_new(body, "control", json_sprintf("%s port %u", a->config.control_host, a->config.control_port));
     if (!a->welcome && a->link_problem)

@@ -290,6 +290,7 @@ int agent_new(const struct agent_config *config, struct agent **ret, struct erro
         agent_free(a);
         return rc;
     }
+    renew_init(a);
     const struct timeval now = { 0, 0 };
     evtimer_add(a->reopen, &now);
     *ret = a;
@@ -311,6 +312,7 @@ void agent_free(struct agent *a)
     operations_free(a);
     link_free(a);
     engines_free(a);
+    renew_free(a);
     tdestroy(a->table, free_node);
     volume_set_done(&a->wants);
     struct event *events[] = { a->reconnect, a->retry, a->turn, a->recheck, a->reopen, a->audit };

@@ -129,6 +129,9 @@ struct agent {
     char *link_problem;      // why control has not welcomed this node since it last did; NULL: all well, or not known yet
     bool refused;            // control has said that it does not want this connection
     bool welcome;            // control has answered our hello
+    struct event *renew;     // next look at the certificates; not pending: one is under way, or none was begun
+    bool renew_begun;
+    json_t *new_certificates; // for the worker that keeps them
     struct event *reconnect, *retry, *turn, *recheck, *reopen, *audit;
     unsigned link_failures, recheck_s, open_failures;
     json_int_t last_request;
@@ -189,6 +192,10 @@ void link_report(struct agent *a, json_t *message /* taken */);
 int peers_init(struct agent *a, struct error *e);
 void peers_free(struct agent *a);
 void peers_stop(struct agent *a, const struct uuid *volume); // ends those that this volume goes to
+// renew.c
+void renew_init(struct agent *a);
+void renew_soon(struct agent *a); // control is there
+void renew_free(struct agent *a);
 
 // usage.c
 void usage_measure(struct agent *a, const struct uuid *id, void (*done)(void *arg, int rc, uint64_t used, const struct error *e), void *arg);

@@ -92,6 +92,7 @@ static void on_welcome(struct agent *a, const json_t *message)
     a->welcome = true;
     a->link_failures = 0;
     free(TAKE(a->link_problem, NULL));
+    renew_soon(a);
     agent_for_each(a, unconfirm, NULL);
     agent_for_each(a, report, NULL);
     send_json(a, json_pack("{s:s}", "type", "inventory-end"));

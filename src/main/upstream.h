@@ -2,7 +2,7 @@
 #ifndef FLOCKER_MAIN_UPSTREAM_H
 #define FLOCKER_MAIN_UPSTREAM_H
 
-#include "agent/config.h"
+#include "client/config.h"
 #include "main/listen.h"
 #include "main/paths.h"
 
