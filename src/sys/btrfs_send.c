@@ -77,7 +77,7 @@ static int drain(int fd, int (*sink)(void *arg, const void *data, size_t n), voi
             return fail_os(e, errno, "read a send stream");
         int rc = n > 0 ? sink(arg, buffer, (size_t)n) : 0;
         if (rc < 0)
-            return rc;
+            return fail(e, (enum errcode)-rc, "its reader has ended it");
         if (n == 0)
             return 0;
     }

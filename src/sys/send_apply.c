@@ -290,8 +290,9 @@ static int apply_chown(struct send_apply *a, const struct send_command *c, struc
 
 static int apply_utimes(struct send_apply *a, const struct send_command *c, struct place p)
 {
-    (void)a;
     const struct timespec times[] = { c->atime, c->mtime };
+    if (!*c->path)
+        memcpy(a->state.root_times, times, sizeof times);
     return utimensat(p.dir, p.name, times, AT_SYMLINK_NOFOLLOW) < 0 ? errno : 0;
 }
 
@@ -440,8 +441,18 @@ static int start(struct send_apply *a, const struct send_command *c, struct erro
     if (c->verb != (a->base >= 0 ? SEND_SNAPSHOT : SEND_SUBVOLUME))
         return fail(e, E_CORRUPT, "send stream: it starts with %s where %s is due", send_verb_word(c->verb),
             a->base >= 0 ? "an increment" : "a whole subvolume");
-    a->state = (struct send_apply_state){ true, c->self, c->from };
+    struct stat st;
+    if (fstat(a->root, &st) < 0)
+        return fail_os(e, errno, "look at the root of a copy");
+    a->state = (struct send_apply_state){ true, c->self, c->from, { st.st_atim, st.st_mtim } };
     return 0;
+}
+
+// Streams make new files in the root, from where they are renamed, and don't tell its times if they have not changed at the source.
+static int finish(struct send_apply *a, struct error *e)
+{
+    forget_all(a);
+    return futimens(a->root, a->state.root_times) < 0 ? fail_os(e, errno, "set the times of the root of a copy") : 0;
 }
 
 static int act(struct send_apply *a, const struct send_command *c)
@@ -462,10 +473,8 @@ int send_apply_command(void *arg, const struct send_command *c, struct error *e)
     struct send_apply *a = arg;
     if (!a->state.has_started)
         return start(a, c, e);
-    if (c->verb == SEND_END) {
-        forget_all(a);
-        return 0;
-    }
+    if (c->verb == SEND_END)
+        return finish(a, e);
     if (!actions[c->verb].apply)
         return fail(e, E_CORRUPT, "send stream: %s isn't expected here", send_verb_word(c->verb));
     int err = act(a, c);

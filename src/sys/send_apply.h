@@ -15,6 +15,7 @@
 struct send_apply_state {
     bool has_started; // the first command was seen
     struct send_id self, base;
+    struct timespec root_times[2]; // of access and change, as they are to be at the end
 };
 
 struct send_apply;
