@@ -14,9 +14,6 @@
 #define PROGRESS_US   500000
 #define REST_MS_MAX   1000 // while the limit of the rate makes us wait, the other end is shown so often that we are alive, at least
 
-DEFINE_AUTO(ZSTD_CCtx *, ZSTD_freeCCtx)
-DEFINE_AUTO(struct stream *, stream_free)
-
 // One thread reads the stream from the backend and digests it; the other, which called, compresses and sends.
 struct serving {
     const struct transfer_source *source;

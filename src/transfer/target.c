@@ -16,9 +16,6 @@
 #define CHECKPOINT_BYTES (256ULL << 20) // between two checkpoints, or checkpoint_ms: whichever comes first
 #define AGAINS_MAX       3              // how often a source may say that what we have isn't of its stream
 
-DEFINE_AUTO(ZSTD_DCtx *, ZSTD_freeDCtx)
-DEFINE_AUTO(struct stream *, stream_free)
-
 // One thread, which called, receives and digests; the other, one for each connection, applies.
 struct fetching {
     const struct transfer_target *target;

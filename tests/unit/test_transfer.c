@@ -359,11 +359,11 @@ static void a_base_that_is_not_common_makes_the_stream_whole(void **state)
 static void compresses_where_the_connection_is_slow(void **state)
 {
     (void)state;
-    AUTO(rig_free) struct rig *rig = rig_new(48 * MIB);
+    AUTO(rig_free) struct rig *rig = rig_new(20 * MIB); // the first 16 without
     rig->source.is_random = false;
-    rig->grant.rate = 60 * MIB;
+    rig->grant.rate = 12 * MIB;
     struct transfer_result r = fetch_well(rig, 0, 1);
-    assert_true(r.wire_bytes < r.bytes / 2 && r.wire_bytes > r.bytes / 4);
+    assert_true(r.wire_bytes < r.bytes / 10 * 9 && r.wire_bytes > r.bytes / 10 * 7);
     assert_true(rig->progressed > 0 && rig->last.bytes == rig->source.size);
 }
 
