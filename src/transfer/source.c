@@ -1,6 +1,7 @@
 #include "transfer/source.h"
 
 #include "base/clock.h"
+#include "base/failpoint.h"
 #include "base/mem.h"
 #include "net/stream.h"
 #include "transfer/pace.h"
@@ -156,7 +157,9 @@ static void *reading_thread(void *arg)
 {
     struct serving *s = arg;
     struct error e = ERROR_INIT;
+    FAILPOINT(TRANSFER_GRANTED);
     int rc = choose(s, &e);
+    FAILPOINT(TRANSFER_CHOSEN);
     if (rc == 0 && take_room(s) == 0) {
         queue_push(s->queue); // empty: the answer is known
         s->chunk = NULL;
@@ -295,6 +298,7 @@ static int send_end(struct serving *s, struct error *e)
     int rc = b->ops->read_digest(b, &s->request.volume, s->answer.seq, digest, e);
     if (rc < 0)
         return rc;
+    FAILPOINT(TRANSFER_NOTED);
     const struct frame end = { .kind = FRAME_END, .bytes = CHAIN_DIGEST, .wire_bytes = CHAIN_DIGEST, .offset = s->chain.offset };
     rc = send_frame(s, &end, digest, e);
     if (rc == 0)
@@ -324,6 +328,7 @@ static int send_all(struct serving *s, struct error *e)
         if (rc < 0)
             return rc;
         queue_pop(s->queue);
+        FAILPOINT(TRANSFER_SENT);
     }
     return rc == 0 ? send_end(s, e) : rc;
 }
