@@ -15,8 +15,8 @@
 
 #include <stdbool.h>
 
-// The first word says where it is: control; agent; worker (any step of one), pool, create, update, mount, unmount, destroy, transfer, shutdown:
-// a worker, except that the agent opens a pool, too; file: any of them.
+// The first word says where it is: control; agent; worker (any step of one), pool, create, update, mount, unmount, destroy, shutdown,
+// transfer: a worker, except that the agent opens a pool, too; file: any of them.
 #define FAILPOINT_TABLE(X) \
     /*  name                              what has happened there | what has not */ \
     X(CONTROL_STORE_MADE,      "control.store-made")      /* a new store is complete | it has its name */ \
@@ -54,6 +54,13 @@
     X(AGENT_REMOVE_REPLY,      "agent.remove-reply")      /* its references are gone | the engine hears of it */ \
     X(WORKER_START,            "worker.start")            /* a worker was forked | it does anything */ \
     X(WORKER_DONE,             "worker.done")             /* its work is done | its answer is written */ \
+    X(TRANSFER_GRANTED,        "transfer.granted")        /* a request for a snapshot is granted | the snapshot is chosen, or made */ \
+    X(TRANSFER_CHOSEN,         "transfer.chosen")         /* it is there, older ones are dropped | the target hears of it */ \
+    X(TRANSFER_SENT,           "transfer.sent")           /* a chunk is sent | the next one is */ \
+    X(TRANSFER_NOTED,          "transfer.noted")          /* the digest of the stream is noted | its end is sent */ \
+    X(TRANSFER_ASKED,          "transfer.asked")          /* the target has asked | the source has answered */ \
+    X(TRANSFER_APPLIED,        "transfer.applied")        /* a chunk is applied | a checkpoint says so */ \
+    X(TRANSFER_CHECKED,        "transfer.checked")        /* all has come, and is right | the copy says so */ \
     X(FILE_WRITTEN,            "file.written")            /* a new version of a file is on disk | it has its name */ \
     X(FILE_RENAMED,            "file.renamed")            /* it has its name | that is durable */ \
     X(POOL_FILE_SIZED,         "pool.file-sized")         /* a new pool's file has its size | a file system */ \

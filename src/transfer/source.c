@@ -1,6 +1,7 @@
 #include "transfer/source.h"
 
 #include "base/clock.h"
+#include "base/failpoint.h"
 #include "base/mem.h"
 #include "net/tls_stream.h"
 #include "transfer/pace.h"
@@ -13,9 +14,6 @@
 #define ZSTD_LEVEL    1
 #define PROGRESS_US   500000
 #define REST_MS_MAX   1000 // while the limit of the rate makes us wait, the other end is shown so often that we are alive, at least
-
-DEFINE_AUTO(ZSTD_CCtx *, ZSTD_freeCCtx)
-DEFINE_AUTO(struct tls_stream *, tls_stream_free)
 
 // One thread reads the stream from the backend and digests it; the other, which called, compresses and sends.
 struct serving {
@@ -159,7 +157,9 @@ static void *reading_thread(void *arg)
 {
     struct serving *s = arg;
     struct error e = ERROR_INIT;
+    FAILPOINT(TRANSFER_GRANTED);
     int rc = choose(s, &e);
+    FAILPOINT(TRANSFER_CHOSEN);
     if (rc == 0 && take_room(s) == 0) {
         queue_push(s->queue); // empty: the answer is known
         s->chunk = NULL;
@@ -298,6 +298,7 @@ static int send_end(struct serving *s, struct error *e)
     int rc = b->ops->read_digest(b, &s->request.volume, s->answer.seq, digest, e);
     if (rc < 0)
         return rc;
+    FAILPOINT(TRANSFER_NOTED);
     const struct frame end = { .kind = FRAME_END, .bytes = CHAIN_DIGEST, .wire_bytes = CHAIN_DIGEST, .offset = s->chain.offset };
     rc = send_frame(s, &end, digest, e);
     if (rc == 0)
@@ -327,6 +328,7 @@ static int send_all(struct serving *s, struct error *e)
         if (rc < 0)
             return rc;
         queue_pop(s->queue);
+        FAILPOINT(TRANSFER_SENT);
     }
     return rc == 0 ? send_end(s, e) : rc;
 }

@@ -1,6 +1,7 @@
 #include "transfer/target.h"
 
 #include "base/clock.h"
+#include "base/failpoint.h"
 #include "base/mem.h"
 #include "net/tls_stream.h"
 #include "transfer/pace.h"
@@ -15,9 +16,6 @@
 #define PROGRESS_US      500000
 #define CHECKPOINT_BYTES (256ULL << 20) // between two checkpoints, or checkpoint_ms: whichever comes first
 #define AGAINS_MAX       3              // how often a source may say that what we have isn't of its stream
-
-DEFINE_AUTO(ZSTD_DCtx *, ZSTD_freeDCtx)
-DEFINE_AUTO(struct tls_stream *, tls_stream_free)
 
 // One thread, which called, receives and digests; the other, one for each connection, applies.
 struct fetching {
@@ -42,7 +40,7 @@ struct fetching {
     int64_t told_us;
     bool may_retry;   // the error is the connection's, or the source's for the moment
     bool is_again;    // the source said that our part is not of its stream
-    unsigned agains;  // how often
+    unsigned strange; // how often
     uint64_t best;    // the highest offset that was ever applied
     struct transfer_result result;
 };
@@ -69,6 +67,7 @@ static int apply(struct fetching *f, const struct chunk *c, struct error *e)
     if (rc < 0)
         return rc;
     f->applied = c->after;
+    FAILPOINT(TRANSFER_APPLIED);
     if (f->applied.offset % TRANSFER_CHUNK)
         return 0; // the last one: the end follows
     if (f->applied.offset - f->checkpoint < CHECKPOINT_BYTES && clock_boot_ms() - f->checkpoint_ms < f->times->checkpoint_ms)
@@ -129,12 +128,6 @@ static int wait_for_room(struct fetching *f, struct chunk **ret, struct error *e
         return 0;
     int rc = queue_error(f->queue, e);
     return rc < 0 ? rc : fail(e, E_IO, "applying the stream of volume %s ended, and no reason is given", UUID_TEXT(&f->target->volume->id));
-}
-
-// Whether the other thread is well, when nothing else would tell.
-static int check_applying(struct fetching *f, struct error *e)
-{
-    return queue_error(f->queue, e);
 }
 
 static int unzip(struct fetching *f, const struct frame *frame, void *ret, struct error *e)
@@ -217,7 +210,7 @@ static int receive_error(struct fetching *f, const struct frame *frame, struct e
 // The source doesn't have the stream that our part is of: the part is worth nothing.
 static int receive_again(struct fetching *f, struct error *e)
 {
-    if (f->answer.offset == 0 || ++f->agains > AGAINS_MAX)
+    if (f->answer.offset == 0 || ++f->strange > AGAINS_MAX)
         return fail(e, E_CORRUPT, "the source sends another stream for snapshot %llu each time", (unsigned long long)f->answer.seq);
     f->may_retry = f->is_again = true;
     return fail(e, E_UNAVAILABLE, "the source has another stream for snapshot %llu by now", (unsigned long long)f->answer.seq);
@@ -242,7 +235,7 @@ static int receive_frame(struct fetching *f, struct error *e)
     case FRAME_ERROR:
         return receive_error(f, &frame, e);
     case FRAME_ALIVE:
-        return check_applying(f, e);
+        return queue_error(f->queue, e); // of the other thread, which nothing else would tell
     }
     ASSERT(false); // frame_read lets no other pass
 }
@@ -289,6 +282,7 @@ static int ask(struct fetching *f, struct error *e)
     size_t n = strlen(line);
     line[n] = '\n';
     int rc = tls_stream_write(f->stream, line, n + 1, f->times->stall_ms, e);
+    FAILPOINT(TRANSFER_ASKED);
     do
         if (rc == 0)
             rc = tls_stream_read_line(f->stream, line, sizeof line, f->times->stall_ms, e);
@@ -348,6 +342,7 @@ static int finish(struct fetching *f, struct error *e)
     f->result.is_current = a->seq == a->base;
     memcpy(f->result.digest, f->result.is_current ? f->request.base_digest : f->chain.digest, CHAIN_DIGEST);
     tell_progress(f, true);
+    FAILPOINT(TRANSFER_CHECKED);
     return f->result.is_current ? 0 : f->target->backend->ops->receive_finish(f->receiver, f->chain.digest, a->final, e);
 }
 

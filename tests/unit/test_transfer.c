@@ -258,8 +258,15 @@ static void on_progress(void *arg, const struct transfer_progress *p)
 static int fetch(struct rig *rig, struct transfer_result *ret)
 {
     const struct transfer_target target = {
-        .backend = &rig->target.base, .volume = rig->volume, .host = "127.0.0.1",
-        .port = socket_port(rig->is_direct ? rig->listener : rig->outer), .peer_name = rig->expected, .tls = rig->client_tls, .progress = on_progress, .arg = rig, .times = &rig->target_times,
+        .backend = &rig->target.base,
+        .volume = rig->volume,
+        .host = "127.0.0.1",
+        .port = socket_port(rig->is_direct ? rig->listener : rig->outer),
+        .peer_name = rig->expected,
+        .tls = rig->client_tls,
+        .progress = on_progress,
+        .arg = rig,
+        .times = &rig->target_times,
     };
     rig_start(rig);
     int rc = transfer_fetch(&target, ret, E);
@@ -359,11 +366,11 @@ static void a_base_that_is_not_common_makes_the_stream_whole(void **state)
 static void compresses_where_the_connection_is_slow(void **state)
 {
     (void)state;
-    AUTO(rig_free) struct rig *rig = rig_new(48 * MIB);
+    AUTO(rig_free) struct rig *rig = rig_new(20 * MIB); // the first 16 without
     rig->source.is_random = false;
-    rig->grant.rate = 60 * MIB;
+    rig->grant.rate = 12 * MIB;
     struct transfer_result r = fetch_well(rig, 0, 1);
-    assert_true(r.wire_bytes < r.bytes / 2 && r.wire_bytes > r.bytes / 4);
+    assert_true(r.wire_bytes < r.bytes / 10 * 9 && r.wire_bytes > r.bytes / 10 * 7);
     assert_true(rig->progressed > 0 && rig->last.bytes == rig->source.size);
 }
 
@@ -386,7 +393,8 @@ static void goes_on_after_a_connection_broke_anywhere(void **state)
         if (r.connections == 2 && (offset > at[i] || (at[i] >= MIB + 30000 && offset < MIB)))
             fail_msg("after a cut at byte %zu it went on at %llu", at[i], (unsigned long long)offset);
         resumed += offset > 0;
-        assert_true(r.connections <= 2 && (r.connections == 2 || at[i] < 2000 || at[i] > rig->source.size) && r.bytes <= rig->source.size + MIB);
+        assert_true(r.connections == 2 || (r.connections == 1 && (at[i] < 2000 || at[i] > rig->source.size)));
+        assert_true(r.bytes <= rig->source.size + MIB);
     }
     assert_true(resumed >= 6);
 }
@@ -876,7 +884,8 @@ static void targets_without_manners_hold_nothing_up(void **state)
     for (size_t i = 0; i < ARRAY_SIZE(cases); i++) {
         struct error e = serve_rude(cases[i].rude);
         if (e.code != cases[i].code || !strstr(e.msg, cases[i].words))
-            fail_msg("case %zu: wanted %s with \"%s\", got %s: %s", i, error_word(cases[i].code), cases[i].words, error_word(e.code), e.msg);
+            fail_msg("case %zu: wanted %s with \"%s\", got %s: %s", i, error_word(cases[i].code), cases[i].words, error_word(e.code),
+                     e.msg);
     }
 }
 
