@@ -296,8 +296,10 @@ static const char *on_hello(struct agent_peer *p, const json_t *message)
     }
     FAILPOINT(CONTROL_HELLO);
     event_del(p->deadline);
-    if (p->is_remote)
+    if (p->is_remote) {
         TAILQ_REMOVE(&c->newcomers, p, waiting);
+        line_keep_alive(p->line);
+    }
     p->node = node;
     node->booted_ms = read_booted(message);
     struct agent_peer *old = node->peer;
@@ -815,7 +817,6 @@ static void peer_new(struct control *c, int fd, struct ssl_ctx_st *tls)
         return;
     TAILQ_INSERT_TAIL(&c->newcomers, p, waiting);
     socket_set_nodelay(fd);
-    line_keep_alive(p->line);
 }
 
 // Whoever reaches the port can fill all places. Then the oldest that has not said who it is goes, as those of an honest cluster are there
