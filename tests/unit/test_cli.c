@@ -693,7 +693,7 @@ static void usage_errors(void **state)
     static const struct {
         const char *line, *message;
     } cases[] = {
-        { "volume", "needs one more word: create, ls, inspect, resize, rm, restore" },
+        { "volume", "needs one more word: create, ls, inspect, resize, move, rm, restore" },
         { "volume creat x", "did you mean \"volume create\"?" },
         { "volume list", "did you mean \"volume ls\"?" },
         { "volume delete x", "did you mean \"volume rm\"?" },
@@ -986,7 +986,7 @@ static void bash_completes(void **state)
     write_script(out);
     roles = NULL;
     assert_completes("flocker ", "volume\nnode\nca\npool\nstatus\ncontrol\nup\nhelp\ncompletion\nversion\n");
-    assert_completes("flocker volume ", "create\nls\ninspect\nresize\nrm\nrestore\n");
+    assert_completes("flocker volume ", "create\nls\ninspect\nresize\nmove\nrm\nrestore\n");
     assert_completes("flocker volume r", "resize\nrm\nrestore\n");
     assert_completes("flocker control ", "backup\n");
     assert_completes("flocker control --h", "--host\n--help\n");
