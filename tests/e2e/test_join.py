@@ -70,14 +70,14 @@ def test_the_command_line_from_any_host(pair):
         two.path(f"/tmp/certs/{name}").write_bytes(one.path(f"/tmp/{name}").read_bytes())
     two.path("/tmp/certs/cluster.crt").write_bytes(one.path("/etc/flocker/cluster.crt").read_bytes())
     flags = ["--control-service", "10.77.0.1", "--certs-path", "/tmp/certs", "--user", "alice"]
-    assert "far" in two.flocker("volume", "ls", *flags).stdout
+    assert "10.77.0.2" in two.flocker("node", "ls", *flags).stdout
     environment = {"FLOCKER_CONTROL_SERVICE": "10.77.0.1", "FLOCKER_CERTS_PATH": "/tmp/certs", "FLOCKER_USER": "alice"}
-    assert "far" in two.flocker("volume", "ls", env=environment).stdout
+    assert "10.77.0.2" in two.flocker("node", "ls", env=environment).stdout
     assert "port 4600" in refused(two, "volume", "ls", "--control-port", "4600", env=environment)
     # agent.yml says where control is, and one's own certificate is found beside it.
     for name in ("crt", "key"):
         two.path(f"/etc/flocker/user.{name}").write_bytes(two.path(f"/tmp/certs/alice.{name}").read_bytes())
-    assert "far" in two.flocker("volume", "ls").stdout
+    assert "10.77.0.2" in two.flocker("node", "ls").stdout
     for name in ("crt", "key"):
         two.path(f"/etc/flocker/user.{name}").unlink()
 
