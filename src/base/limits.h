@@ -42,6 +42,8 @@
 #define WORKER_ANSWER_MAX     (64U << 20)    // the inventory of a pool with 100 000 volumes is 60 MB
 #define MOUNT_IDS_MAX         4096           // references (mount ID, engine) of one volume
 #define OPTIONS_MAX           64             // options of one plugin Create
+#define SEND_COMMAND_BYTES_MAX (1U << 20)    // one command of a btrfs send stream; kernels write up to 144 KiB
+#define SEND_PATH_BYTES_MAX   4095           // a path in it, and the target of a symbolic link
 #define TRASH_KEEP_S          (24 * 3600)    // a removed volume can be restored for this long
 
 #endif
