@@ -101,7 +101,7 @@ static int chunk_done(struct serving *s)
         if (s->chain.offset == s->answer.offset && !chain_equal(&s->chain, &s->request.part))
             s->is_strange = true;
         queue_sign(s->queue);
-        return s->is_strange ? -1 : 0;
+        return s->is_strange ? -E_CONFLICT : 0;
     }
     queue_push(s->queue);
     s->chunk = NULL;
@@ -113,7 +113,7 @@ static int take_room(struct serving *s)
     if (s->chunk)
         return 0;
     if (queue_room(s->queue, -1, &s->chunk) != QUEUE_READY)
-        return -1;
+        return -E_UNAVAILABLE;
     s->chunk->n = 0;
     return 0;
 }
@@ -124,15 +124,16 @@ static int on_stream(void *arg, const void *data, size_t n)
     const uint8_t *p = data;
     s->is_nothing = false;
     while (n) {
-        if (take_room(s) < 0)
-            return -1;
+        int rc = take_room(s);
+        if (rc < 0)
+            return rc;
         size_t fits = TRANSFER_CHUNK - s->chunk->n, some = n < fits ? n : fits;
         memcpy(s->chunk->data + s->chunk->n, p, some);
         s->chunk->n += some;
         p += some;
         n -= some;
-        if (s->chunk->n == TRANSFER_CHUNK && chunk_done(s) < 0)
-            return -1;
+        if (s->chunk->n == TRANSFER_CHUNK && (rc = chunk_done(s)) < 0)
+            return rc;
     }
     return 0;
 }
@@ -143,8 +144,8 @@ static int produce(struct serving *s, struct error *e)
     const struct transfer_answer *a = &s->answer;
     s->is_nothing = true;
     int rc = a->seq == a->base ? 0 : b->ops->send(b, &s->request.volume, a->base, a->seq, on_stream, s, e);
-    if (rc == 0 && s->chunk && s->chunk->n && chunk_done(s) < 0)
-        rc = -E_IO; // strange, or closed
+    if (rc == 0 && s->chunk && s->chunk->n)
+        rc = chunk_done(s);
     // The snapshot of the part isn't there any more, or its stream has become shorter.
     if (a->offset && ((rc == -E_NOT_FOUND && s->is_nothing) || (rc == 0 && s->chain.offset < a->offset)))
         s->is_strange = true;
