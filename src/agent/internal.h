@@ -60,6 +60,7 @@ struct operation {
     bool begun;             // REMOVE: has claimed the volume; CREATE: control has answered
     struct uuid volume;     // once known
     uint64_t attempts_before;
+    struct error failure;   // CREATE: what it is answered once control has discarded the volume; E_NONE: it has not failed
     agent_done *done;
     void *arg;
 };
