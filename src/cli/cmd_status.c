@@ -2,6 +2,7 @@
 #include "cli/internal.h"
 
 #include "base/size.h"
+#include "sys/instance.h"
 
 #include <string.h>
 
@@ -31,12 +32,25 @@ static void print_agent(FILE *out, const json_t *reply)
             number(reply, NULL, "volumes"));
 }
 
+// One that runs although nobody listens at its socket has lost it: what to do is not the same as for one that is down.
+static void explain_lost(const struct cli_context *ctx, const char *who, const char *sock, const char *lock, struct error *e)
+{
+    AUTO(free) char *path = cli_path(ctx, lock);
+    const struct instance i = instance_find(path);
+    if (i.pid > 0 && i.is_serving)
+        fail(e, E_UNAVAILABLE,
+             "%s runs as process %d, but its socket %s is gone: was the folder removed? `flocker up` replaces it; containers go on", who,
+             (int)i.pid, sock);
+}
+
 // Asks one of the two and adds what it says to the result. A failure is part of the report: it comes back in *e.
-static int ask(struct cli_context *ctx, const char *who, const struct client *client, const char *target,
+static int ask(struct cli_context *ctx, const char *who, const struct client *client, const char *lock, const char *target,
                void (*print)(FILE *out, const json_t *reply), struct error *e)
 {
     AUTO(json_decref) json_t *reply = NULL;
     int rc = client_call(client, "GET", target, NULL, &reply, e);
+    if (rc == -E_UNAVAILABLE)
+        explain_lost(ctx, who, client->unix_path, lock, e);
     if (rc < 0) {
         AUTO(free) char *message = text_escape(e->msg);
         fprintf(ctx->out, "%s: %s\n  %s\n", who, rc == -E_DENIED ? "not known" : "down", message);
@@ -59,8 +73,8 @@ static int run_status(struct cli_context *ctx, int argc, char **argv, struct err
     (void)argc;
     (void)argv;
     ctx->result = json_object();
-    int control_rc = ask(ctx, "control", &control, "/v2/status", print_control, &control_error);
-    int agent_rc = ask(ctx, "agent", &agent, "/v2/pool", print_agent, &agent_error);
+    int control_rc = ask(ctx, "control", &control, CONTROL_LOCK, "/v2/status", print_control, &control_error);
+    int agent_rc = ask(ctx, "agent", &agent, AGENT_LOCK, "/v2/pool", print_agent, &agent_error);
     if (control_rc == -E_DENIED || agent_rc == -E_DENIED) // they may well be up
         return fail(e, E_DENIED, "the sockets of control and agent are for root only: ask as root");
     if (control_rc < 0 && agent_rc < 0)

@@ -10,6 +10,8 @@ DEFINE_AUTO(json_t *, json_decref)
 
 #define CONTROL_SOCKET "/run/flocker/control.sock"
 #define AGENT_SOCKET   "/run/flocker/agent.sock"
+#define CONTROL_LOCK   "/var/lib/flocker/control.lock" // sys/instance.h
+#define AGENT_LOCK     "/var/lib/flocker/agent.lock"
 #define WORDS_MAX      2 // of a command's name
 
 // ---- the tables: one per file of commands, each ends with a NULL name

@@ -95,7 +95,7 @@ static int open_tls_door(const struct paths *p, const char *where, struct plugin
 
 int role_agent(const struct paths *p, const struct agent_options *o, struct error *e)
 {
-    __attribute__((cleanup(auto_daemon))) struct daemon d = { NULL, { NULL, NULL }, NULL };
+    __attribute__((cleanup(auto_daemon))) struct daemon d = DAEMON_INIT;
     AUTO(SSL_CTX_free) SSL_CTX *tls = NULL;
     AUTO(agent_free) struct agent *agent = NULL;
     AUTO(http_server_free) struct http_server *admin = NULL;
@@ -105,8 +105,8 @@ int role_agent(const struct paths *p, const struct agent_options *o, struct erro
     struct plugin_config doors = { .tcp_fd = -1 };
     int admin_fd = -1;
     int rc = daemon_init(&d, "flocker-agent", e);
-    if (rc < 0 || (rc = paths_make(p, e)) < 0 || (rc = read_file(p, o, &file, e)) < 0 ||
-        (rc = configure(p, o, &file, &config, e)) < 0)
+    if (rc < 0 || (rc = paths_make(p, e)) < 0 || (rc = daemon_lock(&d, p->agent_lock, e)) < 0 ||
+        (rc = read_file(p, o, &file, e)) < 0 || (rc = configure(p, o, &file, &config, e)) < 0)
         return rc;
     config.base = doors.base = d.base;
     if ((rc = listen_unix("agent", p->agent_sock, &admin_fd, e)) < 0 || (rc = listen_unix("plugin", p->plugin_sock, &doors.unix_fd, e)) < 0 ||

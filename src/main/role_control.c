@@ -34,13 +34,14 @@ static int open_sockets(const struct paths *p, const struct control_options *o, 
 
 int role_control(const struct paths *p, const struct control_options *o, struct error *e)
 {
-    __attribute__((cleanup(auto_daemon))) struct daemon d = { NULL, { NULL, NULL }, NULL };
+    __attribute__((cleanup(auto_daemon))) struct daemon d = DAEMON_INIT;
     AUTO(SSL_CTX_free) SSL_CTX *tls = NULL;
     AUTO(control_free) struct control *control = NULL;
     char ca[600], crt[600], key[600];
     struct control_config config = { .store = &store_sqlite, .store_path = p->store, .trash_keep_ms = o->trash_keep_s * 1000 };
     int rc = daemon_init(&d, "flocker-control", e);
-    if (rc < 0 || (rc = paths_make(p, e)) < 0 || (rc = certificates_make(p->etc, e)) < 0)
+    if (rc < 0 || (rc = paths_make(p, e)) < 0 || (rc = daemon_lock(&d, p->control_lock, e)) < 0 ||
+        (rc = certificates_make(p->etc, e)) < 0)
         return rc;
     snprintf(ca, sizeof ca, "%s/cluster.crt", p->etc);
     snprintf(crt, sizeof crt, "%s/control-service.crt", p->etc);
