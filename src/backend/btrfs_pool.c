@@ -357,6 +357,20 @@ static int pool_shutdown(struct backend *b, struct error *e)
 
 // ---- size --------------------------------------------------------------------------------------------------------------------
 
+// What a sparse file promises, and what its disk can keep of that.
+static int measure_file(const struct pool *p, struct backend_usage *ret, struct error *e)
+{
+    struct stat st;
+    struct statvfs below;
+    if (stat(p->path, &st) < 0 || statvfs(p->path, &below) < 0)
+        return fail_os(e, errno, "look at pool file %s", p->path);
+    uint64_t has = (uint64_t)st.st_blocks * 512, size = (uint64_t)st.st_size;
+    ret->is_file = true;
+    ret->may_grow_bytes = size > has ? size - has : 0;
+    ret->disk_free_bytes = (uint64_t)below.f_bavail * below.f_frsize;
+    return 0;
+}
+
 static int pool_usage(struct backend *b, struct backend_usage *ret, struct error *e)
 {
     struct pool *p = pool_enter(b);
@@ -368,8 +382,12 @@ static int pool_usage(struct backend *b, struct backend_usage *ret, struct error
     if (fstatvfs(d.top, &st) < 0)
         return fail_os(e, errno, "ask for the usage of pool %s", p->path);
     uint64_t unit = st.f_frsize;
-    *ret = (struct backend_usage){ .used_bytes = (st.f_blocks - st.f_bfree) * unit, .limit_bytes = st.f_blocks * unit };
-    return 0;
+    *ret = (struct backend_usage){
+        .used_bytes = (st.f_blocks - st.f_bfree) * unit,
+        .limit_bytes = st.f_blocks * unit,
+        .is_read_only = st.f_flag & ST_RDONLY,
+    };
+    return p->source == POOL_FILE ? measure_file(p, ret, e) : 0;
 }
 
 static int grow_file(const struct pool *p, uint64_t size, struct error *e)

@@ -6,6 +6,8 @@
 
 #include <string.h>
 
+#define DISK_LOW_BYTES (1ULL << 30) // free below a pool's file: from here on somebody should look after it
+
 static long long number(const json_t *object, const char *group, const char *member)
 {
     const json_t *in = group ? json_object_get(object, group) : object;
@@ -30,6 +32,9 @@ static void print_agent(FILE *out, const json_t *reply)
     fprintf(out, "agent: up%s\n  pool: %s, %s of %s used, %lld volumes\n", alone, backend,
             size_format(used > 0 ? (uint64_t)used : 0, used_text), size_format(size > 0 ? (uint64_t)size : 0, size_text),
             number(reply, NULL, "volumes"));
+    AUTO(free) char *warnings = pool_warnings(reply, DISK_LOW_BYTES);
+    for (const char *line = warnings; *line; line += strcspn(line, "\n") + 1)
+        fprintf(out, "  warning: %.*s\n", (int)strcspn(line, "\n"), line);
 }
 
 // One that runs although nobody listens at its socket has lost it: what to do is not the same as for one that is down.

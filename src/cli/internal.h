@@ -65,6 +65,12 @@ void table_add(struct table *t, const char *const *cells); // one per heading; e
 void table_print(const struct table *t, FILE *out);        // prints the headings also if there are no rows
 DEFINE_AUTO(struct table *, table_free)
 
+// ---- pools
+
+// What somebody has to know of a pool as the agent tells it: "" or a line for each thing. Of a file that may become larger than its disk
+// that is told from `low` bytes of free space on downwards; UINT64_MAX: always.
+char *pool_warnings(const json_t *pool, uint64_t low);
+
 // ---- help, manual, completion: made from the tables
 
 #define HELP_WIDTH 96

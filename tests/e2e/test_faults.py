@@ -360,6 +360,7 @@ def test_read_only_pool(small):
     assert small.get("db") and small.get("old") and not small.get("more")
     assert "Read-only file system" in run_busybox(host, "db", "echo 2 >/keep/file", check=False).stderr
     assert run_busybox(host, "db", "cat /keep/file").stdout == "1\n"
+    assert "warning: the pool is read-only: it was mounted so" in host.flocker("status").stdout
     host.docker("volume", "rm", "old")
     small.kill("agent")
     small.up(check=False)

@@ -1,6 +1,7 @@
 """`flocker up` and `flocker down` when something is wrong with this host: what they say, and that there is a way on."""
 import concurrent.futures
 import json
+import re
 
 import pytest
 
@@ -86,3 +87,14 @@ def test_run_folder_removed(host, flocker_binary):
     assert host.flocker_json("volume", "inspect", "db")[0]["path"] == point
     assert host.flocker("down").stdout.count("stopped") == 2
     assert host.processes() == {}
+
+
+def test_a_disk_too_small_for_the_pool_is_told(host, flocker_binary):
+    host.run(["mkdir", "/tmp/disk"])
+    host.run(["mount", "-t", "tmpfs", "-o", "size=300M", "tmpfs", "/tmp/disk"])
+    host.start_flocker(flocker_binary, ["--rest=none", "--pool=/tmp/disk/pool.img", "--pool-size=256M"])
+    assert "warning" not in host.flocker("status").stdout
+    told = r"the pool's file may still become \S+ larger, but the disk below it has only \S+ free"
+    assert re.search(told, host.flocker("pool", "grow", "2G").stdout)
+    assert re.search("warning: " + told, host.flocker("status").stdout)
+    host.flocker("down")
