@@ -271,6 +271,15 @@ static int check_directory(const struct pool *p, struct error *e)
     return faccessat(top, POOL_JSON, F_OK, AT_SYMLINK_NOFOLLOW) == 0 ? 0 : check_empty(top, p->top, e);
 }
 
+// We make it 0700. One that was there may be open to others for a reason: it is left as it is.
+static void warn_of_open_mount_root(const struct pool *p)
+{
+    struct stat st;
+    if (stat(p->mount_root, &st) == 0 && (st.st_mode & (S_IRWXG | S_IRWXO)))
+        log_warn("%s has mode %04o: other users of this host reach the files of mounted volumes as far as those allow it; `chmod 0700 %s` ends that",
+            p->mount_root, st.st_mode & 07777, p->mount_root);
+}
+
 static int pool_open(const struct backend_config *config, struct backend **ret, struct error *e)
 {
     AUTO(pool_free) struct pool *p = xcalloc(1, sizeof *p);
@@ -292,6 +301,7 @@ static int pool_open(const struct backend_config *config, struct backend **ret, 
     if (rc < 0)
         return e->os_errno ? fail_ctx(e, rc, "open pool %s", p->path) : rc;
     if (!config->is_swept) {
+        warn_of_open_mount_root(p);
         pool_volume_sweep_staging(p);
         pool_volume_gather_limits(p);
         pool_volume_sweep_mount_points(p);

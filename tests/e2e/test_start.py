@@ -98,3 +98,14 @@ def test_a_disk_too_small_for_the_pool_is_told(host, flocker_binary):
     assert re.search(told, host.flocker("pool", "grow", "2G").stdout)
     assert re.search("warning: " + told, host.flocker("status").stdout)
     host.flocker("down")
+
+
+def test_mount_root_that_others_may_enter_is_told(host, flocker_binary):
+    log = host.path("/var/log/flocker/agent.log")
+    for mode, told in ((0o755, 1), (0o700, 0)):
+        host.path("/flocker").chmod(mode)
+        host.start_flocker(flocker_binary, ["--rest=none", "--pool-size=512M"])
+        assert log.read_text().count("/flocker has mode 0755: other users of this host") == told
+        assert host.path("/flocker").stat().st_mode & 0o777 == mode
+        host.flocker("down")
+        log.unlink()
