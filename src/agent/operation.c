@@ -120,11 +120,24 @@ static bool has_failed(const struct operation *o, const struct agent_volume *v)
     return v->error.code == E_CORRUPT || (v->error.code && v->attempts > o->attempts_before);
 }
 
+// Whether the text has that word. Ids consist of letters, too: one may have a short name somewhere within.
+static bool has_word(const char *text, const char *word)
+{
+    static const char in_words[] = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_.-";
+    size_t n = strlen(word);
+    for (const char *at = text; n && (at = strstr(at, word)); at++) {
+        bool begins = at == text || !strchr(in_words, at[-1]), ends = !at[n] || !strchr(in_words, at[n]);
+        if (begins && ends)
+            return true;
+    }
+    return false;
+}
+
 // What the last attempt failed of, in the words of whoever asked: engines know names, not ids.
 static void keep_failure(struct operation *o, const struct agent_volume *v)
 {
     o->failure = v->error;
-    if (!strstr(o->failure.msg, o->name))
+    if (!has_word(o->failure.msg, o->name))
         fail_ctx(&o->failure, -(int)v->error.code, "volume %.255s", o->name);
 }
 

@@ -531,7 +531,7 @@ static struct failing_create failing_create(void)
     WAIT_FOR(agent_is_synced(host.agent));
     f.caller = plugin_start("VolumeDriver.Create", DB);
     hear(f.control, "\"create\"");
-    f.volume->id = rng_uuid();
+    uuid_parse("7f1c3937-3447-4402-bd3d-784e705dbeb1", &f.volume->id); // it has "db" in it, and an error that has the id does not name db
     f.volume->name = xstrdup("db");
     f.volume->owner = f.volume->target = host.node;
     f.volume->epoch = f.volume->revision = 1;
