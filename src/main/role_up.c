@@ -86,15 +86,19 @@ static int fail_start(const struct service *s, const struct probe *last, struct 
     return fail(e, E_UNAVAILABLE, "%s did not come up; the last line of %s: %s", s->name, s->log, text);
 }
 
-// Asks as `ask`, and tells a daemon whose socket is gone, because somebody removed /run/flocker, from one that is starting or ending: *ret
-// is then its pid, else 0. Its socket is there for as long as it serves.
+// The pid of a daemon at whose socket nobody was found between the two looks: the socket is gone, because somebody removed /run/flocker. It is
+// there for as long as the daemon serves. 0 for one that was starting or ending.
+static pid_t lost(const struct instance *before, const struct instance *after)
+{
+    return before->pid > 0 && before->pid == after->pid && before->is_serving && after->is_serving ? after->pid : 0;
+}
+
 static struct probe ask_lost(const struct service *s, pid_t *ret)
 {
-    struct instance before = instance_find(s->lock);
+    const struct instance before = instance_find(s->lock);
     struct probe now = ask(s);
-    struct instance after = instance_find(s->lock);
-    bool lost = now.rc == -E_UNAVAILABLE && before.pid > 0 && before.pid == after.pid && before.is_serving && after.is_serving;
-    *ret = lost ? after.pid : 0;
+    const struct instance after = instance_find(s->lock);
+    *ret = now.rc == -E_UNAVAILABLE ? lost(&before, &after) : 0;
     return now;
 }
 
@@ -122,12 +126,12 @@ static int start(const struct service *s, void (*say)(const char *line), struct 
 {
     char text[1024];
     int status;
-    pid_t lost = 0;
-    struct probe now = ask_lost(s, &lost);
+    pid_t unreachable = 0;
+    struct probe now = ask_lost(s, &unreachable);
     bool running = now.rc != -E_UNAVAILABLE;
     if (now.rc == -E_DENIED)
         return fail(e, E_DENIED, "%s", now.reason);
-    if (lost && end_lost(s, lost, say, e) < 0)
+    if (unreachable && end_lost(s, unreachable, say, e) < 0)
         return -(int)e->code;
     pid_t pid = running ? 0 : fork();
     if (pid == 0 && !running)
@@ -243,7 +247,7 @@ static int unmount_all(const struct paths *p, struct error *e)
                   why ? why : "volumes can't be unmounted");
     }
     const struct instance after = instance_find(p->agent_lock);
-    if (rc == -E_UNAVAILABLE && before.is_serving && after.is_serving && before.pid == after.pid)
+    if (rc == -E_UNAVAILABLE && lost(&before, &after))
         rc = fail(e, E_CONFLICT, "the agent (process %d) can't be told to unmount: its socket %s is gone; `flocker up` mends that",
                   (int)after.pid, p->agent_sock);
     else if (rc == -E_UNAVAILABLE)
