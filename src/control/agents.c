@@ -55,6 +55,15 @@ void agents_tell(struct control *c, const struct uuid *node, const struct volume
         send_want(n->peer, v);
 }
 
+void agents_send(struct control *c, const struct uuid *node, json_t *message)
+{
+    const struct control_node *n = control_node(c, node);
+    if (n && n->peer && n->peer->synced)
+        send_json(n->peer, message);
+    else
+        json_decref(message);
+}
+
 static void ask_end(struct ask *a, int rc, const json_t *reply, const struct error *e)
 {
     LIST_REMOVE(a, all);
@@ -267,6 +276,7 @@ static const char *on_inventory_end(struct agent_peer *p, const json_t *message)
     FAILPOINT(CONTROL_WANTS_SENT);
     send_json(p, json_pack("{s:s}", "type", "want-end"));
     p->synced = true;
+    containers_tell_node(c, &p->node->node.id);
     return NULL;
 }
 
@@ -359,6 +369,11 @@ static const char *on_request(struct agent_peer *p, const json_t *message)
     return NULL;
 }
 
+static const char *on_container_report(struct agent_peer *p, const json_t *message)
+{
+    return containers_on_report(p->control, &p->node->node.id, message);
+}
+
 static const char *on_reply(struct agent_peer *p, const json_t *message)
 {
     struct error e = ERROR_INIT;
@@ -380,6 +395,7 @@ static const struct {
 } messages[] = {
     { "hello", on_hello },     { "report", on_report }, { "inventory-end", on_inventory_end },
     { "request", on_request }, { "reply", on_reply },
+    { "container-report", on_container_report },
 };
 
 static void on_closed(void *arg, const char *why)

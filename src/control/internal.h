@@ -4,6 +4,7 @@
 #define FLOCKER_CONTROL_INTERNAL_H
 
 #include "base/limits.h"
+#include "control/containers.h"
 #include "control/control.h"
 #include "model/json.h"
 #include "model/volume_set.h"
@@ -54,6 +55,7 @@ struct control {
     struct volume_set volumes;
     size_t hold_count, hold_room;
     struct hold *holds; // sorted by volume
+    struct container_set containers;
     uint64_t tag[2];    // of the configuration of volumes: changes with each change, the same after a restart
     void *sightings;    // tree of struct sighting by id (tsearch)
     LIST_HEAD(, control_node) nodes;
@@ -95,6 +97,8 @@ struct control_node *control_node_add(struct control *c, const struct node *node
 int agents_init(struct control *c, struct error *e);
 void agents_free(struct control *c);
 void agents_tell(struct control *c, const struct uuid *node, const struct volume *v);
+// Sends a message to a node's agent, if that is connected and has told its inventory; else it is lost.
+void agents_send(struct control *c, const struct uuid *node, json_t *message /* taken */);
 // Asks a node's agent. `done` is called once, perhaps at once: with its answer, with E_UNAVAILABLE if it is not connected or goes away, or
 // with E_TIMEOUT after `limit_ms`.
 typedef void agents_done(void *arg, int rc, const json_t *reply, const struct error *e);
@@ -131,6 +135,31 @@ struct route {
 
 extern const struct route routes_v1[], routes_v2[]; // end with a NULL method
 void control_tag(const struct control *c, char ret[33]);
+
+// ---- api_v1.c: for the files that serve API v1
+
+struct field {
+    const char *name;
+    enum { KIND_UUID, KIND_METADATA, KIND_SIZE, KIND_ID36, KIND_EXPIRES, KIND_OBJECT } kind;
+    bool required;
+};
+// Replies 400 and returns false if the body breaks the schema.
+bool v1_check(const struct call *call, const struct field *fields, size_t n);
+void v1_violation(json_t *errors, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
+bool v1_check_errors(const struct call *call, json_t *errors /* taken */); // the same for a list of violations that may be empty
+void v1_refuse(struct http_exchange *x, const struct error *e);
+bool v1_is_heard_of(const struct control_node *n);
+// The user wants it on that node.
+int v1_move_volume(struct control *c, const struct uuid *id, const struct uuid *node, struct error *e);
+
+// ---- api_v1_containers.c
+
+void v1_list_containers(struct call *call);
+void v1_create_container(struct call *call);
+void v1_move_container(struct call *call);
+void v1_delete_container(struct call *call);
+void v1_list_container_states(struct call *call);
+void v1_compose(struct call *call);
 
 // ---- wait.c
 // Answers the call with the volume as v2 shows it: at once or, if it wants to wait, when its owner has carried out the present revision,

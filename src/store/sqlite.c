@@ -12,8 +12,8 @@
 // clang-format off
 enum statement {
     BEGIN, COMMIT, ROLLBACK,
-    PUT_VOLUME, REMOVE_VOLUME, PUT_HOLD, REMOVE_HOLD, PUT_NODE, REMOVE_NODE,
-    VOLUMES, NAMES, HOLDS, NODES,
+    PUT_VOLUME, REMOVE_VOLUME, PUT_HOLD, REMOVE_HOLD, PUT_NODE, REMOVE_NODE, PUT_CONTAINER, REMOVE_CONTAINER,
+    VOLUMES, NAMES, HOLDS, NODES, CONTAINERS,
     STATEMENT_COUNT
 };
 // clang-format on
@@ -33,10 +33,14 @@ static const char *const statement_text[STATEMENT_COUNT] = {
     [PUT_NODE] = "INSERT INTO node (id, era, host, sum) VALUES (?, ?, ?, ?) ON CONFLICT (id) DO UPDATE SET"
                  " era = excluded.era, host = excluded.host, sum = excluded.sum",
     [REMOVE_NODE] = "DELETE FROM node WHERE id = ?",
+    [PUT_CONTAINER] = "INSERT INTO container (name, record, sum) VALUES (?, ?, ?) ON CONFLICT (name) DO UPDATE SET"
+                      " record = excluded.record, sum = excluded.sum",
+    [REMOVE_CONTAINER] = "DELETE FROM container WHERE name = ?",
     [VOLUMES] = "SELECT id, name, live, epoch, record, sum FROM volume ORDER BY id",
     [NAMES] = "SELECT id, name FROM volume INDEXED BY volume_live_name WHERE live = 1 AND name IS NOT NULL ORDER BY name",
     [HOLDS] = "SELECT volume, node, expires_ms, sum FROM hold ORDER BY volume",
     [NODES] = "SELECT id, era, host, sum FROM node ORDER BY id",
+    [CONTAINERS] = "SELECT name, record, sum FROM container ORDER BY name",
 };
 
 struct sqlite_store {
@@ -276,6 +280,31 @@ static int put_node(struct sqlite_store *s, const struct node *n)
     return run(s, PUT_NODE);
 }
 
+// The sum is over the name, too: a record that has got under another one's is damage.
+static int64_t sum_of_container(const char *name, const char *record)
+{
+    return (int64_t)schema_sum(schema_sum(SUM_INIT, name, strlen(name) + 1), record, strlen(record));
+}
+
+static int put_container(struct sqlite_store *s, const struct container *c)
+{
+    sqlite3_stmt *st = s->statements[PUT_CONTAINER];
+    json_t *object = container_to_json(c);
+    AUTO(free) char *record = json_dumps(object, JSON_COMPACT);
+    json_decref(object);
+    ASSERT(record);
+    bind_text(st, 1, c->name);
+    bind_text(st, 2, record);
+    bind_int(st, 3, sum_of_container(c->name, record));
+    return run(s, PUT_CONTAINER);
+}
+
+static int remove_container(struct sqlite_store *s, const char *name)
+{
+    bind_text(s->statements[REMOVE_CONTAINER], 1, name);
+    return run(s, REMOVE_CONTAINER);
+}
+
 static int remove_record(struct sqlite_store *s, enum statement which, const struct uuid *id)
 {
     bind_uuid(s->statements[which], 1, id);
@@ -297,6 +326,10 @@ static int apply(struct sqlite_store *s, const struct store_change *c)
         return put_node(s, c->node);
     case STORE_REMOVE_NODE:
         return remove_record(s, REMOVE_NODE, &c->id);
+    case STORE_PUT_CONTAINER:
+        return put_container(s, c->container);
+    case STORE_REMOVE_CONTAINER:
+        return remove_container(s, c->name);
     }
     ASSERT(false); // a kind of change that is not in the switch
 }
@@ -461,6 +494,22 @@ static int load_node(struct sqlite_store *s, sqlite3_stmt *st, void *arg, struct
     return sink->on_node(sink->arg, &n, e);
 }
 
+static int load_container(struct sqlite_store *s, sqlite3_stmt *st, void *arg, struct error *e)
+{
+    const struct store_sink *sink = ((struct load *)arg)->sink;
+    AUTO(container_free) struct container *c = NULL;
+    const char *name = (const char *)sqlite3_column_text(st, 0), *record = (const char *)sqlite3_column_text(st, 1);
+    json_error_t why;
+    if (!name || !record || sum_of_container(name, record) != sqlite3_column_int64(st, 2))
+        return storefile_corrupt(s->path, "is damaged (a container)", e);
+    json_t *object = json_loads(record, 0, &why);
+    int rc = container_from_json(object, &c, e);
+    json_decref(object);
+    if (rc < 0 || strcmp(c->name, name) != 0)
+        return storefile_corrupt(s->path, "is damaged (a container's record)", e);
+    return sink->on_container(sink->arg, TAKE(c, NULL), e);
+}
+
 static int sqlite_load(struct store *base, const struct store_sink *sink, struct error *e)
 {
     struct sqlite_store *s = (struct sqlite_store *)base;
@@ -474,6 +523,8 @@ static int sqlite_load(struct store *base, const struct store_sink *sink, struct
         rc = storefile_corrupt(s->path, "is damaged (index of names)", e);
     if (rc == 0)
         rc = each_row(s, HOLDS, load_hold, &l, e);
+    if (rc == 0)
+        rc = each_row(s, CONTAINERS, load_container, &l, e);
     if (rc == -E_CORRUPT)
         set_suspect(s, true);
     return rc;
