@@ -250,6 +250,7 @@ int agent_new(const struct agent_config *config, struct agent **ret, struct erro
     a->config = *config;
     a->refs_fd = refs_fd;
     a->workers = workers_new(config->base, config->backend->in_process);
+    a->containers = containers_new(a);
     a->reconnect = evtimer_new(config->base, on_reconnect, a);
     a->retry = evtimer_new(config->base, on_retry, a);
     a->turn = evtimer_new(config->base, on_turn, a);
@@ -272,6 +273,7 @@ void agent_free(struct agent *a)
     if (!a)
         return;
     workers_free(a->workers);
+    containers_free(a->containers);
     operations_free(a);
     link_free(a);
     engines_free(a);

@@ -23,6 +23,7 @@ struct agent_config {
     struct uuid node, era;
     const char *host;            // address of this node as others reach it
     const char *control_socket;  // unix socket of the agent protocol
+    const char *docker_socket;   // of the engine that runs containers of API v1
     const char *refs_dir;        // on a tmpfs: references do not outlive a boot
     const struct backend_ops *backend;
     struct backend_config pool;

@@ -79,6 +79,7 @@ static void on_welcome(struct agent *a, const json_t *message)
     log_info("connected to control %s", version ? version : "?");
     a->welcome = true;
     a->link_failures = 0;
+    containers_tell(a);
     agent_for_each(a, unconfirm, NULL);
     agent_for_each(a, report, NULL);
     send_json(a, json_pack("{s:s}", "type", "inventory-end"));
@@ -212,12 +213,17 @@ static void on_usage(struct agent *a, const json_t *message)
         usage_measure(a, &id, on_asked_usage, asked);
 }
 
+static void on_container(struct agent *a, const json_t *message)
+{
+    containers_on_order(a, message);
+}
+
 static const struct {
     const char *type;
     void (*run)(struct agent *a, const json_t *message);
 } messages[] = {
     { "welcome", on_welcome }, { "want", on_want }, { "want-end", on_want_end }, { "reply", on_reply }, { "remove", on_remove },
-    { "usage", on_usage },
+    { "usage", on_usage },     { "container", on_container },
 };
 
 static void on_line(void *arg, char *line, size_t n)

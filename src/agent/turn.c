@@ -203,7 +203,7 @@ static enum step plan(const struct agent_volume *v, const struct volume *want)
         .record = v->record,
         .half_made = v->half_made,
         .mounted = v->mounted && !v->unsure,
-        .mount_wanted = refs_total(&v->refs) > 0 || has_mount_operation(v),
+        .mount_wanted = refs_total(&v->refs) > 0 || has_mount_operation(v) || containers_want(v),
         .held = v->held,
         .leaving = v->removing,
     };
@@ -243,6 +243,8 @@ void turn(struct agent_volume *v)
     if (step == STEP_NONE && v->removing && !v->checked)
         step = STEP_UNMOUNT; // also what is not mounted here may be in a container
     if (step == STEP_UNMOUNT && v->linger && !v->removing)
+        step = STEP_NONE;
+    if (step == STEP_UNMOUNT && containers_begin(v))
         step = STEP_NONE;
     if (want && want->state != VOLUME_LIVE && !v->mounted && v->refs.n) {
         refs_done(&v->refs); // of an agent that was killed when it had removed the volume

@@ -25,7 +25,8 @@ struct worker_task {
     worker_fn *run;
     void *ctx;         // must live until done
     worker_done *done;
-    void (*on_late)(void *arg); // may be NULL: WORKER_MS_MAX has passed, the child was killed and has not gone yet
+    int limit_ms;      // 0: WORKER_MS_MAX
+    void (*on_late)(void *arg); // may be NULL: that limit has passed, the child was killed and has not gone yet
     void *arg;
 };
 

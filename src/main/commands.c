@@ -23,6 +23,7 @@
     { "qgroups", 0, NULL, "Limit sizes by classic qgroups even where the kernel has simple quotas." }, \
     { "backend", 0, "NAME", "btrfs, or memory, which keeps no data and is for trying things out. Default btrfs." }, \
     { "plugin-listen", 0, "ADDRESS:PORT", "Serve the volume plugin there too, with mutual TLS." }, \
+    { "docker-socket", 0, "PATH", "Have containers of the v1 API run by the engine that listens there. Default /run/docker.sock." }, \
     { "host", 0, "ADDRESS", "This node's address as others see it. Default 127.0.0.1." }
 #define END { NULL, 0, NULL, NULL }
 
@@ -52,6 +53,7 @@ static int read_agent(const struct cli_context *ctx, struct agent_options *ret, 
         .qgroups = cli_value(ctx, "qgroups") != NULL,
         .backend = cli_value(ctx, "backend"),
         .plugin_listen = cli_value(ctx, "plugin-listen"),
+        .docker_socket = cli_value(ctx, "docker-socket"),
         .host = host ? host : "127.0.0.1",
     };
     return size ? size_parse(size, &ret->pool_size, e) : 0;

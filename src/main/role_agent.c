@@ -75,6 +75,7 @@ static int configure(const struct paths *p, const struct agent_options *o, const
     config->host = o->host;
     config->control_socket = p->agents_sock;
     config->refs_dir = p->refs;
+    config->docker_socket = first(o->docker_socket, p->docker_sock, NULL);
     return certificates_node(p->etc, &config->node, e);
 }
 

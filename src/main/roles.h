@@ -23,6 +23,7 @@ struct agent_options {
     bool qgroups;              // limits by classic qgroups
     const char *backend;       // "btrfs", or "memory" for trying things out; NULL: btrfs
     const char *plugin_listen; // ADDRESS:PORT of the plugin's TLS door; NULL: none
+    const char *docker_socket; // of the engine that runs containers of API v1; NULL: /run/docker.sock below the root
     const char *host;          // this node's address as others see it
 };
 int role_agent(const struct paths *p, const struct agent_options *o, struct error *e);

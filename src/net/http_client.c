@@ -103,7 +103,7 @@ static int start_tls(struct stream *s, const struct http_call *call, struct erro
         return fail(e, E_IO, "start TLS with %s", s->name);
     X509_VERIFY_PARAM *param = SSL_get0_param(s->ssl);
     X509_VERIFY_PARAM_set_hostflags(param, X509_CHECK_FLAG_NO_PARTIAL_WILDCARDS | X509_CHECK_FLAG_NEVER_CHECK_SUBJECT);
-    int is_set = is_ip ? X509_VERIFY_PARAM_set1_ip_asc(param, name) : X509_VERIFY_PARAM_set1_host(param, name, 0);
+    int is_set = call->any_name ? 1 : is_ip ? X509_VERIFY_PARAM_set1_ip_asc(param, name) : X509_VERIFY_PARAM_set1_host(param, name, 0);
     if (is_set != 1 || (!is_ip && SSL_set_tlsext_host_name(s->ssl, name) != 1))
         return fail(e, E_INVALID, "\"%s\" is not a name that a certificate can hold", name);
     SSL_set_verify(s->ssl, SSL_VERIFY_PEER, NULL); // whatever the context says
@@ -262,8 +262,8 @@ static int send_request(const struct stream *s, const struct http_call *call, st
     bool is_v6 = call->host && strchr(call->host, ':');
     AUTO(free) char *host = call->host ? xasprintf(is_v6 ? "[%s]:%u" : "%s:%u", call->host, call->port) : xstrdup("localhost");
     AUTO(free) char *length = call->body ? xasprintf("Content-Length: %zu\r\n", call->body_n) : xstrdup("");
-    AUTO(free) char *head = xasprintf("%s %s HTTP/1.1\r\nHost: %s\r\nConnection: close\r\n%s%s\r\n", call->method, call->target, host,
-                                      length, call->extra ? call->extra : "");
+    AUTO(free) char *head = xasprintf("%s %s HTTP/1.%d\r\nHost: %s\r\nConnection: close\r\n%s%s\r\n", call->method, call->target,
+                                      call->version_1_0 ? 0 : 1, host, length, call->extra ? call->extra : "");
     int rc = stream_write(s, head, strlen(head), e);
     return rc < 0 || !call->body ? rc : stream_write(s, call->body, call->body_n, e);
 }
