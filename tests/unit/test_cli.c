@@ -881,7 +881,7 @@ static void bash_completes(void **state)
     assert_int_equal(run("completion bash"), 0);
     write_script(out);
     roles = NULL;
-    assert_completes("flocker ", "volume\nnode\npool\nstatus\ncontrol\nup\nhelp\ncompletion\nversion\n");
+    assert_completes("flocker ", "volume\nnode\npool\nstatus\ncontrol\nup\ndiagnostics\nhelp\ncompletion\nversion\n");
     assert_completes("flocker volume ", "create\nls\ninspect\nresize\nrm\nrestore\n");
     assert_completes("flocker volume r", "resize\nrm\nrestore\n");
     assert_completes("flocker control ", "backup\n");
@@ -895,7 +895,7 @@ static void bash_completes(void **state)
     assert_completes("flocker volume resize ", "db\nweb.1\n");
     assert_completes("flocker volume resize db ", "\n");
     assert_completes("flocker --root = /x --json volume inspect db d", "db\n");
-    assert_completes("flocker help ", "volume\nnode\npool\nstatus\ncontrol\nup\nhelp\ncompletion\nversion\n");
+    assert_completes("flocker help ", "volume\nnode\npool\nstatus\ncontrol\nup\ndiagnostics\nhelp\ncompletion\nversion\n");
     assert_completes("flocker help volume cr", "create\n");
     assert_completes("flocker help -", "--json\n--root\n--socket\n--help\n--version\n--man\n");
     assert_completes("flocker completion z", "zsh\n");
