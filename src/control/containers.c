@@ -139,11 +139,19 @@ int containers_may_create(const struct container_set *s, const struct volume_set
 
 // ---- telling nodes
 
+// The other nodes are none of its business, and could be too many for one message.
+static json_t *want_order(const struct container *k)
+{
+    json_t *want = container_to_json(k);
+    json_object_del(want, "leaving");
+    return json_pack("{s:s, s:s, s:o}", "type", "container", "name", k->name, "want", want);
+}
+
 // What a node is to do about it: run it, let go of it, or nothing (NULL).
 static json_t *order_for(const struct container *k, const struct uuid *node)
 {
     if (!k->deleted && uuid_equal(&k->node, node))
-        return json_pack("{s:s, s:s, s:o}", "type", "container", "name", k->name, "want", container_to_json(k));
+        return want_order(k);
     if (container_is_leaving(k, node))
         return json_pack("{s:s, s:s, s:b}", "type", "container", "name", k->name, "absent", 1);
     return NULL;
@@ -171,8 +179,9 @@ void containers_tell_node(struct control *c, const struct uuid *node)
 
 // ---- changes
 
-// What takes the place of `old` (NULL: nothing). It goes on leaving the nodes that the old one was leaving, and where that ran.
-static struct container *succeed(const struct container *old, const struct container *wish)
+// What takes the place of `old` (NULL: nothing). It goes on leaving the nodes that the old one was leaving, and where that ran: unless that
+// is a node that was never heard of, and so has never heard of it.
+static struct container *succeed(const struct control *c, const struct container *old, const struct container *wish)
 {
     struct container *next = container_copy(wish);
     if (!old)
@@ -180,29 +189,52 @@ static struct container *succeed(const struct container *old, const struct conta
     next->revision = container_is_alike(old, wish) && !old->deleted ? old->revision : old->revision + 1;
     for (size_t i = 0; i < old->leaving_n; i++)
         container_leave(next, &old->leaving[i]);
-    if (!old->deleted)
+    if (!old->deleted && control_node(c, &old->node))
         container_leave(next, &old->node);
     if (!next->deleted)
         container_has_left(next, &next->node);
     return next;
 }
 
-static struct store_change put_change(const struct container *k)
+// Nothing is left to be done about it: its entry can go.
+static bool is_over(const struct container *k)
 {
+    return k->deleted && k->leaving_n == 0;
+}
+
+static struct store_change change_to(const struct container *k)
+{
+    if (is_over(k))
+        return (struct store_change){ .kind = STORE_REMOVE_CONTAINER, .name = k->name };
     return (struct store_change){ .kind = STORE_PUT_CONTAINER, .container = k };
 }
 
-static int commit_one(struct control *c, struct container *next /* taken */, struct error *e)
+// What was committed counts from now on.
+static void adopt(struct control *c, struct container *next /* taken */)
 {
-    const struct store_change change = put_change(next);
-    int rc = store_commit(c->store, &change, 1, e);
-    if (rc < 0) {
-        container_free(next);
-        return rc;
+    if (!is_over(next)) {
+        containers_adopt(&c->containers, next);
+        return;
     }
-    containers_adopt(&c->containers, next);
-    tell_all(c, next);
-    return 0;
+    drop(&c->containers, next->name);
+    container_free(next);
+}
+
+static int commit(struct control *c, struct container **next /* each taken */, size_t n, struct error *e)
+{
+    AUTO(free) struct store_change *changes = xcalloc(n + 1, sizeof *changes);
+    for (size_t i = 0; i < n; i++)
+        changes[i] = change_to(next[i]);
+    int rc = store_commit(c->store, changes, n, e);
+    for (size_t i = 0; i < n; i++) {
+        if (rc < 0) {
+            container_free(next[i]);
+            continue;
+        }
+        tell_all(c, next[i]);
+        adopt(c, next[i]);
+    }
+    return rc;
 }
 
 int containers_create(struct control *c, struct container *wish, struct error *e)
@@ -212,7 +244,7 @@ int containers_create(struct control *c, struct container *wish, struct error *e
     if (rc < 0)
         return rc;
     const struct container_entry *old = containers_find(&c->containers, k->name);
-    return commit_one(c, succeed(old ? old->want : NULL, k), e);
+    return commit(c, (struct container *[]){ succeed(c, old ? old->want : NULL, k) }, 1, e);
 }
 
 static struct container_entry *live_entry(const struct control *c, const char *name, struct error *e)
@@ -233,7 +265,7 @@ int containers_move(struct control *c, const char *name, const struct uuid *node
         return 0;
     AUTO(container_free) struct container *wish = container_copy(entry->want);
     wish->node = *node;
-    return commit_one(c, succeed(entry->want, wish), e);
+    return commit(c, (struct container *[]){ succeed(c, entry->want, wish) }, 1, e);
 }
 
 int containers_delete(struct control *c, const char *name, struct error *e)
@@ -243,7 +275,7 @@ int containers_delete(struct control *c, const char *name, struct error *e)
         return -E_NOT_FOUND;
     AUTO(container_free) struct container *wish = container_copy(entry->want);
     wish->deleted = true;
-    return commit_one(c, succeed(entry->want, wish), e);
+    return commit(c, (struct container *[]){ succeed(c, entry->want, wish) }, 1, e);
 }
 
 // The wish of that name, or NULL.
@@ -259,11 +291,10 @@ int containers_replace(struct control *c, struct container **wishes, size_t n, s
 {
     struct container_set *s = &c->containers;
     AUTO(free) struct container **next = xcalloc(n + s->n + 1, sizeof(struct container *));
-    AUTO(free) struct store_change *changes = xcalloc(n + s->n + 1, sizeof *changes);
     size_t count = 0;
     for (size_t i = 0; i < n; i++) {
         const struct container_entry *old = containers_find(s, wishes[i]->name);
-        next[count++] = succeed(old ? old->want : NULL, wishes[i]);
+        next[count++] = succeed(c, old ? old->want : NULL, wishes[i]);
     }
     for (size_t i = 0; i < s->n; i++) {
         const struct container *old = s->entries[i].want;
@@ -271,22 +302,11 @@ int containers_replace(struct control *c, struct container **wishes, size_t n, s
             continue;
         AUTO(container_free) struct container *gone = container_copy(old);
         gone->deleted = true;
-        next[count++] = succeed(old, gone);
-    }
-    for (size_t i = 0; i < count; i++)
-        changes[i] = put_change(next[i]);
-    int rc = store_commit(c->store, changes, count, e);
-    for (size_t i = 0; i < count; i++) {
-        if (rc < 0) {
-            container_free(next[i]);
-            continue;
-        }
-        containers_adopt(s, next[i]);
-        tell_all(c, next[i]);
+        next[count++] = succeed(c, old, gone);
     }
     for (size_t i = 0; i < n; i++)
         container_free(wishes[i]);
-    return rc;
+    return commit(c, next, count, e);
 }
 
 // ---- reports
@@ -319,17 +339,13 @@ static void note_left(struct control *c, struct container_entry *entry, const st
     struct error e = ERROR_INIT;
     struct container *next = container_copy(entry->want);
     container_has_left(next, node);
-    const bool over = next->deleted && next->leaving_n == 0;
-    const struct store_change change = over ? (struct store_change){ .kind = STORE_REMOVE_CONTAINER, .name = next->name } : put_change(next);
-    int rc = store_commit(c->store, &change, 1, &e);
-    if (rc < 0)
-        log_error("note that container %s is gone from node %s: %s", next->name, UUID_TEXT(node), e.msg);
-    else if (over)
-        drop(&c->containers, next->name);
-    if (rc < 0 || over)
-        container_free(next);
-    else
-        containers_adopt(&c->containers, next);
+    const struct store_change change = change_to(next);
+    if (store_commit(c->store, &change, 1, &e) == 0) {
+        adopt(c, next);
+        return;
+    }
+    log_error("note that container %s is gone from node %s: %s", next->name, UUID_TEXT(node), e.msg);
+    container_free(next);
 }
 
 const char *containers_on_report(struct control *c, const struct uuid *node, const json_t *message)

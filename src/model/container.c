@@ -424,8 +424,8 @@ int container_from_json(const json_t *object, struct container **ret, struct err
     json_array_foreach (json_object_get(object, "leaving"), i, item) {
         struct uuid node;
         const char *text = json_string_value(item);
-        if (!text || !uuid_parse(text, &node))
-            return fail(e, E_INVALID, "container %s: it is leaving a node whose name is not a UUID", c->name);
+        if (!text || !uuid_parse(text, &node) || c->leaving_n >= NODES_MAX)
+            return fail(e, E_INVALID, "container %s: it is leaving a node whose name is not a UUID, or too many nodes", c->name);
         container_leave(c, &node);
     }
     *ret = TAKE(c, NULL);

@@ -162,7 +162,8 @@ static void json_keeps_all_of_it(void **state)
     AUTO(container_free) struct container *read = NULL;
     assert_int_equal(container_from_json(json, &read, &e), 0);
     AUTO(container_free) struct container *copy = container_copy(read);
-    assert_json(container_to_json(copy), json_dumps(json, 0));
+    AUTO(free) char *text = json_dumps(json, 0);
+    assert_json(container_to_json(copy), text);
     assert_string_equal(copy->name, "db");
     assert_true(container_is_alike(copy, c) && container_has_port(copy, 2) && !container_has_port(copy, 1));
     json_object_set_new(json, "leaving", json_pack("[s]", "nowhere"));
