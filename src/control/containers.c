@@ -168,7 +168,8 @@ static void tell_all(struct control *c, const struct container *k)
 {
     for (size_t i = 0; i < k->leaving_n; i++)
         tell(c, k, &k->leaving[i]);
-    tell(c, k, &k->node);
+    if (!k->deleted)
+        tell(c, k, &k->node);
 }
 
 void containers_tell_node(struct control *c, const struct uuid *node)

@@ -1,5 +1,6 @@
 // What people write for flockerctl and flocker-deploy, over any bytes: it is JSON that can be written, or an error that names the file. And
-// redact() over the same bytes: done once more it finds nothing.
+// redact() over the same bytes: whatever stands before a secret, it is
+// left out.
 #include "fuzz.h"
 
 #include "base/limits.h"
@@ -22,8 +23,8 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     AUTO(free) char *again = value ? json_dumps(value, JSON_ENCODE_ANY) : NULL;
     ASSERT(!value || again);
     json_decref(value);
-    AUTO(free) char *once = redact(text);
-    AUTO(free) char *twice = redact(once);
-    ASSERT(strcmp(once, twice) == 0);
+    AUTO(free) char *planted = xasprintf("%s\npassword=S3CR3T-S3CR3T", text);
+    AUTO(free) char *shown = redact(planted);
+    ASSERT(strstr(text, "S3CR3T") || !strstr(shown, "S3CR3T"));
     return 0;
 }
