@@ -236,6 +236,11 @@ static int run_diagnostics(struct cli_context *ctx, int argc, char **argv, struc
     return 0;
 }
 
+static const struct cli_option diagnostics_options[] = {
+    { "distribution-name", 'd', "NAME", "Taken for scripts of the original Flocker; what there is is found without it." },
+    { NULL },
+};
+
 const struct cli_command commands_diagnostics[] = {
     { .name = "diagnostics",
       .args = "",
@@ -244,6 +249,7 @@ const struct cli_command commands_diagnostics[] = {
               "say of themselves, and what Docker and the system do: no keys, tokens, names and metadata of volumes, no environments and "
               "command lines of containers. Look into it before you send it.\n\n"
               "    flocker diagnostics",
+      .options = diagnostics_options,
       .run = run_diagnostics,
       .program = "flocker-diagnostics" },
     { NULL },

@@ -20,7 +20,8 @@ enum store_change_kind { STORE_PUT_VOLUME, STORE_REMOVE_VOLUME, STORE_PUT_HOLD, 
                          STORE_PUT_CONTAINER, STORE_REMOVE_CONTAINER };
 
 // One change. `volume` is set for PUT_VOLUME, `hold` for PUT_HOLD, `node` for PUT_NODE, `container` for
-// PUT_CONTAINER (all borrowed for the call), `id` for the REMOVEs (of a hold: its volume's id), but `name` for REMOVE_CONTAINER. Removing what is not there is no error.
+// PUT_CONTAINER (all borrowed for the call), `id` for the REMOVEs (of a hold: its volume's id), but `name` for REMOVE_CONTAINER. Removing
+// what is not there is no error.
 struct store_change {
     enum store_change_kind kind;
     const struct volume *volume;
