@@ -15,8 +15,8 @@
 #include <string.h>
 #include <unistd.h>
 
-#define COUNTS_FILE      "containers.json" // beside the references: it outlives the agent, not the boot
-#define COUNTS_BYTES_MAX (4U << 20)
+#define KEPT_FILE        "containers.json" // beside the references: it outlives the agent, not the boot
+#define KEPT_BYTES_MAX   (1U << 30)
 #define RETRY_MS_MIN     500
 #define RETRY_MS_MAX     60000
 #define AFTER_END_MS     100 // for the engine to notice what the kernel has told us
@@ -44,37 +44,57 @@ struct containers {
     struct agent *agent;
     struct workers *workers;
     unsigned jobs, creates;
-    json_t *counts; // {name: {"revision", "restarts"}}: restarts of this era
+    json_t *wants;  // {name: container}: what control wants, for an agent that starts while control is away
+    json_t *counts; // {name: {"revision", "restarts"}}
+    bool is_changed; // these two are to be written
     LIST_HEAD(, agent_container) list;
 };
 
-// ---- restarts that are counted
+// ---- what is kept of this era
 
-static void counts_load(struct containers *all)
+static json_t *kept_member(const json_t *kept, const char *name)
+{
+    json_t *object = json_object_get(kept, name);
+    return json_is_object(object) ? json_incref(object) : json_object();
+}
+
+static void kept_load(struct containers *all)
 {
     struct error e = ERROR_INIT;
     AUTO(free) char *text = NULL;
     size_t n = 0;
-    json_t *read = NULL;
-    if (atomic_file_read(all->agent->refs_fd, COUNTS_FILE, COUNTS_BYTES_MAX, &text, &n, &e) == 0)
-        json_read(text, n, &read, &e);
-    const char *era = json_string_value(json_object_get(read, "era"));
-    const json_t *counts = json_object_get(read, "counts");
-    if (era && strcmp(era, UUID_TEXT(&all->agent->config.era)) == 0 && json_is_object(counts))
-        all->counts = json_deep_copy(counts);
-    else
-        all->counts = json_object();
-    json_decref(read);
+    json_t *kept = NULL;
+    int rc = atomic_file_read(all->agent->refs_fd, KEPT_FILE, KEPT_BYTES_MAX, &text, &n, &e);
+    if (rc == 0)
+        rc = json_read(text, n, &kept, &e);
+    if (rc < 0 && rc != -E_NOT_FOUND)
+        log_error("what was kept of containers is lost: %s", e.msg);
+    const char *era = json_string_value(json_object_get(kept, "era"));
+    const bool is_ours = era && strcmp(era, UUID_TEXT(&all->agent->config.era)) == 0;
+    all->wants = kept_member(is_ours ? kept : NULL, "wants");
+    all->counts = kept_member(is_ours ? kept : NULL, "counts");
+    json_decref(kept);
 }
 
-static void counts_save(const struct containers *all)
+static void kept_save(struct containers *all)
 {
     struct error e = ERROR_INIT;
-    json_t *object = json_pack("{s:s, s:O}", "era", UUID_TEXT(&all->agent->config.era), "counts", all->counts);
-    AUTO(free) char *text = json_dumps(object, JSON_COMPACT);
-    json_decref(object);
-    if (atomic_file_write(all->agent->refs_fd, COUNTS_FILE, text, strlen(text), 0600, &e) < 0)
-        log_error("restarts of containers: %s", e.msg);
+    json_t *kept = json_pack("{s:s, s:O, s:O}", "era", UUID_TEXT(&all->agent->config.era), "wants", all->wants, "counts", all->counts);
+    AUTO(free) char *text = json_dumps(kept, JSON_COMPACT);
+    json_decref(kept);
+    all->is_changed = false;
+    if (atomic_file_write(all->agent->refs_fd, KEPT_FILE, text, strlen(text), 0600, &e) < 0)
+        log_error("what is wanted of containers can't be kept: %s", e.msg);
+}
+
+static void keep_want(struct containers *all, const char *name, const struct container *want)
+{
+    json_t *json = want ? container_to_json(want) : NULL;
+    all->is_changed |= json ? !json_equal(json, json_object_get(all->wants, name)) : json_object_get(all->wants, name) != NULL;
+    if (json)
+        json_object_set_new(all->wants, name, json);
+    else
+        json_object_del(all->wants, name);
 }
 
 static unsigned restarts_of(const struct agent_container *c)
@@ -89,7 +109,7 @@ static void count_restart(struct agent_container *c)
     const unsigned restarts = restarts_of(c) + 1;
     json_object_set_new(c->owner->counts, c->name,
                         json_pack("{s:I, s:I}", "revision", (json_int_t)c->order->revision, "restarts", (json_int_t)restarts));
-    counts_save(c->owner);
+    c->owner->is_changed = true;
 }
 
 // ---- one container
@@ -193,6 +213,15 @@ static bool is_ready(const struct agent_container *c)
     return false;
 }
 
+// Its volume is looked at only if the answer matters: that takes a system call.
+static enum container_step plan(const struct agent_container *c)
+{
+    const struct uuid *era = &c->owner->agent->config.era;
+    const enum container_step step = plan_container(c->want, &c->here, true, era);
+    const bool needs_volume = step == CONTAINER_CREATE || step == CONTAINER_START || step == CONTAINER_AGAIN;
+    return needs_volume ? plan_container(c->want, &c->here, is_ready(c), era) : step;
+}
+
 static void turn_its_volume(struct agent *a, const struct uuid *volume)
 {
     struct agent_volume *v = uuid_is_zero(volume) ? NULL : agent_volume(a, volume);
@@ -226,7 +255,7 @@ static int run_job(void *ctx, json_t *result, struct error *e)
     const struct agent_container *c = ctx;
     const struct agent *a = c->owner->agent;
     char mount_point[4096];
-    struct docker_place place = { .socket = a->config.docker_socket, .host = a->config.host, .era = a->config.era };
+    struct docker_place place = { .socket = a->config.docker_socket, .host = a->config.host ? a->config.host : "127.0.0.1", .era = a->config.era };
     if (c->order && !uuid_is_zero(&c->order->volume))
         place.mount_point = agent_mount_point(a, &c->order->volume, mount_point);
     int rc = 0;
@@ -289,7 +318,7 @@ static void note_failure(struct agent_container *c, const struct error *e)
 // To have looked is not to have succeeded: what failed before is still to be done, unless it is no longer wanted.
 static void note_success(struct agent_container *c)
 {
-    const enum container_step next = plan_container(c->want, &c->here, is_ready(c), &c->owner->agent->config.era);
+    const enum container_step next = plan(c);
     const bool is_done = c->step != CONTAINER_LOOK || next == CONTAINER_NONE || next == CONTAINER_WAIT;
     if (is_done)
         c->failures = 0;
@@ -393,10 +422,9 @@ static bool is_over(const struct agent_container *c)
 
 static void turn_one(struct agent_container *c)
 {
-    const struct agent *a = c->owner->agent;
     if (c->step != CONTAINER_NONE || clock_boot_ms() < c->not_before_ms)
         return;
-    const enum container_step step = plan_container(c->want, &c->here, is_ready(c), &a->config.era);
+    const enum container_step step = plan(c);
     if (step == CONTAINER_NONE || step == CONTAINER_WAIT)
         report(c);
     else
@@ -421,11 +449,13 @@ void containers_turn(struct agent *a)
         struct agent_container *next = LIST_NEXT(c, all);
         turn_one(c);
         if (c->step == CONTAINER_NONE && is_over(c)) {
-            json_object_del(a->containers->counts, c->name);
+            a->containers->is_changed |= json_object_del(a->containers->counts, c->name) == 0;
             drop(c);
         }
         c = next;
     }
+    if (a->containers->is_changed)
+        kept_save(a->containers);
 }
 
 static void forget_report(struct agent_container *c)
@@ -459,6 +489,7 @@ void containers_on_order(struct agent *a, const json_t *message)
     const struct uuid volume = c->want ? c->want->volume : (struct uuid){ { 0 } };
     container_free(c->want);
     c->want = want;
+    keep_want(a->containers, name, want);
     c->not_before_ms = 0; // what failed may be right now
     c->failures = 0;
     c->here.restarts = restarts_of(c);
@@ -471,11 +502,19 @@ void containers_on_order(struct agent *a, const json_t *message)
 
 struct containers *containers_new(struct agent *a)
 {
+    struct error e = ERROR_INIT;
+    const char *name;
+    json_t *json;
     struct containers *all = xcalloc(1, sizeof *all);
     all->agent = a;
     all->workers = workers_new(a->config.base, false);
     LIST_INIT(&all->list);
-    counts_load(all);
+    kept_load(all);
+    json_object_foreach (all->wants, name, json) {
+        struct container *want = NULL;
+        if (container_from_json(json, &want, &e) == 0)
+            add(all, want->name)->want = want;
+    }
     return all;
 }
 
@@ -485,6 +524,7 @@ void containers_free(struct containers *all)
     workers_free(all->workers);
     while ((c = LIST_FIRST(&all->list)))
         drop(c);
+    json_decref(all->wants);
     json_decref(all->counts);
     free(all);
 }

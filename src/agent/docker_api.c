@@ -49,10 +49,12 @@ static json_t *environment(const struct container *c, const char *host)
     const char *name;
     const json_t *value;
     size_t i;
-    json_array_foreach (json_object_get(c->settings, "links"), i, value)
+    json_array_foreach (json_object_get(c->settings, "links"), i, value) {
         add_link(list, value, host);
-    json_object_foreach (json_object_get(c->settings, "environment"), name, value)
+    }
+    json_object_foreach (json_object_get(c->settings, "environment"), name, value) {
         add_variable(list, name, json_string_value(value));
+    }
     return list;
 }
 

@@ -211,9 +211,10 @@ static const json_t *with(const json_t *list, const char *member, const char *te
 {
     const json_t *item;
     size_t i;
-    json_array_foreach (list, i, item)
+    json_array_foreach (list, i, item) {
         if (strcmp(text_of(item, member), text) == 0)
             return item;
+    }
     return NULL;
 }
 
@@ -277,8 +278,9 @@ static char *metadata_text(const json_t *dataset)
     const json_t *value;
     FILE *f = open_memstream(&text, &n);
     ASSERT(f);
-    json_object_foreach (json_object_get(dataset, "metadata"), key, value)
+    json_object_foreach (json_object_get(dataset, "metadata"), key, value) {
         fprintf(f, "%s%s=%s", ftell(f) ? "," : "", key, json_string_value(value) ?: "");
+    }
     fclose(f);
     return text;
 }

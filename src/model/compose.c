@@ -244,9 +244,10 @@ static int check_version(const json_t *document, const char *kind, const char *c
         return fail(e, E_INVALID, "%s configuration has an error. Incorrect version specified: there is 1.", kind);
     if (!json_is_object(json_object_get(document, content)))
         return fail(e, E_INVALID, "%s configuration has an error. Missing '%s' key, or it is not a mapping.", kind, content);
-    json_object_foreach ((json_t *)(uintptr_t)document, name, value)
+    json_object_foreach ((json_t *)(uintptr_t)document, name, value) {
         if (strcmp(name, "version") != 0 && strcmp(name, content) != 0)
             return fail(e, E_INVALID, "%s configuration has an error. Unrecognised key: %.100s", kind, name);
+    }
     return 0;
 }
 

@@ -343,10 +343,12 @@ static json_t *normal_settings(const json_t *object)
     json_object_del(s, "name");
     json_object_del(s, "node_uuid");
     json_object_set_new(s, "image", normal_image(json_string_value(json_object_get(s, "image"))));
-    json_array_foreach (json_object_get(s, "links"), i, item)
+    json_array_foreach (json_object_get(s, "links"), i, item) {
         json_object_set_new(item, "alias", lower(json_string_value(json_object_get(item, "alias"))));
-    json_array_foreach (json_object_get(s, "volumes"), i, item)
+    }
+    json_array_foreach (json_object_get(s, "volumes"), i, item) {
         json_object_set_new(item, "dataset_id", lower(json_string_value(json_object_get(item, "dataset_id"))));
+    }
     for (i = 0; i < ARRAY_SIZE(collections); i++)
         drop_empty(s, collections[i]);
     if (!json_object_get(s, "restart_policy"))
@@ -443,9 +445,10 @@ bool container_has_port(const struct container *c, json_int_t external)
 {
     const json_t *port;
     size_t i;
-    json_array_foreach (json_object_get(c->settings, "ports"), i, port)
+    json_array_foreach (json_object_get(c->settings, "ports"), i, port) {
         if (json_integer_value(json_object_get(port, "external")) == external)
             return true;
+    }
     return false;
 }
 

@@ -1,6 +1,7 @@
 """Containers of API v1 with a real engine: create, state, restart policies, delete, and what survives the death of agent and engine."""
 import json
 import signal
+import subprocess
 import time
 
 import pytest
@@ -188,6 +189,17 @@ def test_it_goes_on_while_the_agent_is_killed(host, rest):
     wait_running(rest, "steady")
     wait_for("the deleted one to go", lambda: not inspect(host, "leaves"), 30)
     assert inspect(host, "steady")["State"]["Pid"] != pid
+    # Also while control is away.
+    pid = inspect(host, "steady")["State"]["Pid"]
+    host.kill_flocker("agent")
+    host.kill_flocker("control")
+    host.docker("kill", "flocker--steady")
+    agent = host.popen([host.flocker_binary, "agent"], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    wait_for("the restart", lambda: (s := inspect(host, "steady")["State"])["Running"] and s["Pid"] != pid, 30)
+    agent.terminate()
+    agent.wait(10)
+    up(host, host.flocker_binary)
+    wait_running(rest, "steady")
     delete(host, rest, "steady")
 
 
