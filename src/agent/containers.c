@@ -107,6 +107,7 @@ static unsigned restarts_of(const struct agent_container *c)
 static void count_restart(struct agent_container *c)
 {
     const unsigned restarts = restarts_of(c) + 1;
+    ASSERT(c->order);
     json_object_set_new(c->owner->counts, c->name,
                         json_pack("{s:I, s:I}", "revision", (json_int_t)c->order->revision, "restarts", (json_int_t)restarts));
     c->owner->is_changed = true;

@@ -419,6 +419,7 @@ int container_from_json(const json_t *object, struct container **ret, struct err
     int rc = container_from_v1(json_object_get(object, "container"), &c, e);
     if (rc < 0)
         return rc;
+    ASSERT(c);
     if (revision < 1)
         return fail(e, E_INVALID, "container %s: its revision is not a number from 1 on", c->name);
     c->revision = (uint64_t)revision;
