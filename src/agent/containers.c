@@ -230,11 +230,18 @@ static void turn_its_volume(struct agent *a, const struct uuid *volume)
         turn(v);
 }
 
+// One that has ended, and is not to run again, needs nothing.
+static bool is_user(const struct agent_container *c)
+{
+    return !c->here.known || c->here.running || c->step != CONTAINER_NONE ||
+           plan_container(c->want, &c->here, true, &c->owner->agent->config.era) != CONTAINER_NONE;
+}
+
 bool containers_want(const struct agent_volume *v)
 {
     const struct agent_container *c;
     LIST_FOREACH (c, &v->agent->containers->list, all)
-        if (c->want && uuid_equal(&c->want->volume, &v->id))
+        if (c->want && uuid_equal(&c->want->volume, &v->id) && is_user(c))
             return true;
     return false;
 }

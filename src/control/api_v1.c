@@ -263,17 +263,12 @@ static struct volume *dataset(const struct call *call)
 
 int v1_move_volume(struct control *c, const struct uuid *id, const struct uuid *node, struct error *e)
 {
+    const struct move_wish wish = { .target = *node, .keep_mounted = true };
     const struct volume *v = volume_set_find(&c->volumes, id);
     struct volume *changed = NULL;
     ASSERT(v);
-    const uint64_t revision = v->revision;
-    int rc = decide_move(v, node, &changed, e);
-    if (rc < 0)
-        return rc;
-    if (changed->revision != revision)
-        return control_put(c, changed, e);
-    volume_free(changed);
-    return 0;
+    int rc = decide_move(v, &wish, &changed, e);
+    return rc == 0 && changed ? control_put(c, changed, e) : rc;
 }
 
 static void move_dataset(struct call *call)

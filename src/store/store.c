@@ -27,7 +27,7 @@ void store_close(struct store *s)
 int store_load(struct store *s, const struct store_sink *sink, struct error *e)
 {
     ASSERT(s && sink && e);
-    ASSERT(sink->on_volume && sink->on_hold && sink->on_node && sink->on_container);
+    ASSERT(sink->on_volume && sink->on_hold && sink->on_node);
     return s->ops->load(s, sink, e);
 }
 
@@ -58,6 +58,9 @@ static void assert_change(const struct store_change *c)
         ASSERT(c->node && !uuid_is_zero(&c->node->id));
         ASSERT(memchr(c->node->host, '\0', sizeof c->node->host));
         return;
+    case STORE_PUT_TOKEN:
+        ASSERT(c->token && !uuid_is_zero(&c->token->id));
+        return;
     case STORE_PUT_CONTAINER:
         ASSERT(c->container && c->container->name && c->container->revision >= 1);
         return;
@@ -67,6 +70,7 @@ static void assert_change(const struct store_change *c)
     case STORE_REMOVE_VOLUME:
     case STORE_REMOVE_HOLD:
     case STORE_REMOVE_NODE:
+    case STORE_REMOVE_TOKEN:
         ASSERT(!uuid_is_zero(&c->id));
         return;
     }
