@@ -127,10 +127,8 @@ static int read_part(const json_t *object, struct transfer_request *r, struct er
     if (!part)
         return 0;
     int rc = read_number(part, "seq", r->base + 1, INT64_MAX, &r->part_seq, e);
-    if (rc < 0 || (rc = read_number(part, "offset", TRANSFER_CHUNK, TRANSFER_BYTES_MAX, &r->part.offset, e)) < 0)
+    if (rc < 0 || (rc = read_number(part, "offset", 1, TRANSFER_BYTES_MAX, &r->part.offset, e)) < 0)
         return rc;
-    if (r->part.offset % TRANSFER_CHUNK)
-        return fail(e, E_INVALID, "\"offset\" must be a multiple of %u", TRANSFER_CHUNK);
     return read_digest(part, r->part.digest, e);
 }
 

@@ -39,7 +39,7 @@ struct transfer_request {
     uint64_t base; // the newest snapshot that the target has whole; 0: none
     uint8_t base_digest[CHAIN_DIGEST];
     uint64_t part_seq; // the snapshot of which it has a part, sent against `base`; 0: none
-    struct chain part; // how much of it; at least one chunk
+    struct chain part; // how much of it: whole chunks, at least one; or all of it, but for the end
 };
 
 struct transfer_answer {

@@ -429,7 +429,7 @@ static void keep_part(struct fetching *f)
 {
     struct error ignored;
     const struct backend_ops *ops = f->target->backend->ops;
-    if (f->may_retry && f->receiver && f->applied.offset > f->checkpoint && f->applied.offset % TRANSFER_CHUNK == 0)
+    if (f->may_retry && f->receiver && f->applied.offset > f->checkpoint)
         (void)ops->receive_checkpoint(f->receiver, f->applied.offset, f->applied.digest, &ignored);
 }
 

@@ -107,6 +107,7 @@ struct rig {
     atomic_uint n_sent;
     // The connection between: cut after so many bytes from the source; connections beyond n_cuts are whole.
     size_t cuts[16], n_cuts;
+    atomic_size_t passed;  // from the source, on the last connection
     bool is_direct; // nothing is between: that passes one direction at a time
     atomic_bool is_over;
     pthread_t server, between;
@@ -198,6 +199,7 @@ static void *run_between(void *arg)
                 goes_on = pass(client, server, NULL);
             if (goes_on && p[1].revents)
                 goes_on = pass(server, client, &left);
+            rig->passed = (n < rig->n_cuts ? rig->cuts[n] : NOWHERE) - left;
         }
         close(client);
         if (server >= 0)
@@ -397,6 +399,25 @@ static void goes_on_after_a_connection_broke_anywhere(void **state)
         assert_true(r.bytes <= rig->source.size + MIB);
     }
     assert_true(resumed >= 6);
+}
+
+// Also when all has come but for the end: then nothing is sent again.
+static void goes_on_after_a_connection_broke_before_the_end(void **state)
+{
+    (void)state;
+    unsigned only_the_end = 0;
+    for (size_t before = 0; before <= 240; before += 12) {
+        AUTO(rig_free) struct rig *rig = rig_new(MIB + 11111);
+        fetch_well(rig, 0, 1);
+        rig->cuts[0] = rig->passed - before;
+        rig->n_cuts = 1;
+        rig->n_sent = 0;
+        rig->target.copy = (struct backend_copy){ 0 }; // once more, from the start
+        struct transfer_result r = fetch_well(rig, 0, 1);
+        assert_true(r.connections <= 2);
+        only_the_end += r.connections == 2 && r.bytes == rig->source.size && rig->sent[1].answer.offset == rig->source.size;
+    }
+    assert_true(only_the_end > 0);
 }
 
 static void goes_on_as_long_as_attempts_bring_something(void **state)
@@ -898,6 +919,7 @@ int main(void)
         cmocka_unit_test(a_base_that_is_not_common_makes_the_stream_whole),
         cmocka_unit_test(compresses_where_the_connection_is_slow),
         cmocka_unit_test(goes_on_after_a_connection_broke_anywhere),
+        cmocka_unit_test(goes_on_after_a_connection_broke_before_the_end),
         cmocka_unit_test(goes_on_as_long_as_attempts_bring_something),
         cmocka_unit_test(gives_up_and_another_process_goes_on),
         cmocka_unit_test(a_part_is_finished_before_the_final_snapshot),
