@@ -106,7 +106,8 @@ void transfer_write_request(const struct transfer_request *r, char ret[TRANSFER_
                                "epoch", (json_int_t)r->epoch);
     int rc = 0;
     if (r->base)
-        rc = json_object_set_new(object, "base", json_pack("{s:I, s:s}", "seq", (json_int_t)r->base, "digest", hex_write(r->base_digest, hex)));
+        rc = json_object_set_new(object, "base",
+                                 json_pack("{s:I, s:s}", "seq", (json_int_t)r->base, "digest", hex_write(r->base_digest, hex)));
     if (rc == 0 && r->part_seq)
         rc = json_object_set_new(object, "part", json_pack("{s:I, s:I, s:s}", "seq", (json_int_t)r->part_seq, "offset",
                                                            (json_int_t)r->part.offset, "digest", hex_write(r->part.digest, hex)));

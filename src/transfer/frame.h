@@ -44,7 +44,7 @@ struct transfer_request {
 
 struct transfer_answer {
     uint64_t seq;    // the snapshot that follows
-    uint64_t base;   // what the stream starts from: the request's base, or 0. Equal to seq: the target has it already, only its digest follows
+    uint64_t base;   // what the stream starts from: the request's base, or 0. Equal to seq: the target has it, only its digest follows
     uint64_t offset; // where the stream goes on: the request's part, or 0
     uint64_t estimate; // bytes of the whole stream; 0: unknown
     bool final;      // no snapshot comes after this one

@@ -86,7 +86,8 @@ static int leave(void **state)
 // ---- both ends, and what is between them
 
 static const struct transfer_times quick = {
-    .connect_ms = 2000, .handshake_ms = 600, .request_ms = 600, .stall_ms = 600, .alive_ms = 100, .frame_ms = 3000, .idle_ms = 1500,
+    .connect_ms = 2000, .handshake_ms = 600, .request_ms = 600, .stall_ms = 600, .alive_ms = 100, .frame_ms = 3000,
+    .idle_ms = 1500, .silent_ms = 2500,
     .checkpoint_ms = 60000, .retry_ms = 1, .retry_most_ms = 2, .tries = 3,
 };
 
@@ -747,6 +748,19 @@ static void script_truncated(struct stream *s, const char *request)
     say_frame(s, (struct frame){ FRAME_DATA, false, 5, 5, 0 }, "hello");
 }
 
+static void script_alive(struct stream *s, const char *request)
+{
+    struct error e;
+    bool is_answered = strstr(request, "base") != NULL;
+    const struct frame alive = { .kind = FRAME_ALIVE };
+    uint8_t header[FRAME_HEADER];
+    frame_write(&alive, header);
+    if (!is_answered)
+        say_answer(s);
+    while (stream_write(s, is_answered ? "\n" : (const char *)header, is_answered ? 1 : sizeof header, 1000, &e) == 0)
+        poll(NULL, 0, 50);
+}
+
 static void sources_that_lie_are_not_believed(void **state)
 {
     (void)state;
@@ -756,6 +770,7 @@ static void sources_that_lie_are_not_believed(void **state)
         const char *words;
     } cases[] = {
         { script_silence, E_TIMEOUT, "nothing came from " SOURCE },
+        { script_alive, E_TIMEOUT, "only said that it is alive" },
         { script_endless_line, E_TOO_LARGE, "a line of more than" },
         { script_not_json, E_INVALID, "answer: not JSON" },
         { script_garbage_frames, E_CORRUPT, "begin none" },
@@ -774,6 +789,16 @@ static void sources_that_lie_are_not_believed(void **state)
         fetch_badly(rig, cases[i].code, cases[i].words);
         assert_int_equal(rig->target.copy.seq, 0);
     }
+}
+
+static void a_source_that_never_answers_is_given_up(void **state)
+{
+    (void)state;
+    AUTO(rig_free) struct rig *rig = rig_new(MIB);
+    rig->script = script_alive;
+    rig->target.copy = (struct backend_copy){ .id = rig->volume->id, .seq = 1 };
+    rig->target_times.tries = 1;
+    fetch_badly(rig, E_TIMEOUT, "the source has not answered");
 }
 
 // ---- targets that lie
@@ -935,6 +960,7 @@ int main(void)
         cmocka_unit_test(certificates_decide),
         cmocka_unit_test(another_epoch_is_refused),
         cmocka_unit_test(sources_that_lie_are_not_believed),
+        cmocka_unit_test(a_source_that_never_answers_is_given_up),
         cmocka_unit_test(targets_without_manners_hold_nothing_up),
     };
     return cmocka_run_group_tests(tests, enter, leave);

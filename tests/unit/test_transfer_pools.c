@@ -28,14 +28,16 @@ struct pair {
 };
 
 static const struct transfer_times quick = {
-    .connect_ms = 5000, .handshake_ms = 5000, .request_ms = 5000, .stall_ms = 10000, .alive_ms = 500, .frame_ms = 30000, .idle_ms = 30000,
+    .connect_ms = 5000, .handshake_ms = 5000, .request_ms = 5000, .stall_ms = 10000, .alive_ms = 500, .frame_ms = 30000,
+    .idle_ms = 30000, .silent_ms = 30000,
     .checkpoint_ms = 0, .retry_ms = 10, .retry_most_ms = 100, .tries = 5,
 };
 
 static SSL_CTX *context(const char *dir, const char *name, bool is_server)
 {
     SSL_CTX *ret = NULL;
-    AUTO(free) char *ca = xasprintf("%s/cluster.crt", dir), *crt = xasprintf("%s/%s.crt", dir, name), *key = xasprintf("%s/%s.key", dir, name);
+    AUTO(free) char *ca = xasprintf("%s/cluster.crt", dir), *crt = xasprintf("%s/%s.crt", dir, name),
+                    *key = xasprintf("%s/%s.key", dir, name);
     struct pki_request r = { .common_name = name, .use = PKI_SERVER | PKI_CLIENT, .days = 5 };
     NO_ERROR(pki_make_certificate(dir, dir, name, &r, E));
     NO_ERROR((is_server ? pki_server_context : pki_client_context)(ca, crt, key, &ret, E));
