@@ -26,16 +26,40 @@ static void reply_error(struct http_exchange *x, const struct error *e)
     reply_json(x, error_http(e->code), json_pack("{s:s, s:o}", "code", error_word(e->code), "description", json_text(e->msg)));
 }
 
+// What this node knows of its control service.
+static void add_control(json_t *body, const struct agent *a)
+{
+    json_object_set_new(body, "control_connected", json_boolean(a->welcome));
+    if (a->config.control_host)
+        json_object_set_new(body, "control", json_sprintf("%s port %u", a->config.control_host, a->config.control_port));
+    if (!a->welcome && a->link_problem)
+        json_object_set_new(body, "control_problem", json_text(a->link_problem));
+}
+
+static json_t *pool_to_json(const struct agent *a, const struct agent_pool_facts *facts)
+{
+    const struct backend_usage *u = &facts->usage;
+    json_t *pool = json_pack("{s:s, s:s, s:I, s:I, s:I, s:b, s:b}", "backend", facts->backend, "node", UUID_TEXT(&a->config.node), "size",
+                             (json_int_t)u->limit_bytes, "used", (json_int_t)u->used_bytes, "volumes", (json_int_t)a->wants.n, "synced",
+                             (int)agent_is_synced(a), "read_only", (int)u->is_read_only);
+    if (u->is_file) {
+        json_object_set_new(pool, "file_may_grow", json_integer((json_int_t)u->may_grow_bytes));
+        json_object_set_new(pool, "disk_free", json_integer((json_int_t)u->disk_free_bytes));
+    }
+    return pool;
+}
+
 static void on_usage(void *arg, int rc, const struct agent_pool_facts *facts, const struct error *e)
 {
     struct admin_call *call = arg;
-    if (rc < 0)
+    const struct agent *a = call->agent;
+    if (rc < 0) {
         reply_error(call->exchange, e);
-    else
-        reply_json(call->exchange, 200,
-                   json_pack("{s:s, s:s, s:I, s:I, s:I, s:b}", "backend", facts->backend, "node", UUID_TEXT(&call->agent->config.node), "size",
-                             (json_int_t)facts->usage.limit_bytes, "used", (json_int_t)facts->usage.used_bytes, "volumes",
-                             (json_int_t)call->agent->wants.n, "synced", (int)agent_is_synced(call->agent)));
+    } else {
+        json_t *body = pool_to_json(a, facts);
+        add_control(body, a);
+        reply_json(call->exchange, 200, body);
+    }
     free(call);
 }
 

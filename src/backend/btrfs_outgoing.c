@@ -135,21 +135,24 @@ static int list_out(int volume_fd, struct numbers *ret, struct error *e)
     return 0;
 }
 
+int pool_newest_outgoing(int volume_fd, uint64_t *ret, struct error *e)
+{
+    AUTO(numbers_done) struct numbers list = { NULL, 0 };
+    int rc = list_out(volume_fd, &list, e);
+    *ret = 0;
+    for (size_t i = 0; i < list.n; i++)
+        *ret = list.items[i] > *ret ? list.items[i] : *ret;
+    return rc;
+}
+
 int pool_snapshots(struct backend *b, const struct uuid *id, uint64_t *ret_newest, struct error *e)
 {
     struct pool *p = pool_enter(b);
     AUTO(close) int fd = -1;
-    AUTO(numbers_done) struct numbers list = { NULL, 0 };
-    uint64_t newest = 0;
     int rc = open_volume(p, id, &fd, e);
     if (rc == 0)
-        rc = list_out(fd, &list, e);
-    if (rc < 0)
-        return pool_fail(p, rc, "list the snapshots of", id, e);
-    for (size_t i = 0; i < list.n; i++)
-        newest = list.items[i] > newest ? list.items[i] : newest;
-    *ret_newest = newest;
-    return 0;
+        rc = pool_newest_outgoing(fd, ret_newest, e);
+    return rc < 0 ? pool_fail(p, rc, "list the snapshots of", id, e) : 0;
 }
 
 int pool_drop_outgoing(int volume_fd, uint64_t below, struct error *e)

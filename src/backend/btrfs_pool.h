@@ -107,6 +107,7 @@ int pool_send(struct backend *b, const struct uuid *id, uint64_t base, uint64_t 
               void *arg, struct error *e);
 // Removes snapshots with a number below `below` from a volume's folder, and their digests.
 int pool_drop_outgoing(int volume_fd, uint64_t below, struct error *e);
+int pool_newest_outgoing(int volume_fd, uint64_t *ret, struct error *e); // 0: there is none
 
 // btrfs_incoming.c, btrfs_receive.c
 int pool_copies(struct backend *b, void (*on_copy)(void *arg, const struct backend_copy *copy), void *arg, struct error *e);

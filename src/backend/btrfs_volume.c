@@ -169,7 +169,7 @@ static int make_data(int volume_fd, const struct volume *v, void *arg, struct er
 {
     (void)arg;
     AUTO(close) int fd = -1;
-    uint64_t id;
+    uint64_t id = 0;
     int rc = FAILPOINT_ERROR(CREATE_STAGED, e);
     if (rc == 0)
         rc = btrfs_subvolume_create(volume_fd, VOLUME_DATA, e);
@@ -451,9 +451,11 @@ static int observe_one(const struct observation *o, const char *name, struct bac
         return fail(e, E_CORRUPT, "its data is not a subvolume");
     if (rc == 0 && bsearch(&id, o->mounted, o->n_mounted, sizeof id, compare_ids))
         rc = pool_volume_is_mounted(o->pool, &o->mounts, &o->place, &id, e);
-    if (rc < 0)
+    bool mounted = rc == 1;
+    uint64_t snapshot = 0;
+    if (rc < 0 || (rc = pool_newest_outgoing(fd, &snapshot, e)) < 0)
         return rc;
-    *ret = (struct backend_volume){ .record = TAKE(record, NULL), .mounted = rc == 1 };
+    *ret = (struct backend_volume){ .record = TAKE(record, NULL), .mounted = mounted, .snapshot = snapshot };
     return 0;
 }
 

@@ -15,8 +15,8 @@
 
 #include <stdbool.h>
 
-// The first word says where it is: control; agent; worker (any step of one), pool, create, update, mount, unmount, destroy, transfer, shutdown:
-// a worker, except that the agent opens a pool, too; file: any of them.
+// The first word says where it is: control; agent; worker (any step of one), pool, create, update, mount, unmount, destroy, shutdown,
+// transfer: a worker, except that the agent opens a pool, too; file: any of them.
 #define FAILPOINT_TABLE(X) \
     /*  name                              what has happened there | what has not */ \
     X(CONTROL_STORE_MADE,      "control.store-made")      /* a new store is complete | it has its name */ \
@@ -37,6 +37,8 @@
     X(AGENT_CREATE_ASKED,      "agent.create-asked")      /* control was asked for a volume | it has answered */ \
     X(AGENT_CREATE_ANSWERED,   "agent.create-answered")   /* control has the volume | it is made */ \
     X(AGENT_CREATE_REPLY,      "agent.create-reply")      /* a volume is made | the engine hears of it */ \
+    X(AGENT_FOUND,             "agent.found")             /* control has said what there is | the engine hears of it */ \
+    X(AGENT_RELEASED,          "agent.released")          /* a volume is kept free for another node | control hears of it */ \
     X(AGENT_STEP_START,        "agent.step-start")        /* a step is planned | its worker is forked */ \
     X(AGENT_STEP_DONE,         "agent.step-done")         /* a worker has done its step | the agent takes note */ \
     X(AGENT_STEP_REPORTED,     "agent.step-reported")     /* the step is reported to control | those that wait for it go on */ \

@@ -268,7 +268,7 @@ static void move_dataset(struct call *call)
     struct control *c = call->control;
     struct error e = ERROR_INIT;
     struct volume *changed = NULL;
-    struct uuid node;
+    struct move_wish wish = { .keep_mounted = true };
     if (!check(call, fields, ARRAY_SIZE(fields)))
         return;
     const struct volume *v = dataset(call);
@@ -280,14 +280,9 @@ static void move_dataset(struct call *call)
     }
     const char *primary = json_string_value(json_object_get(call->body, "primary"));
     struct uuid id = v->id;
-    uint64_t revision = v->revision;
-    if (primary && uuid_parse(primary, &node) && decide_move(v, &node, &changed, &e) == 0) {
-        if (changed->revision == revision)
-            volume_free(changed);
-        else if (control_put(c, changed, &e) < 0) {
-            refuse(call->exchange, &e);
-            return;
-        }
+    if (primary && uuid_parse(primary, &wish.target) && decide_move(v, &wish, &changed, &e) == 0 && changed && control_put(c, changed, &e) < 0) {
+        refuse(call->exchange, &e);
+        return;
     }
     reply_dataset(call->exchange, 200, volume_set_find(&c->volumes, &id));
 }

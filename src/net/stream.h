@@ -1,49 +1,33 @@
-// A TLS stream with blocking calls and deadlines: how workers of two agents talk. One thread at a time.
+// A blocking connection with one deadline for all that is done with it, plain or TLS: for short-lived programs and workers, never for an
+// event loop. Only looking up a host name can take longer than the deadline; addresses need no look-up.
 //
-// TLS 1.3 only, AES-128-GCM first where the CPU has AES. A stream on which no byte moves for the stall limit, in either direction, is
-// broken. Errors: E_UNAVAILABLE, E_TIMEOUT: the connection, or the other end, is broken: a new one may do; E_DENIED: a certificate was
-// refused, by us or by the other end: no use in trying again.
+// OpenSSL writes without MSG_NOSIGNAL: the caller has SIGPIPE ignored or blocked.
 #ifndef FLOCKER_NET_STREAM_H
 #define FLOCKER_NET_STREAM_H
 
 #include "base/error.h"
 
-#include <stdbool.h>
-#include <stddef.h>
 #include <stdint.h>
+#include <sys/types.h>
 
+struct ssl_st;
 struct ssl_ctx_st;
-struct stream;
 
-// Connects to a name or numeric address; looking a name up has no limit but the resolver's. Returns the descriptor.
-int stream_connect(const char *host, uint16_t port, int timeout_ms, struct error *e);
-
-struct stream_config {
-    struct ssl_ctx_st *tls; // borrowed; pki_server_context accepts, pki_client_context connects
-    const char *peer_name;  // common name that the other end must have; NULL: any that the CA has signed
-    int handshake_ms;       // limit for the handshake
-    int stall_ms;
+struct stream {
+    int fd; // non-blocking; -1: none
+    struct ssl_st *ssl;
+    int64_t deadline_ms; // boot clock
+    const char *name;    // for messages; borrowed
 };
 
-// Makes the handshake on a connected socket, which the stream owns from here on, also on failure.
-int stream_open(int fd, const struct stream_config *config, struct stream **ret, struct error *e);
-void stream_free(struct stream *s); // without a farewell. NULL is fine
-
-// Common name of the other end's certificate.
-const char *stream_peer_name(const struct stream *s);
-
-// Reads exactly n bytes, all of them within `timeout_ms`.
-int stream_read(struct stream *s, void *ret, size_t n, int timeout_ms, struct error *e);
-// Reads up to a line feed, which is replaced by a NUL, and not a byte more. E_TOO_LARGE for one that does not fit into `size` bytes.
-int stream_read_line(struct stream *s, char *ret, size_t size, int timeout_ms, struct error *e);
-// Writes all of it.
-int stream_write(struct stream *s, const void *data, size_t n, int timeout_ms, struct error *e);
-// From here on the other end only shows that it is alive: what it sends is thrown away while we write or rest.
-void stream_ignore_input(struct stream *s);
-// Waits that long, unless the connection breaks meanwhile. Needs stream_ignore_input.
-int stream_rest(struct stream *s, int ms, struct error *e);
-// Says farewell and waits for the other end to close, so that what was sent isn't lost with the connection: up to `timeout_ms`, as long as
-// the other end shows that it is alive.
-void stream_finish(struct stream *s, int timeout_ms);
+// `s` has name and deadline, and fd -1; stream_close follows in any case. E_UNAVAILABLE: nobody listens; E_TIMEOUT; E_DENIED: one side
+// refuses the other's certificate; E_IO: the connection broke.
+int stream_connect(struct stream *s, const char *host, uint16_t port, struct error *e);
+int stream_connect_unix(struct stream *s, const char *path, int timeout_ms, struct error *e);
+// The certificate of the server must hold `name`, a DNS name or an address; NULL: what the context says is enough (pki_expect_name).
+int stream_start_tls(struct stream *s, struct ssl_ctx_st *tls, const char *name, struct error *e);
+int stream_write(const struct stream *s, const char *data, size_t n, struct error *e); // all of it
+ssize_t stream_read(const struct stream *s, char *ret, size_t n, struct error *e);     // some of it; 0 at the end
+void stream_close(struct stream *s);
 
 #endif

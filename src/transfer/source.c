@@ -3,7 +3,7 @@
 #include "base/clock.h"
 #include "base/failpoint.h"
 #include "base/mem.h"
-#include "net/stream.h"
+#include "net/tls_stream.h"
 #include "transfer/pace.h"
 #include "transfer/queue.h"
 
@@ -29,7 +29,7 @@ struct serving {
     bool is_strange;         // what the target has is not of this stream
     bool is_nothing;         // nothing was produced
     // Of the sending thread:
-    struct stream *stream;
+    struct tls_stream *stream;
     struct pace_limit limit;
     struct pace_zip zip;
     struct pace_meter meter;
@@ -73,7 +73,7 @@ static int choose(struct serving *s, struct error *e)
     } else if (newest > a->base) {
         a->seq = newest;
     } else {
-        a->seq = newest + 1;
+        a->seq = newest < s->grant.first_seq ? s->grant.first_seq : newest + 1;
         rc = b->ops->snapshot(b, &r->volume, a->seq, e);
     }
     if (rc == 0 && a->seq < a->base)
@@ -179,9 +179,9 @@ static int send_frame(struct serving *s, const struct frame *f, const void *payl
 {
     uint8_t header[FRAME_HEADER];
     frame_write(f, header);
-    int rc = stream_write(s->stream, header, sizeof header, s->times->frame_ms, e);
+    int rc = tls_stream_write(s->stream, header, sizeof header, s->times->frame_ms, e);
     if (rc == 0 && f->wire_bytes)
-        rc = stream_write(s->stream, payload, f->wire_bytes, s->times->frame_ms, e);
+        rc = tls_stream_write(s->stream, payload, f->wire_bytes, s->times->frame_ms, e);
     s->sent->wire_bytes += FRAME_HEADER + f->wire_bytes;
     s->is_broken = rc < 0;
     return rc;
@@ -191,7 +191,7 @@ static int send_line(struct serving *s, char line[TRANSFER_LINE_MAX], struct err
 {
     size_t n = strlen(line);
     line[n] = '\n'; // in place of the NUL
-    int rc = stream_write(s->stream, line, n + 1, s->times->stall_ms, e);
+    int rc = tls_stream_write(s->stream, line, n + 1, s->times->stall_ms, e);
     s->is_broken = rc < 0;
     return rc;
 }
@@ -245,7 +245,7 @@ static int rest(struct serving *s, int64_t us, struct error *e)
 {
     int rc = 0;
     for (int64_t ms = (us + 999) / 1000; rc == 0 && ms > 0; ms -= REST_MS_MAX) {
-        rc = stream_rest(s->stream, ms < REST_MS_MAX ? (int)ms : REST_MS_MAX, e);
+        rc = tls_stream_rest(s->stream, ms < REST_MS_MAX ? (int)ms : REST_MS_MAX, e);
         s->is_broken = rc < 0;
         if (rc == 0 && ms > REST_MS_MAX)
             rc = send_alive(s, e);
@@ -347,7 +347,7 @@ static void refuse(struct serving *s, const struct error *why)
         (void)send_frame(s, &f, line, &ignored);
     else
         (void)send_line(s, line, &ignored);
-    stream_finish(s->stream, s->times->frame_ms);
+    tls_stream_finish(s->stream, s->times->frame_ms);
 }
 
 static int serve_granted(struct serving *s, struct error *e)
@@ -365,31 +365,31 @@ static int serve_granted(struct serving *s, struct error *e)
     err = pthread_join(thread, NULL);
     ASSERT(err == 0);
     if (rc == 0)
-        stream_finish(s->stream, s->times->frame_ms);
+        tls_stream_finish(s->stream, s->times->frame_ms);
     return rc;
 }
 
 static int read_request(struct serving *s, struct error *e)
 {
     char line[TRANSFER_LINE_MAX];
-    int rc = stream_read_line(s->stream, line, sizeof line, s->times->request_ms, e);
+    int rc = tls_stream_read_line(s->stream, line, sizeof line, s->times->request_ms, e);
     s->is_broken = rc == -E_UNAVAILABLE;
     if (rc < 0 || (rc = transfer_read_request(line, &s->request, e)) < 0)
         return rc;
     s->sent->request = s->request;
-    stream_ignore_input(s->stream);
+    tls_stream_ignore_input(s->stream);
     const struct backend_ops *ops = s->source->backend->ops;
     if (!ops->send || !ops->snapshot || !ops->snapshots || !ops->snapshots_drop || !ops->note_digest || !ops->read_digest)
         return fail(e, E_UNSUPPORTED, "volumes in a pool of kind %s can't be moved", ops->name);
-    return s->source->permit(s->source->arg, stream_peer_name(s->stream), &s->request, &s->grant, e);
+    return s->source->permit(s->source->arg, tls_stream_peer_name(s->stream), &s->request, &s->grant, e);
 }
 
 int transfer_serve(int fd, const struct transfer_source *source, struct transfer_sent *ret, struct error *e)
 {
     struct transfer_sent sent = { 0 };
     struct serving s = { .source = source, .times = source->times ? source->times : &transfer_times, .sent = &sent };
-    const struct stream_config config = { .tls = source->tls, .handshake_ms = s.times->handshake_ms, .stall_ms = s.times->stall_ms };
-    int rc = stream_open(fd, &config, &s.stream, e);
+    const struct tls_stream_config config = { .tls = source->tls, .handshake_ms = s.times->handshake_ms, .stall_ms = s.times->stall_ms };
+    int rc = tls_stream_open(fd, &config, &s.stream, e);
     if (rc == 0) {
         rc = read_request(&s, e);
         if (rc < 0)
@@ -399,7 +399,7 @@ int transfer_serve(int fd, const struct transfer_source *source, struct transfer
     }
     ZSTD_freeCCtx(s.zstd);
     free(s.zipped);
-    stream_free(s.stream);
+    tls_stream_free(s.stream);
     *ret = sent;
     return rc;
 }

@@ -12,6 +12,7 @@ struct ssl_ctx_st;
 struct transfer_grant {
     uint64_t final_seq; // the volume is sealed, and this is its last snapshot. 0: it is in use, or may be: a new one is made if the target
                         // has the newest
+    uint64_t first_seq; // a new snapshot gets at least this number: none is ever used twice
     uint64_t rate;      // bytes per second on the wire; 0: no limit
 };
 

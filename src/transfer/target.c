@@ -3,7 +3,7 @@
 #include "base/clock.h"
 #include "base/failpoint.h"
 #include "base/mem.h"
-#include "net/stream.h"
+#include "net/tls_stream.h"
 #include "transfer/pace.h"
 #include "transfer/queue.h"
 
@@ -32,7 +32,7 @@ struct fetching {
     uint64_t checkpoint; // offset of the last one
     int64_t checkpoint_ms;
     // Of the receiving thread:
-    struct stream *stream;
+    struct tls_stream *stream;
     struct queue *queue;
     ZSTD_DCtx *zstd; // both made when needed first
     void *zipped;
@@ -106,13 +106,13 @@ static int connection_failed(struct fetching *f, int rc)
 
 static int receive(struct fetching *f, void *ret, size_t n, struct error *e)
 {
-    int rc = stream_read(f->stream, ret, n, f->times->frame_ms, e);
+    int rc = tls_stream_read(f->stream, ret, n, f->times->frame_ms, e);
     return rc < 0 ? connection_failed(f, rc) : 0;
 }
 
 static int send_alive(struct fetching *f, struct error *e)
 {
-    int rc = stream_write(f->stream, "\n", 1, f->times->stall_ms, e);
+    int rc = tls_stream_write(f->stream, "\n", 1, f->times->stall_ms, e);
     return rc < 0 ? connection_failed(f, rc) : 0;
 }
 
@@ -256,11 +256,11 @@ static int receive_frame(struct fetching *f, struct error *e)
 static int open_stream(struct fetching *f, struct error *e)
 {
     const struct transfer_target *t = f->target;
-    const struct stream_config config = {
+    const struct tls_stream_config config = {
         .tls = t->tls, .peer_name = t->peer_name, .handshake_ms = f->times->handshake_ms, .stall_ms = f->times->stall_ms
     };
-    int fd = stream_connect(t->host, t->port, f->times->connect_ms, e);
-    int rc = fd < 0 ? fd : stream_open(fd, &config, &f->stream, e);
+    int fd = tls_stream_connect(t->host, t->port, f->times->connect_ms, e);
+    int rc = fd < 0 ? fd : tls_stream_open(fd, &config, &f->stream, e);
     if (rc >= 0)
         f->result.connections++;
     return rc < 0 ? connection_failed(f, rc) : 0;
@@ -292,11 +292,11 @@ static int ask(struct fetching *f, struct error *e)
     transfer_write_request(&f->request, line);
     size_t n = strlen(line);
     line[n] = '\n';
-    int rc = stream_write(f->stream, line, n + 1, f->times->stall_ms, e);
+    int rc = tls_stream_write(f->stream, line, n + 1, f->times->stall_ms, e);
     FAILPOINT(TRANSFER_ASKED);
     do
         if (rc == 0)
-            rc = stream_read_line(f->stream, line, sizeof line, f->times->stall_ms, e);
+            rc = tls_stream_read_line(f->stream, line, sizeof line, f->times->stall_ms, e);
     while (rc == 0 && line[0] == '\0' && clock_boot_ms() < until);
     if (rc == 0 && line[0] == '\0')
         rc = fail(e, E_TIMEOUT, "the source has not answered for %d s", f->times->idle_ms / 1000);
@@ -334,7 +334,7 @@ static int receive_stream(struct fetching *f, struct error *e)
         return fail_os(e, err, "start a thread to write volume %s", UUID_TEXT(&f->target->volume->id));
     while ((rc = receive_frame(f, e)) == 0)
         ;
-    stream_free(TAKE(f->stream, NULL)); // the source need not wait for our disk
+    tls_stream_free(TAKE(f->stream, NULL)); // the source need not wait for our disk
     queue_end(queue);                   // what has come is applied
     err = pthread_join(thread, NULL);
     ASSERT(err == 0);
@@ -391,7 +391,7 @@ static int attempt(struct fetching *f, struct error *e)
         settle_start(f);
         rc = f->answer.seq == f->answer.base ? receive_current(f, e) : receive_stream(f, e);
     }
-    stream_free(TAKE(f->stream, NULL));
+    tls_stream_free(TAKE(f->stream, NULL));
     return rc > 0 ? finish(f, e) : rc;
 }
 

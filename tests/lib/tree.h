@@ -172,9 +172,10 @@ static inline void same_attributes(const char *a, const char *b)
                 x.st_mtim.tv_sec == y.st_mtim.tv_sec && x.st_mtim.tv_nsec == y.st_mtim.tv_nsec && x.st_atim.tv_sec == y.st_atim.tv_sec &&
                 x.st_atim.tv_nsec == y.st_atim.tv_nsec;
     if (!same)
-        fail_msg("%s and %s differ: mode %o %o, owner %u:%u %u:%u, links %lu %lu, size %ld %ld, mtime %ld.%09ld %ld.%09ld, "
-                 "atime %ld.%09ld %ld.%09ld", a, b, x.st_mode, y.st_mode, x.st_uid, x.st_gid, y.st_uid, y.st_gid, (unsigned long)x.st_nlink, (unsigned long)y.st_nlink, (long)x.st_size,
-            (long)y.st_size, (long)x.st_mtim.tv_sec, x.st_mtim.tv_nsec, (long)y.st_mtim.tv_sec, y.st_mtim.tv_nsec, (long)x.st_atim.tv_sec,
+        fail_msg("%s and %s differ: mode %o %o, owner %u:%u %u:%u, links %lu %lu, size %ld %ld, "
+                 "mtime %ld.%09ld %ld.%09ld, atime %ld.%09ld %ld.%09ld", a, b, x.st_mode, y.st_mode,
+            x.st_uid, x.st_gid, y.st_uid, y.st_gid, (unsigned long)x.st_nlink, (unsigned long)y.st_nlink, (long)x.st_size, (long)y.st_size,
+            (long)x.st_mtim.tv_sec, x.st_mtim.tv_nsec, (long)y.st_mtim.tv_sec, y.st_mtim.tv_nsec, (long)x.st_atim.tv_sec,
             x.st_atim.tv_nsec, (long)y.st_atim.tv_sec, y.st_atim.tv_nsec);
     if (S_ISREG(x.st_mode) && llabs((long long)x.st_blocks - y.st_blocks) > 16 + x.st_blocks / 50) // holes are holes
         fail_msg("%s has %ld blocks, %s has %ld", a, (long)x.st_blocks, b, (long)y.st_blocks);
@@ -205,8 +206,8 @@ static inline void same_xattrs(const char *a, const char *b)
 
 static inline void same_data(const char *a, const char *b)
 {
-    AUTO(close) int x = open(a, O_RDONLY | O_CLOEXEC);
-    AUTO(close) int y = open(b, O_RDONLY | O_CLOEXEC);
+    AUTO(close) int x = open(a, O_RDONLY | O_NOATIME | O_CLOEXEC);
+    AUTO(close) int y = open(b, O_RDONLY | O_NOATIME | O_CLOEXEC);
     AUTO(free) char *p = xcalloc(1, MIB), *q = xcalloc(1, MIB);
     assert_true(x >= 0 && y >= 0);
     for (;;) {

@@ -6,7 +6,7 @@
 #include "fake_transfer.h"
 #include "net/pki.h"
 #include "net/socket.h"
-#include "net/stream.h"
+#include "net/tls_stream.h"
 #include "transfer/frame.h"
 #include "transfer/source.h"
 #include "transfer/target.h"
@@ -101,7 +101,7 @@ struct rig {
     struct transfer_times source_times, target_times;
     // The listener: serves with transfer_serve, or with `script` if there is one.
     int listener;
-    void (*script)(struct stream *s, const char *request);
+    void (*script)(struct tls_stream *s, const char *request);
     // What the connections have come to, oldest first:
     struct transfer_sent sent[16];
     struct error errors[16];
@@ -140,13 +140,13 @@ static int accept_one(struct rig *rig, int listener)
 
 static void serve_script(struct rig *rig, int fd)
 {
-    struct stream *s = NULL;
+    struct tls_stream *s = NULL;
     struct error e;
     char line[TRANSFER_LINE_MAX];
-    const struct stream_config config = { .tls = rig->server_tls, .handshake_ms = 1000, .stall_ms = 1000 };
-    if (stream_open(fd, &config, &s, &e) == 0 && stream_read_line(s, line, sizeof line, 1000, &e) == 0)
+    const struct tls_stream_config config = { .tls = rig->server_tls, .handshake_ms = 1000, .stall_ms = 1000 };
+    if (tls_stream_open(fd, &config, &s, &e) == 0 && tls_stream_read_line(s, line, sizeof line, 1000, &e) == 0)
         rig->script(s, line);
-    stream_free(s);
+    tls_stream_free(s);
 }
 
 static void *run_server(void *arg)
@@ -190,7 +190,7 @@ static void *run_between(void *arg)
     for (int client; (client = accept_one(rig, rig->outer)) >= 0; n++) {
         size_t left = n < rig->n_cuts ? rig->cuts[n] : NOWHERE;
         struct error e;
-        int server = left ? stream_connect("127.0.0.1", socket_port(rig->listener), 1000, &e) : -1;
+        int server = left ? tls_stream_connect("127.0.0.1", socket_port(rig->listener), 1000, &e) : -1;
         struct pollfd p[2] = { { client, POLLIN, 0 }, { server, POLLIN, 0 } };
         bool goes_on = server >= 0;
         if (goes_on)
@@ -623,19 +623,19 @@ static void another_epoch_is_refused(void **state)
 
 // ---- sources that lie
 
-static void say(struct stream *s, const void *data, size_t n)
+static void say(struct tls_stream *s, const void *data, size_t n)
 {
     struct error e;
-    (void)stream_write(s, data, n, 2000, &e);
+    (void)tls_stream_write(s, data, n, 2000, &e);
 }
 
-static void say_answer(struct stream *s)
+static void say_answer(struct tls_stream *s)
 {
     static const char text[] = "\n\n{\"seq\":1,\"base\":0,\"offset\":0,\"estimate\":0,\"final\":true}\n";
     say(s, text, sizeof text - 1);
 }
 
-static void say_frame(struct stream *s, struct frame f, const void *payload)
+static void say_frame(struct tls_stream *s, struct frame f, const void *payload)
 {
     uint8_t header[FRAME_HEADER];
     frame_write(&f, header);
@@ -643,20 +643,20 @@ static void say_frame(struct stream *s, struct frame f, const void *payload)
     say(s, payload, f.wire_bytes);
 }
 
-static void linger(struct stream *s)
+static void linger(struct tls_stream *s)
 {
-    stream_finish(s, 1000);
+    tls_stream_finish(s, 1000);
 }
 
-static void script_silence(struct stream *s, const char *request)
+static void script_silence(struct tls_stream *s, const char *request)
 {
     (void)request;
     struct error e;
-    stream_ignore_input(s);
-    (void)stream_rest(s, 1500, &e);
+    tls_stream_ignore_input(s);
+    (void)tls_stream_rest(s, 1500, &e);
 }
 
-static void script_endless_line(struct stream *s, const char *request)
+static void script_endless_line(struct tls_stream *s, const char *request)
 {
     (void)request;
     static const char text[64 << 10] = { [0 ...(64 << 10) - 1] = 'x' };
@@ -664,14 +664,14 @@ static void script_endless_line(struct stream *s, const char *request)
     linger(s);
 }
 
-static void script_not_json(struct stream *s, const char *request)
+static void script_not_json(struct tls_stream *s, const char *request)
 {
     (void)request;
     say(s, "HTTP/1.1 400 Bad Request\r\n", 26);
     linger(s);
 }
 
-static void script_garbage_frames(struct stream *s, const char *request)
+static void script_garbage_frames(struct tls_stream *s, const char *request)
 {
     (void)request;
     say_answer(s);
@@ -679,7 +679,7 @@ static void script_garbage_frames(struct stream *s, const char *request)
     linger(s);
 }
 
-static void script_wrong_place(struct stream *s, const char *request)
+static void script_wrong_place(struct tls_stream *s, const char *request)
 {
     (void)request;
     say_answer(s);
@@ -687,7 +687,7 @@ static void script_wrong_place(struct stream *s, const char *request)
     linger(s);
 }
 
-static void script_after_short_chunk(struct stream *s, const char *request)
+static void script_after_short_chunk(struct tls_stream *s, const char *request)
 {
     (void)request;
     say_answer(s);
@@ -696,7 +696,7 @@ static void script_after_short_chunk(struct stream *s, const char *request)
     linger(s);
 }
 
-static void script_short_end(struct stream *s, const char *request)
+static void script_short_end(struct tls_stream *s, const char *request)
 {
     (void)request;
     static const uint8_t digest[32];
@@ -706,7 +706,7 @@ static void script_short_end(struct stream *s, const char *request)
     linger(s);
 }
 
-static void script_bad_zstd(struct stream *s, const char *request)
+static void script_bad_zstd(struct tls_stream *s, const char *request)
 {
     (void)request;
     say_answer(s);
@@ -714,7 +714,7 @@ static void script_bad_zstd(struct stream *s, const char *request)
     linger(s);
 }
 
-static void script_zstd_of_another_size(struct stream *s, const char *request)
+static void script_zstd_of_another_size(struct tls_stream *s, const char *request)
 {
     (void)request;
     static const char zeros[MIB];
@@ -725,7 +725,7 @@ static void script_zstd_of_another_size(struct stream *s, const char *request)
     linger(s);
 }
 
-static void script_again(struct stream *s, const char *request)
+static void script_again(struct tls_stream *s, const char *request)
 {
     (void)request;
     say_answer(s);
@@ -733,7 +733,7 @@ static void script_again(struct stream *s, const char *request)
     linger(s);
 }
 
-static void script_other_base(struct stream *s, const char *request)
+static void script_other_base(struct tls_stream *s, const char *request)
 {
     (void)request;
     static const char text[] = "{\"seq\":9,\"base\":5,\"offset\":0,\"estimate\":0,\"final\":true}\n";
@@ -741,7 +741,7 @@ static void script_other_base(struct stream *s, const char *request)
     linger(s);
 }
 
-static void script_truncated(struct stream *s, const char *request)
+static void script_truncated(struct tls_stream *s, const char *request)
 {
     (void)request;
     say_answer(s);
@@ -765,7 +765,7 @@ static void sources_that_lie_are_not_believed(void **state)
 {
     (void)state;
     static const struct {
-        void (*script)(struct stream *s, const char *request);
+        void (*script)(struct tls_stream *s, const char *request);
         enum errcode code;
         const char *words;
     } cases[] = {
@@ -808,7 +808,7 @@ static struct error serve_rude(void (*rude)(struct rig *rig, int fd))
 {
     AUTO(rig_free) struct rig *rig = rig_new(64 * MIB);
     rig_start(rig);
-    int fd = stream_connect("127.0.0.1", socket_port(rig->listener), 1000, E);
+    int fd = tls_stream_connect("127.0.0.1", socket_port(rig->listener), 1000, E);
     assert_true(fd >= 0);
     rude(rig, fd);
     int64_t until = clock_boot_ms() + 5000;
@@ -819,11 +819,11 @@ static struct error serve_rude(void (*rude)(struct rig *rig, int fd))
     return rig->errors[0];
 }
 
-static struct stream *rude_stream(int fd)
+static struct tls_stream *rude_stream(int fd)
 {
-    struct stream *s = NULL;
-    const struct stream_config config = { .tls = client_tls, .peer_name = SOURCE, .handshake_ms = 1000, .stall_ms = 3000 };
-    if (stream_open(fd, &config, &s, E) < 0)
+    struct tls_stream *s = NULL;
+    const struct tls_stream_config config = { .tls = client_tls, .peer_name = SOURCE, .handshake_ms = 1000, .stall_ms = 3000 };
+    if (tls_stream_open(fd, &config, &s, E) < 0)
         fail_msg("%s", E->msg);
     return s;
 }
@@ -845,39 +845,39 @@ static void rude_silent(struct rig *rig, int fd)
 
 static void rude_silent_in_tls(struct rig *rig, int fd)
 {
-    struct stream *s = rude_stream(fd);
+    struct tls_stream *s = rude_stream(fd);
     while (rig->n_sent == 0)
         poll(NULL, 0, 10);
-    stream_free(s);
+    tls_stream_free(s);
 }
 
 static void rude_slow_line(struct rig *rig, int fd)
 {
-    struct stream *s = rude_stream(fd);
+    struct tls_stream *s = rude_stream(fd);
     struct error e;
-    while (rig->n_sent == 0 && stream_write(s, "x", 1, 100, &e) == 0)
+    while (rig->n_sent == 0 && tls_stream_write(s, "x", 1, 100, &e) == 0)
         poll(NULL, 0, 20);
-    stream_free(s);
+    tls_stream_free(s);
 }
 
 static void rude_endless_line(struct rig *rig, int fd)
 {
     (void)rig;
-    struct stream *s = rude_stream(fd);
+    struct tls_stream *s = rude_stream(fd);
     script_endless_line(s, "");
-    stream_free(s);
+    tls_stream_free(s);
 }
 
 static void rude_garbage(struct rig *rig, int fd)
 {
     (void)rig;
-    struct stream *s = rude_stream(fd);
+    struct tls_stream *s = rude_stream(fd);
     say(s, "{\"type\":\"fetch\"}\n", 17);
     linger(s);
-    stream_free(s);
+    tls_stream_free(s);
 }
 
-static void rude_request(struct rig *rig, struct stream *s)
+static void rude_request(struct rig *rig, struct tls_stream *s)
 {
     const struct transfer_request r = { .volume = rig->volume->id, .epoch = rig->volume->epoch };
     char line[TRANSFER_LINE_MAX];
@@ -890,11 +890,11 @@ static void rude_reads_nothing(struct rig *rig, int fd)
 {
     int room = 65536;
     assert_int_equal(setsockopt(fd, SOL_SOCKET, SO_RCVBUF, &room, sizeof room), 0);
-    struct stream *s = rude_stream(fd);
+    struct tls_stream *s = rude_stream(fd);
     rude_request(rig, s);
     while (rig->n_sent == 0)
         poll(NULL, 0, 10);
-    stream_free(s);
+    tls_stream_free(s);
 }
 
 // Talks without end, and reads nothing: no progress either.
@@ -902,12 +902,12 @@ static void rude_only_talks(struct rig *rig, int fd)
 {
     int room = 65536;
     assert_int_equal(setsockopt(fd, SOL_SOCKET, SO_RCVBUF, &room, sizeof room), 0);
-    struct stream *s = rude_stream(fd);
+    struct tls_stream *s = rude_stream(fd);
     struct error e;
     rude_request(rig, s);
-    while (rig->n_sent == 0 && stream_write(s, "talk\n", 5, 100, &e) == 0)
+    while (rig->n_sent == 0 && tls_stream_write(s, "talk\n", 5, 100, &e) == 0)
         poll(NULL, 0, 1);
-    stream_free(s);
+    tls_stream_free(s);
 }
 
 static void targets_without_manners_hold_nothing_up(void **state)
