@@ -278,6 +278,7 @@ int agent_new(const struct agent_config *config, struct agent **ret, struct erro
     a->config = *config;
     a->refs_fd = refs_fd;
     a->workers = workers_new(config->base, config->backend->in_process);
+    a->containers = containers_new(a);
     a->link_workers = workers_new(config->base, false);
     a->reconnect = evtimer_new(config->base, on_reconnect, a);
     a->retry = evtimer_new(config->base, on_retry, a);
@@ -307,6 +308,7 @@ void agent_free(struct agent *a)
     if (!a)
         return;
     workers_free(a->workers);
+    containers_free(a->containers);
     peers_free(a);
     workers_free(a->link_workers);
     operations_free(a);

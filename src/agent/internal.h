@@ -140,6 +140,7 @@ struct agent {
     LIST_HEAD(, operation) operations;
     LIST_HEAD(, request) requests;
     LIST_HEAD(, engine_watch) engines;
+    struct containers *containers; // of API v1
     LIST_HEAD(, serving) servings;
     size_t serving_count;
     struct event *on_peer, *peer_resume;
@@ -206,6 +207,15 @@ void usage_audit(struct agent *a);
 void usage_audit_soon(struct agent *a);
 // Calls done with words for one user of the volume, from the loop: a container, or the engine that has asked for it.
 void usage_name_user(struct agent *a, const struct uuid *id, void (*done)(void *arg, const char *user), void *arg);
+
+// containers.c
+struct containers *containers_new(struct agent *a);
+void containers_free(struct containers *all);
+void containers_on_order(struct agent *a, const json_t *message); // of control
+void containers_tell(struct agent *a);  // the connection is new: control is told of all
+void containers_turn(struct agent *a);  // something has changed that one may have waited for
+bool containers_want(const struct agent_volume *v);  // it is to be mounted for a container
+bool containers_begin(const struct agent_volume *v); // the engine is just being told to use it: no unmount now
 
 // engines.c
 bool engine_is_dead(struct engine engine);

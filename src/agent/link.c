@@ -91,6 +91,7 @@ static void on_welcome(struct agent *a, const json_t *message)
     log_info("connected to control %s", version ? version : "?");
     a->welcome = true;
     a->link_failures = 0;
+    containers_tell(a);
     free(TAKE(a->link_problem, NULL));
     renew_soon(a);
     agent_for_each(a, unconfirm, NULL);
@@ -269,6 +270,11 @@ static void on_usage(struct agent *a, const json_t *message)
         usage_measure(a, &id, on_asked_usage, asked);
 }
 
+static void on_container(struct agent *a, const json_t *message)
+{
+    containers_on_order(a, message);
+}
+
 static void on_refused(struct agent *a, const json_t *message)
 {
     const char *text = json_string_value(json_object_get(message, "message"));
@@ -289,7 +295,7 @@ static const struct {
 } messages[] = {
     { "welcome", on_welcome }, { "want", on_want },       { "want-end", on_want_end }, { "reply", on_reply },
     { "remove", on_remove },   { "release", on_release }, { "usage", on_usage },       { "alive", on_alive },
-    { "refused", on_refused },
+    { "refused", on_refused }, { "container", on_container },
 };
 
 static void on_line(void *arg, char *line, size_t n)

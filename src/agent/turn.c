@@ -249,7 +249,7 @@ static void note_missing(struct agent_volume *v)
 
 bool turn_is_in_use(const struct agent_volume *v)
 {
-    return refs_total(&v->refs) > 0 || has_mount_operation(v);
+    return refs_total(&v->refs) > 0 || has_mount_operation(v) || containers_want(v);
 }
 
 // Where it is not sure what is mounted, what is wanted is done again: both steps are idempotent.
@@ -318,6 +318,8 @@ void turn(struct agent_volume *v)
     if (step == STEP_NONE && v->removing && !v->checked)
         step = STEP_UNMOUNT; // also what is not mounted here may be in a container
     if (step == STEP_UNMOUNT && v->linger && !v->removing)
+        step = STEP_NONE;
+    if (step == STEP_UNMOUNT && containers_begin(v))
         step = STEP_NONE;
     if (want && want->state != VOLUME_LIVE && !v->mounted && v->refs.n) {
         refs_done(&v->refs); // of an agent that was killed when it had removed the volume

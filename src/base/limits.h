@@ -24,6 +24,11 @@
 #define LINE_ALIVE_MS         5000           // over a network, each side says at least this often that it is there
 #define LINE_SILENT_MS        20000          // and takes the other for gone when it has heard nothing for this long
 
+#define CONTAINERS_MAX        10000          // containers of a cluster (API v1)
+#define CONTAINER_NAME_MAX    200            // characters of a container's name
+#define CONTAINER_BYTES_MAX   (40U << 10)    // a container's settings as JSON: they go to the agent in one message
+#define CONTAINER_JOBS_MAX    4              // at once with the engine of a node: their workers are not those of volumes
+
 #define HOLDS_MAX             100000         // of a cluster
 #define WAITERS_MAX           256            // clients that wait for an effect; one more is answered at once. With the asks well below
                                              // HTTP_CONNECTIONS_MAX: a connection that waits for its answer is never given up for another

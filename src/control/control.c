@@ -456,6 +456,14 @@ static int on_node(void *arg, const struct node *node, struct error *e)
     return 0;
 }
 
+static int on_container(void *arg, struct container *container, struct error *e)
+{
+    struct control *c = arg;
+    (void)e;
+    containers_adopt(&c->containers, container);
+    return 0;
+}
+
 static int serve(struct control *c, struct error *e)
 {
     struct http_server_config api = { .base = c->config.base, .keep_alive = true, .on_request = api_on_request, .arg = c };
@@ -479,7 +487,7 @@ DEFINE_AUTO(struct control *, control_free)
 int control_new(const struct control_config *config, struct control **ret, struct error *e)
 {
     AUTO(control_free) struct control *c = xcalloc(1, sizeof *c);
-    const struct store_sink sink = { on_volume, on_hold, on_node, c, enrol_load_token };
+    const struct store_sink sink = { on_volume, on_hold, on_node, c, enrol_load_token, on_container };
     c->config = *config;
     c->sweep_ms = INT64_MAX;
     c->wall_less_boot_ms = wall_less_boot();
@@ -523,6 +531,7 @@ void control_free(struct control *c)
     tdestroy(c->others, sighting_free);
     volume_set_done(&c->volumes);
     free(c->holds);
+    containers_done(&c->containers);
     free(c->tokens);
     store_close(c->store);
     free(c);

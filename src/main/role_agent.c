@@ -62,6 +62,7 @@ static int configure(const struct paths *p, const struct agent_options *o, const
     config->era = process_boot_id();
     config->host = o->host;
     config->refs_dir = p->refs;
+    config->docker_socket = first(o->docker_socket, p->docker_sock, NULL);
     return certificates_node(p->etc, &config->node, e);
 }
 

@@ -26,6 +26,7 @@ struct agent_options {
     bool qgroups;              // limits by classic qgroups
     const char *backend;       // "btrfs", or "memory" for trying things out; NULL: btrfs
     const char *plugin_listen; // ADDRESS:PORT of the plugin's TLS door; NULL: none
+    const char *docker_socket; // of the engine that runs containers of API v1; NULL: /run/docker.sock below the root
     const char *peers;         // ADDRESS:PORT for other agents; "none"; NULL: every address if control is on another host, else none
     const char *host;          // this node's address as others see it; NULL: its end of the connection to control
     const char *control;       // HOST or HOST:PORT of the control service; NULL: as agent.yml says; of this host: by its socket
