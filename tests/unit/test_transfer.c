@@ -748,7 +748,7 @@ static void script_truncated(struct tls_stream *s, const char *request)
     say_frame(s, (struct frame){ FRAME_DATA, false, 5, 5, 0 }, "hello");
 }
 
-static void script_alive(struct stream *s, const char *request)
+static void script_alive(struct tls_stream *s, const char *request)
 {
     struct error e;
     bool is_answered = strstr(request, "base") != NULL;
@@ -757,7 +757,7 @@ static void script_alive(struct stream *s, const char *request)
     frame_write(&alive, header);
     if (!is_answered)
         say_answer(s);
-    while (stream_write(s, is_answered ? "\n" : (const char *)header, is_answered ? 1 : sizeof header, 1000, &e) == 0)
+    while (tls_stream_write(s, is_answered ? "\n" : (const char *)header, is_answered ? 1 : sizeof header, 1000, &e) == 0)
         poll(NULL, 0, 50);
 }
 
