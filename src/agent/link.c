@@ -329,8 +329,9 @@ static void begin(struct agent *a, int fd, struct ssl_ctx_st *tls)
     a->link = line_new(a->config.base, fd, tls, &callbacks, a);
     if (tls)
         line_keep_alive(a->link);
+    json_int_t booted_ms = clock_wall_ms() - clock_boot_ms();
     send_json(a, json_pack("{s:s, s:i, s:s, s:s, s:s, s:s, s:I}", "type", "hello", "protocol", 1, "version", FLOCKER_VERSION, "node",
-                           UUID_TEXT(&a->config.node), "era", UUID_TEXT(&a->config.era), "host", host, "booted_ms", (json_int_t)(clock_wall_ms() - clock_boot_ms())));
+                           UUID_TEXT(&a->config.node), "era", UUID_TEXT(&a->config.era), "host", host, "booted_ms", booted_ms));
     FAILPOINT(AGENT_HELLO);
 }
 

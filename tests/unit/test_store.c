@@ -357,7 +357,8 @@ static void agrees_with_memory(void **state)
             nodes[i].removed = next_random(&seed) % 4 == 0;
             tokens[i] = kit_token(which);
             tokens[i].expires_ms += next_random(&seed) % 2;
-            changes[i] = (struct store_change){ .kind = next_random(&seed) % 2 ? STORE_PUT_VOLUME : (enum store_change_kind)(next_random(&seed) % (STORE_REMOVE_TOKEN + 1)),
+            enum store_change_kind any = (enum store_change_kind)(next_random(&seed) % (STORE_REMOVE_TOKEN + 1));
+            changes[i] = (struct store_change){ .kind = next_random(&seed) % 2 ? STORE_PUT_VOLUME : any,
                 .volume = volumes[i], .hold = &holds[i], .node = &nodes[i], .token = &tokens[i], .id = kit_id(which) };
         }
         int rc = store_commit(f->s, changes, n, &e);
