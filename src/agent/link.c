@@ -7,6 +7,7 @@
 #include "base/limits.h"
 #include "base/log.h"
 #include "base/mem.h"
+#include "base/rng.h"
 #include "model/json.h"
 #include "net/line.h"
 #include "net/socket.h"
@@ -268,7 +269,10 @@ static void reconnect_later(struct agent *a)
 {
     static const int delays_ms[] = { 20, 50, 100, 200, 500, 1000, 2000, 5000 };
     size_t n = a->link_failures < ARRAY_SIZE(delays_ms) ? a->link_failures : ARRAY_SIZE(delays_ms) - 1;
-    const struct timeval delay = { delays_ms[n] / 1000, delays_ms[n] % 1000 * 1000 };
+    uint8_t random;
+    rng_fill(&random, sizeof random);
+    int delay_ms = delays_ms[n] + delays_ms[n] * random / 1024; // up to a quarter more: not all nodes at once
+    const struct timeval delay = { delay_ms / 1000, delay_ms % 1000 * 1000 };
     a->link_failures++;
     evtimer_add(a->reconnect, &delay);
 }
@@ -284,7 +288,9 @@ static void on_closed(void *arg, const char *why)
 {
     struct agent *a = arg;
     struct request *r;
-    AUTO(free) char *problem = xasprintf("the connection to control is closed: %s", why);
+    static const char over[] = "; this node's certificate has expired: move node.crt out of /etc/flocker and join again with a token of "
+                               "`flocker node token --node`";
+    AUTO(free) char *problem = xasprintf("the connection to control is closed: %s%s", why, a->certificate_is_over ? over : "");
     if (!a->refused) // it has said why
         note_problem(a, problem);
     a->refused = false;
