@@ -82,7 +82,7 @@ static void unconfirm(struct agent_volume *v, void *arg)
 static void report(struct agent_volume *v, void *arg)
 {
     (void)arg;
-    if (v->record)
+    if (v->record || v->copy.is_here)
         turn_report(v);
 }
 
@@ -92,6 +92,7 @@ static void on_welcome(struct agent *a, const json_t *message)
     log_info("connected to control %s", version ? version : "?");
     a->welcome = true;
     a->link_failures = 0;
+    containers_tell(a);
     free(TAKE(a->link_problem, NULL));
     renew_soon(a);
     agent_for_each(a, unconfirm, NULL);
@@ -112,8 +113,12 @@ static void on_want(struct agent *a, const json_t *message)
     if (same && !uuid_equal(&same->id, &want->id))
         volume_set_remove(&a->wants, &same->id); // what the disk said of a name that control gives to another
     struct agent_volume *v = agent_volume_add(a, &want->id);
-    bool over = want->state == VOLUME_DELETED && !v->record;
+    bool concerned = volume_concerns(want, &a->config.node);
+    bool over = !v->record && !v->copy.is_here &&
+                (concerned ? want->state == VOLUME_DELETED && want->move.stage == MOVE_NONE : want->state != VOLUME_LIVE);
     v->confirmed = true;
+    v->promised_ms = 0;
+    moves_read_want(v, message);
     v->held = json_is_true(json_object_get(message, "held"));
     if (over) {
         volume_set_remove(&a->wants, &want->id);
@@ -129,9 +134,40 @@ static void on_want(struct agent *a, const json_t *message)
         turn_soon(a);
 }
 
+struct again {
+    struct agent *agent;
+    struct uuid id;
+};
+
+static void on_found_again(void *arg, int rc, const json_t *reply, const struct error *e)
+{
+    struct again *again = arg;
+    struct agent_volume *v = agent_volume(again->agent, &again->id);
+    (void)reply;
+    (void)e;
+    if (rc == -E_NOT_FOUND && v && !v->record && !v->copy.is_here) {
+        volume_set_remove(&again->agent->wants, &again->id);
+        if (v->step == STEP_NONE && !v->looking)
+            agent_volume_drop(v);
+    }
+    free(again);
+}
+
+// What is known of a volume of another node is asked for again: it may have changed while there was no connection.
+static void find_again(struct agent_volume *v)
+{
+    if (!volume_set_find(&v->agent->wants, &v->id))
+        return;
+    struct again *again = xcalloc(1, sizeof *again);
+    *again = (struct again){ v->agent, v->id };
+    link_request(v->agent, json_pack("{s:s, s:s, s:s}", "type", "request", "op", "find", "id", UUID_TEXT(&v->id)), on_found_again, again);
+}
+
 static void orphan(struct agent_volume *v, void *arg)
 {
     (void)arg;
+    if (!v->confirmed && !v->record && !v->copy.is_here)
+        find_again(v);
     if (v->confirmed || !v->record)
         return;
     v->agent->orphans++;
@@ -219,12 +255,25 @@ static void on_remove(struct agent *a, const json_t *message)
         operation_remove(a, &id, on_asked_done, asked);
 }
 
+static void on_release(struct agent *a, const json_t *message)
+{
+    struct uuid id;
+    struct asked *asked = asked_about(a, message, &id);
+    if (asked)
+        operation_release(a, &id, on_asked_done, asked);
+}
+
 static void on_usage(struct agent *a, const json_t *message)
 {
     struct uuid id;
     struct asked *asked = asked_about(a, message, &id);
     if (asked)
         usage_measure(a, &id, on_asked_usage, asked);
+}
+
+static void on_container(struct agent *a, const json_t *message)
+{
+    containers_on_order(a, message);
 }
 
 static void on_refused(struct agent *a, const json_t *message)
@@ -245,8 +294,9 @@ static const struct {
     const char *type;
     void (*run)(struct agent *a, const json_t *message);
 } messages[] = {
-    { "welcome", on_welcome }, { "want", on_want }, { "want-end", on_want_end }, { "reply", on_reply }, { "remove", on_remove },
-    { "usage", on_usage }, { "alive", on_alive }, { "refused", on_refused },
+    { "welcome", on_welcome }, { "want", on_want },       { "want-end", on_want_end }, { "reply", on_reply },
+    { "remove", on_remove },   { "release", on_release }, { "usage", on_usage },       { "alive", on_alive },
+    { "refused", on_refused }, { "container", on_container },
 };
 
 static void on_line(void *arg, char *line, size_t n)
@@ -336,8 +386,9 @@ static void begin(struct agent *a, int fd, struct ssl_ctx_st *tls)
     if (tls)
         line_keep_alive(a->link);
     json_int_t booted_ms = clock_wall_ms() - clock_boot_ms();
-    send_json(a, json_pack("{s:s, s:i, s:s, s:s, s:s, s:s, s:I}", "type", "hello", "protocol", 1, "version", FLOCKER_VERSION, "node",
-                           UUID_TEXT(&a->config.node), "era", UUID_TEXT(&a->config.era), "host", host, "booted_ms", booted_ms));
+    int port = a->config.peer_port ? a->config.peer_port : PEER_PORT;
+    send_json(a, json_pack("{s:s, s:i, s:s, s:s, s:s, s:s, s:I, s:i}", "type", "hello", "protocol", 1, "version", FLOCKER_VERSION, "node",
+                           UUID_TEXT(&a->config.node), "era", UUID_TEXT(&a->config.era), "host", host, "booted_ms", booted_ms, "peer_port", port));
     FAILPOINT(AGENT_HELLO);
 }
 

@@ -19,7 +19,8 @@ static void check_in(struct agent *a, int64_t s)
     evtimer_add(a->renew, &delay);
 }
 
-// In the worker: {"csr": {KIND: REQUEST, ...}, "next_s": when to look again, "over": the node's has expired}. Kinds that this host has no certificate of are left out.
+// In the worker: {"csr": {KIND: REQUEST, ...}, "next_s": when to look again, "over": the node's has expired}. Kinds that this host has no
+// certificate of are left out.
 static int run_look(void *ctx, json_t *result, struct error *e)
 {
     const struct agent *a = ctx;

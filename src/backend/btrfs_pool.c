@@ -72,6 +72,17 @@ void pool_dirs_done(struct pool_dirs *d)
     auto_close(&d->staging);
 }
 
+int pool_open_directory(int at, const char *name, int *ret, struct error *e)
+{
+    *ret = openat(at, name, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
+    return *ret < 0 ? fail_os(e, errno, "open %s", name) : 0;
+}
+
+bool pool_has_entry(int dir_fd, const char *name)
+{
+    return faccessat(dir_fd, name, F_OK, AT_SYMLINK_NOFOLLOW) == 0;
+}
+
 int pool_open_dirs(const struct pool *p, struct pool_dirs *ret, struct error *e)
 {
     static const int flags = O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC;
@@ -220,9 +231,9 @@ static int make_layout(const struct pool *p, int top_fd, struct error *e)
     if (rc < 0)
         return rc;
     FAILPOINT(POOL_MARKED);
-    static const char *const directories[] = { POOL_VOLUMES, POOL_STAGING };
+    static const char *const directories[] = { POOL_VOLUMES, POOL_STAGING, POOL_INCOMING };
     for (size_t i = 0; i < ARRAY_SIZE(directories); i++)
-        if (mkdirat(top_fd, directories[i], 0700) < 0 && errno != EEXIST)
+        if (mkdirat(top_fd, directories[i], 0700) < 0 && errno != EEXIST && errno != EROFS) // a pool of a former version has no incoming
             return fail_os(e, errno, "make directory %s", directories[i]);
     AUTO(close) int lock = openat(top_fd, POOL_LOCK, O_RDONLY | O_CREAT | O_NOFOLLOW | O_CLOEXEC, 0600);
     return lock < 0 ? fail_os(e, errno, "make file " POOL_LOCK) : 0;
@@ -271,6 +282,15 @@ static int check_directory(const struct pool *p, struct error *e)
     return faccessat(top, POOL_JSON, F_OK, AT_SYMLINK_NOFOLLOW) == 0 ? 0 : check_empty(top, p->top, e);
 }
 
+// We make it 0700. One that was there may be open to others for a reason: it is left as it is.
+static void warn_of_open_mount_root(const struct pool *p)
+{
+    struct stat st;
+    if (stat(p->mount_root, &st) == 0 && (st.st_mode & (S_IRWXG | S_IRWXO)))
+        log_warn("%s has mode %04o: other users of this host reach the files of mounted volumes as far as those allow it; `chmod 0700 %s` ends that",
+            p->mount_root, st.st_mode & 07777, p->mount_root);
+}
+
 static int pool_open(const struct backend_config *config, struct backend **ret, struct error *e)
 {
     AUTO(pool_free) struct pool *p = xcalloc(1, sizeof *p);
@@ -292,7 +312,9 @@ static int pool_open(const struct backend_config *config, struct backend **ret, 
     if (rc < 0)
         return e->os_errno ? fail_ctx(e, rc, "open pool %s", p->path) : rc;
     if (!config->is_swept) {
+        warn_of_open_mount_root(p);
         pool_volume_sweep_staging(p);
+        pool_sweep_incoming(p);
         pool_volume_gather_limits(p);
         pool_volume_sweep_mount_points(p);
     }
@@ -357,6 +379,20 @@ static int pool_shutdown(struct backend *b, struct error *e)
 
 // ---- size --------------------------------------------------------------------------------------------------------------------
 
+// What a sparse file promises, and what its disk can keep of that.
+static int measure_file(const struct pool *p, struct backend_usage *ret, struct error *e)
+{
+    struct stat st;
+    struct statvfs below;
+    if (stat(p->path, &st) < 0 || statvfs(p->path, &below) < 0)
+        return fail_os(e, errno, "look at pool file %s", p->path);
+    uint64_t has = (uint64_t)st.st_blocks * 512, size = (uint64_t)st.st_size;
+    ret->is_file = true;
+    ret->may_grow_bytes = size > has ? size - has : 0;
+    ret->disk_free_bytes = (uint64_t)below.f_bavail * below.f_frsize;
+    return 0;
+}
+
 static int pool_usage(struct backend *b, struct backend_usage *ret, struct error *e)
 {
     struct pool *p = pool_enter(b);
@@ -368,8 +404,12 @@ static int pool_usage(struct backend *b, struct backend_usage *ret, struct error
     if (fstatvfs(d.top, &st) < 0)
         return fail_os(e, errno, "ask for the usage of pool %s", p->path);
     uint64_t unit = st.f_frsize;
-    *ret = (struct backend_usage){ .used_bytes = (st.f_blocks - st.f_bfree) * unit, .limit_bytes = st.f_blocks * unit };
-    return 0;
+    *ret = (struct backend_usage){
+        .used_bytes = (st.f_blocks - st.f_bfree) * unit,
+        .limit_bytes = st.f_blocks * unit,
+        .is_read_only = st.f_flag & ST_RDONLY,
+    };
+    return p->source == POOL_FILE ? measure_file(p, ret, e) : 0;
 }
 
 static int grow_file(const struct pool *p, uint64_t size, struct error *e)
@@ -444,4 +484,18 @@ const struct backend_ops backend_btrfs = {
     .usage = pool_volume_usage,
     .pool_usage = pool_usage,
     .grow = pool_grow,
+    .snapshot = pool_snapshot,
+    .snapshots = pool_snapshots,
+    .snapshots_drop = pool_snapshots_drop,
+    .note_digest = pool_note_digest,
+    .read_digest = pool_read_digest,
+    .send = pool_send,
+    .copies = pool_copies,
+    .receive_begin = pool_receive_begin,
+    .receive_feed = pool_receive_feed,
+    .receive_checkpoint = pool_receive_checkpoint,
+    .receive_finish = pool_receive_finish,
+    .receive_free = pool_receive_free,
+    .place = pool_place,
+    .discard = pool_discard,
 };

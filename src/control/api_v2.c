@@ -27,6 +27,9 @@ json_t *volume_to_v2(const struct control *c, const struct volume *v)
                                     (json_int_t)v->options.mode, "nocow", (int)v->options.nocow),
                           "ready", (int)(s && s->present && s->epoch == v->epoch && v->state == VOLUME_LIVE), "mounted", (int)(s && s->mounted),
                           "created", time_to_json(v->created_ms), "purge", time_to_json(v->purge_ms));
+    json_t *move = moves_to_v2(c, v);
+    if (move)
+        json_object_set_new(o, "move", move);
     if (s && s->path)
         json_object_set_new(o, "path", json_string(s->path));
     if (!owner || !owner->peer)
@@ -292,6 +295,88 @@ static void resize_volume(struct call *call)
     put_and_reply(call, rc, v, changed, &e);
 }
 
+// ---- moves
+
+// A node by its id, by the unique beginning of one, or by its address.
+static int find_node(const struct control *c, const char *text, struct uuid *ret, struct error *e)
+{
+    const struct control_node *n, *found = NULL;
+    size_t length = strlen(text), matches = 0;
+    LIST_FOREACH (n, &c->nodes, all) {
+        if (strcmp(n->node.host, text) == 0 || (length >= 4 && strncasecmp(UUID_TEXT(&n->node.id), text, length) == 0)) {
+            found = n;
+            matches++;
+        }
+    }
+    if (matches != 1)
+        return fail(e, matches ? E_CONFLICT : E_NOT_FOUND, matches ? "%.64s means several nodes: say more of the id" :
+                    "there is no node %.64s; `flocker node ls` lists those that there are", text);
+    *ret = found->node.id;
+    return 0;
+}
+
+static int read_move(const struct call *call, struct move_wish *wish, struct error *e)
+{
+    static const char *const members[] = { "node", "force", "rate_limit", NULL };
+    const json_t *node = json_object_get(call->body, "node"), *force = json_object_get(call->body, "force"),
+                 *rate = json_object_get(call->body, "rate_limit");
+    int rc = api_check_members(call->body, members, e);
+    if (rc < 0)
+        return rc;
+    if (!json_is_string(node))
+        return fail(e, E_INVALID, "\"node\" is missing: the id or the address of the node that is to have the volume");
+    if (force && !json_is_boolean(force))
+        return fail(e, E_INVALID, "\"force\" is neither true nor false");
+    wish->force = json_is_true(force);
+    if (rate && (rc = read_size(rate, &wish->rate, e)) < 0)
+        return fail_ctx(e, rc, "\"rate_limit\", bytes per second");
+    return find_node(call->control, json_string_value(node), &wish->target, e);
+}
+
+static void move_to(struct call *call, const struct volume *v, const struct move_wish *wish)
+{
+    struct control *c = call->control;
+    struct error e = ERROR_INIT;
+    struct volume *changed = NULL;
+    const struct uuid id = v->id;
+    int rc = decide_move(v, wish, &changed, &e);
+    if (rc == 0 && changed)
+        rc = control_put(c, changed, &e);
+    if (rc < 0)
+        api_fail(call->exchange, &e);
+    else
+        wait_for_move(call, volume_set_find(&c->volumes, &id));
+}
+
+static void move_volume(struct call *call)
+{
+    struct error e = ERROR_INIT;
+    struct move_wish wish = { .force = false };
+    const struct volume *v = volume(call);
+    if (!v)
+        return;
+    if (read_move(call, &wish, &e) < 0)
+        api_fail(call->exchange, &e);
+    else
+        move_to(call, v, &wish);
+}
+
+static void cancel_move(struct call *call)
+{
+    char label[UUID_TEXT_SIZE];
+    struct error e = ERROR_INIT;
+    const struct volume *v = volume(call);
+    if (!v)
+        return;
+    if (!move_is_open(v)) {
+        fail(&e, E_CONFLICT, v->move.stage == MOVE_NONE ? "volume %s is not being moved" : "volume %s has moved already: move it back", volume_label(v, label));
+        api_fail(call->exchange, &e);
+        return;
+    }
+    const struct move_wish wish = { .target = v->owner };
+    move_to(call, v, &wish);
+}
+
 static void restore_volume(struct call *call)
 {
     static const char *const members[] = { "name", NULL };
@@ -412,6 +497,8 @@ const struct route routes_v2[] = {
     { "PATCH", "/v2/volumes/*", ROUTE_BODY | ROUTE_WAIT, resize_volume, "change its size; wait=SECONDS" },
     { "DELETE", "/v2/volumes/*", ROUTE_WAIT, remove_volume, "move it to the trash; purge=1: what is in the trash goes now; wait=SECONDS" },
     { "POST", "/v2/volumes/*/restore", ROUTE_BODY | ROUTE_WAIT, restore_volume, "take it out of the trash, perhaps as \"name\"; wait=SECONDS" },
+    { "POST", "/v2/volumes/*/move", ROUTE_BODY | ROUTE_WAIT, move_volume, "move it to \"node\", perhaps with \"force\" or a \"rate_limit\"; wait=SECONDS" },
+    { "DELETE", "/v2/volumes/*/move", ROUTE_WAIT, cancel_move, "call its move off; wait=SECONDS" },
     { "GET", "/v2/nodes", 0, api_list_nodes, "nodes" },
     { "DELETE", "/v2/nodes/*", 0, api_remove_node, "take a node out of the cluster, by id or host; force=1: although volumes are there" },
     { "POST", "/v2/tokens", ROUTE_BODY, api_new_token, "a token by which a host can join, once; \"ttl\": seconds" },

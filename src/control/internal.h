@@ -4,12 +4,14 @@
 #define FLOCKER_CONTROL_INTERNAL_H
 
 #include "base/limits.h"
+#include "control/containers.h"
 #include "control/control.h"
 #include "model/json.h"
 #include "model/volume_set.h"
 #include "net/http.h"
 #include "net/token.h"
 #include "plan/decide.h"
+#include "plan/move.h"
 
 #include <jansson.h>
 #include <sys/queue.h>
@@ -17,7 +19,7 @@
 struct event;
 struct line_peer;
 
-// What the owner's agent said last about a volume.
+// What an agent said last about a volume: that of its owner, or of the other node of a move.
 struct sighting {
     struct uuid id; // first: the tree is searched by it
     struct uuid node;
@@ -26,6 +28,9 @@ struct sighting {
     char *path;       // where it is mounted; NULL
     char *error_word, *error; // both or none; none: all well
     uint64_t reports; // how often it was told
+    uint64_t connection; // of the node when it was told: after the next one it has to be told again to be relied on
+    struct move_part part;
+    uint64_t copy_bytes, copy_total, copy_rate; // of the stream that a target receives: so far, about in all, per second
 };
 
 // A node as long as it is heard of, and for a while after.
@@ -34,6 +39,8 @@ struct control_node {
     LIST_ENTRY(control_node) all;
     bool saved;              // the store knows it as it is
     struct agent_peer *peer; // NULL: not connected
+    uint64_t connection;     // grows with each
+    uint16_t peer_port;      // where its agent listens for others
     int64_t seen_ms;         // boot clock, when it was last connected
     int64_t booted_ms;       // wall clock, when its era began; 0: it has not said
 };
@@ -45,6 +52,7 @@ struct waiter {
     struct uuid volume;
     uint64_t revision;
     uint64_t reports; // of the owner, when the wait began: an error counts if it was told later
+    bool for_move;    // until it is where its user wants it
     int status; // to answer with
     struct http_exchange *exchange;
     struct event *deadline;
@@ -56,11 +64,13 @@ struct control {
     struct volume_set volumes;
     size_t hold_count, hold_room;
     struct hold *holds; // sorted by volume
+    struct container_set containers;
     size_t token_count;
     struct join_token *tokens; // in no order
     uint64_t wrong_tokens;     // that hosts have come with, since the start
     uint64_t tag[2];    // of the configuration of volumes: changes with each change, the same after a restart
-    void *sightings;    // tree of struct sighting by id (tsearch)
+    void *sightings;    // of owners: tree of struct sighting by id (tsearch)
+    void *others;       // of the other node of a move, the same
     LIST_HEAD(, control_node) nodes;
     void *node_tree; // the same, by id
     size_t node_count;
@@ -92,15 +102,40 @@ int control_remove_hold(struct control *c, const struct uuid *volume, struct err
 struct hold *control_hold(const struct control *c, const struct uuid *volume);
 struct sighting *control_sighting(const struct control *c, const struct uuid *volume);
 struct sighting *control_sighting_add(struct control *c, const struct uuid *volume);
+struct sighting *control_other(const struct control *c, const struct uuid *volume);
+struct sighting *control_other_add(struct control *c, const struct uuid *volume);
+// The other node of a move: its target, after the switch its source. Zero: none.
+struct uuid control_other_node(const struct volume *v);
 // Live volume of that name, or any volume of that id.
 struct volume *control_find(const struct control *c, const char *name_or_id);
 struct control_node *control_node(const struct control *c, const struct uuid *id);
 struct control_node *control_node_add(struct control *c, const struct node *node);
 
+// ---- moves.c
+// Commits the next stage of a move, if what the two nodes have said allows it.
+void moves_turn(struct control *c, const struct uuid *volume);
+// Whether the owner has said that the final snapshot of the present order is there.
+bool moves_is_sealed(const struct control *c, const struct volume *v);
+json_t *moves_to_v2(const struct control *c, const struct volume *v); // NULL: none is under way
+// Requests of agents; as those in agents.c.
+int moves_request_acquire(struct agent_peer *p, const json_t *message, json_t *reply, struct error *e);
+
 // ---- agents.c
+#define REQUEST_GOES_ON 1 // what a request gives that is answered later
+struct relay; // a request that waits for another node's agent
+struct relay *agents_relay(struct agent_peer *p, const json_t *message, const struct uuid *volume); // taken by agents_relay_reply
+const struct uuid *agents_relay_volume(const struct relay *r);
+const struct uuid *agents_relay_node(const struct relay *r); // who asked
+struct control *agents_relay_control(const struct relay *r);
+void agents_relay_reply(struct relay *r, int rc, const struct error *e); // to nobody, if who asked has gone
+const struct uuid *agents_node(const struct agent_peer *p);
+struct control *agents_control(const struct agent_peer *p);
 int agents_init(struct control *c, struct error *e);
 void agents_free(struct control *c);
 void agents_tell(struct control *c, const struct uuid *node, const struct volume *v);
+// Sends a message to a node's agent, if that is connected and has told its inventory; else it is lost.
+void agents_send(struct control *c, const struct uuid *node, json_t *message /* taken */);
+void agents_tell_watchers(struct control *c, const struct volume *v); // nodes that have no part in it, but have asked for it
 // Asks a node's agent. `done` is called once, perhaps at once: with its answer, with E_UNAVAILABLE if it is not connected or goes away, or
 // with E_TIMEOUT after `limit_ms`.
 typedef void agents_done(void *arg, int rc, const json_t *reply, const struct error *e);
@@ -161,10 +196,36 @@ int api_check_members(const json_t *object, const char *const *names, struct err
 extern const struct route routes_v1[], routes_v2[]; // end with a NULL method
 void control_tag(const struct control *c, char ret[33]);
 
+// ---- api_v1.c: for the files that serve API v1
+
+struct field {
+    const char *name;
+    enum { KIND_UUID, KIND_METADATA, KIND_SIZE, KIND_ID36, KIND_EXPIRES, KIND_OBJECT } kind;
+    bool required;
+};
+// Replies 400 and returns false if the body breaks the schema.
+bool v1_check(const struct call *call, const struct field *fields, size_t n);
+void v1_violation(json_t *errors, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
+bool v1_check_errors(const struct call *call, json_t *errors /* taken */); // the same for a list of violations that may be empty
+void v1_refuse(struct http_exchange *x, const struct error *e);
+bool v1_is_heard_of(const struct control_node *n);
+// The user wants it on that node.
+int v1_move_volume(struct control *c, const struct uuid *id, const struct uuid *node, struct error *e);
+
+// ---- api_v1_containers.c
+
+void v1_list_containers(struct call *call);
+void v1_create_container(struct call *call);
+void v1_move_container(struct call *call);
+void v1_delete_container(struct call *call);
+void v1_list_container_states(struct call *call);
+void v1_compose(struct call *call);
+
 // ---- wait.c
 // Answers the call with the volume as v2 shows it: at once or, if it wants to wait, when its owner has carried out the present revision,
 // or has failed to, or that time is over.
 void wait_and_reply(struct call *call, const struct volume *v, int status);
+void wait_for_move(struct call *call, const struct volume *v); // the same, until it is where its user wants it
 void waiters_turn(struct control *c, const struct uuid *volume);
 void waiters_free(struct control *c);
 json_t *volume_to_v2(const struct control *c, const struct volume *v);

@@ -15,6 +15,8 @@
     X(pool,          "/var/lib/flocker/pool",                    0)    \
     X(pool_file,     "/var/lib/flocker/pool.img",                0)    \
     X(store,         "/var/lib/flocker/control.db",              0)    \
+    X(control_lock,  "/var/lib/flocker/control.lock",            0)    \
+    X(agent_lock,    "/var/lib/flocker/agent.lock",              0)    \
     X(run,           "/run/flocker",                             0700) \
     X(refs,          "/run/flocker/refs",                        0)    \
     X(control_pid,   "/run/flocker/control.pid",                 0)    \
@@ -22,6 +24,7 @@
     X(control_sock,  "/run/flocker/control.sock",                0)    \
     X(agents_sock,   "/run/flocker/agents.sock",                 0)    \
     X(agent_sock,    "/run/flocker/agent.sock",                  0)    \
+    X(docker_sock,   "/run/docker.sock",                         0)    \
     X(log,           "/var/log/flocker",                         0755) \
     X(plugins,       "/run/docker/plugins",                      0755) \
     X(plugin_dir,    "/run/docker/plugins/flocker",              0700) \

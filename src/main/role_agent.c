@@ -62,6 +62,7 @@ static int configure(const struct paths *p, const struct agent_options *o, const
     config->era = process_boot_id();
     config->host = o->host;
     config->refs_dir = p->refs;
+    config->docker_socket = first(o->docker_socket, p->docker_sock, NULL);
     return certificates_node(p->etc, &config->node, e);
 }
 
@@ -88,6 +89,29 @@ static int find_control(const struct paths *p, const char *option, const struct 
     return rc;
 }
 
+// The door at which agents of other nodes fetch volumes, and this one's way through theirs.
+static int open_peers(const struct paths *p, const char *where, struct agent_config *config, SSL_CTX **server, SSL_CTX **client, struct error *e)
+{
+    char ca[600], crt[600], key[600];
+    int fd = -1;
+    snprintf(ca, sizeof ca, "%s/cluster.crt", p->etc);
+    snprintf(crt, sizeof crt, "%s/node.crt", p->etc);
+    snprintf(key, sizeof key, "%s/node.key", p->etc);
+    int rc = pki_client_context(ca, crt, key, client, e);
+    config->peer_client = *client;
+    if (rc < 0 || strcmp(where, "none") == 0)
+        return rc;
+    rc = pki_server_context(ca, crt, key, server, e);
+    if (rc == 0)
+        rc = listen_tcp("peers", where, &fd, e);
+    if (rc < 0)
+        return rc;
+    config->peer_server = *server;
+    config->peer_fd = fd;
+    config->peer_port = socket_port(fd);
+    return 0;
+}
+
 static int open_tls_door(const struct paths *p, const char *where, struct plugin_config *config, SSL_CTX **tls, struct error *e)
 {
     char ca[600], crt[600], key[600];
@@ -106,7 +130,7 @@ static int open_tls_door(const struct paths *p, const char *where, struct plugin
 // What of TLS the agent has in use.
 struct in_use {
     const struct paths *paths;
-    SSL_CTX *control, *plugin;
+    SSL_CTX *control, *plugin, *peer_server, *peer_client;
 };
 
 static void reload(const struct paths *p, SSL_CTX *ctx, const char *file)
@@ -121,6 +145,8 @@ static void on_certificates(void *arg)
 {
     const struct in_use *u = arg;
     reload(u->paths, u->control, "node");
+    reload(u->paths, u->peer_server, "node");
+    reload(u->paths, u->peer_client, "node");
     reload(u->paths, u->plugin, "plugin");
 }
 
@@ -133,9 +159,11 @@ static void remove_dead_socket(const char *path)
 
 int role_agent(const struct paths *p, const struct agent_options *o, struct error *e)
 {
-    __attribute__((cleanup(auto_daemon))) struct daemon d = { NULL, { NULL, NULL }, NULL };
+    __attribute__((cleanup(auto_daemon))) struct daemon d = DAEMON_INIT;
     AUTO(SSL_CTX_free) SSL_CTX *tls = NULL;
     AUTO(SSL_CTX_free) SSL_CTX *control_tls = NULL;
+    AUTO(SSL_CTX_free) SSL_CTX *peer_server = NULL;
+    AUTO(SSL_CTX_free) SSL_CTX *peer_client = NULL;
     struct upstream upstream;
     AUTO(agent_free) struct agent *agent = NULL;
     AUTO(http_server_free) struct http_server *admin = NULL;
@@ -145,10 +173,12 @@ int role_agent(const struct paths *p, const struct agent_options *o, struct erro
     struct plugin_config doors = { .tcp_fd = -1 };
     int admin_fd = -1;
     int rc = daemon_init(&d, "flocker-agent", e);
-    if (rc < 0 || (rc = paths_make(p, e)) < 0 || (rc = upstream_read_config(p, o->config, &file, e)) < 0 ||
+    if (rc < 0 || (rc = paths_make(p, e)) < 0 || (rc = daemon_lock(&d, p->agent_lock, e)) < 0 || (rc = upstream_read_config(p, o->config, &file, e)) < 0 ||
         (rc = configure(p, o, &file, &config, e)) < 0 || (rc = find_control(p, o->control, &file, &upstream, &control_tls, &config, e)) < 0)
         return rc;
-    struct in_use tls_in_use = { p, control_tls, NULL };
+    if ((rc = open_peers(p, o->peers ? o->peers : upstream.is_remote ? PEERS_DEFAULT : "none", &config, &peer_server, &peer_client, e)) < 0)
+        return rc;
+    struct in_use tls_in_use = { p, control_tls, NULL, peer_server, peer_client };
     config.pki_dir = p->etc;
     config.on_certificates = on_certificates;
     config.on_certificates_arg = &tls_in_use;

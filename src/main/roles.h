@@ -15,6 +15,8 @@ struct control_options {
 };
 int role_control(const struct paths *p, const struct control_options *o, struct error *e);
 
+#define PEERS_DEFAULT "0.0.0.0:4525"
+
 // What the command line says; what it leaves out (NULL, 0, false) is taken from agent.yml, and what that leaves out has a default.
 struct agent_options {
     const char *config;        // path of agent.yml; NULL: <etc>/agent.yml if there is one
@@ -24,6 +26,8 @@ struct agent_options {
     bool qgroups;              // limits by classic qgroups
     const char *backend;       // "btrfs", or "memory" for trying things out; NULL: btrfs
     const char *plugin_listen; // ADDRESS:PORT of the plugin's TLS door; NULL: none
+    const char *docker_socket; // of the engine that runs containers of API v1; NULL: /run/docker.sock below the root
+    const char *peers;         // ADDRESS:PORT for other agents; "none"; NULL: every address if control is on another host, else none
     const char *host;          // this node's address as others see it; NULL: its end of the connection to control
     const char *control;       // HOST or HOST:PORT of the control service; NULL: as agent.yml says; of this host: by its socket
 };

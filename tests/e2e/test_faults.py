@@ -28,7 +28,8 @@ SEED = int(os.environ.get("FLOCKER_FAULT_SEED", "0")) or random.SystemRandom().r
 PATIENCE_S = 60  # a create waits for the disk, and that may have much to do
 GENERAL = {"control.written": 6, "control.committed": 6, "control.told": 3, "control.report": 6, "agent.want": 6, "agent.step-start": 7,
            "agent.step-done": 7, "agent.step-reported": 7, "worker.start": 8, "worker.done": 8, "file.written": 7, "file.renamed": 7}
-HITS = [(point, hit) for point in failpoints() for hit in range(1, 10 if ROUNDS > 10 else 2)]
+# Those of moves have a test of their own (tests/unit/test_transfer_backend.c): one host does not get there.
+HITS = [(point, hit) for point in failpoints() if not point.startswith("transfer.") for hit in range(1, 10 if ROUNDS > 10 else 2)]
 HITS += [] if ROUNDS > 10 else [(point, hit) for point, last in GENERAL.items() for hit in range(2, last + 1)]
 TEMPORARY = re.compile(r"can't be reached|went away|is not ready|killed by signal 9|try again")
 COUNTER = ("i=0; while i=$((i+1)); do echo $i $(date +%s) | dd of=/keep/log oflag=append conv=notrunc,fsync 2>/tmp/err || "
@@ -92,6 +93,12 @@ class Cycle:
             return (200, {}) if answer and answer[0] == 404 else answer
         self.step(ask)
 
+    def start(self):
+        """Until it succeeds: the supervisor may be at it too, or see what was just ending."""
+        end = time.monotonic() + 30
+        while (started := self.flocker.up(check=False)).returncode:
+            assert time.monotonic() < end, f"{started.stdout}{started.stderr}\n{self.flocker.host.processes()}\n{self.flocker.log()[-6000:]}"
+
     def run(self):
         flocker = self.flocker
         self.plugin("Create", Name="a", Opts={"size": "128M"})
@@ -110,7 +117,7 @@ class Cycle:
         flocker.check(live=("b",), gone=("a",))
         self.unused("b")
         flocker.host.run([flocker.binary, "down"], check=False)
-        wait_for("a start after the end", lambda: flocker.up(check=False).returncode == 0, 30)
+        self.start()
         self.plugin("Mount", Name="b", ID="user")
         assert flocker.host.path(flocker.get("b")["Mountpoint"] + "/file").read_text() == "kept"
         flocker.check(live=("b",), gone=("a",), references={"b": 1})
@@ -354,6 +361,7 @@ def test_read_only_pool(small):
     assert small.get("db") and small.get("old") and not small.get("more")
     assert "Read-only file system" in run_busybox(host, "db", "echo 2 >/keep/file", check=False).stderr
     assert run_busybox(host, "db", "cat /keep/file").stdout == "1\n"
+    assert "warning: the pool is read-only: it was mounted so" in host.flocker("status").stdout
     host.docker("volume", "rm", "old")
     small.kill("agent")
     small.up(check=False)
@@ -370,16 +378,17 @@ def test_second_agent_and_second_control(hosts, flocker_binary):
     host = hosts(network=hosts.network())
     flocker = Flocker(host, flocker_binary)
     flocker.up()
-    for role, said in (("agent", "agent.sock"), ("control", "agents.sock")):
+    for role in ("agent", "control"):
         refused = host.run([flocker.binary, role], check=False)
-        assert refused.returncode and f"{said}: another process listens there" in refused.stderr
+        pid = host.path(f"/run/flocker/{role}.pid").read_text().strip()
+        assert refused.returncode and f"process {pid} is running here already" in refused.stderr, refused.stderr
     # Other roots, the same files.
-    host.run(["sh", "-c", "mkdir -p /tmp/o/etc /tmp/o/var/lib && ln -s /etc/flocker /tmp/o/etc/flocker && "
-              "ln -s /var/lib/flocker /tmp/o/var/lib/flocker"])
+    host.run(["sh", "-c", "mkdir -p /tmp/o/etc /tmp/o/var/lib/flocker && ln -s /etc/flocker /tmp/o/etc/flocker && "
+              "ln -s /var/lib/flocker/control.db /tmp/o/var/lib/flocker"])
     refused = host.run([flocker.binary, "control", "--root=/tmp/o", "--rest=none"], check=False)
     assert refused.returncode and "control.db is in use by another process" in refused.stderr
     with open(host.work / "log/second.log", "ab") as log:
-        second = host.popen([flocker.binary, "agent", "--root=/tmp/o"], stdout=log, stderr=log)
+        second = host.popen([flocker.binary, "agent", "--root=/tmp/o", "--pool=/var/lib/flocker/pool.img"], stdout=log, stderr=log)
     wait_for("its refusal", lambda: "pool.img is in use by another agent" in host.log("second"))
     second.kill()
     flocker.ok("Create", Name="db")

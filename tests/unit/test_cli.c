@@ -574,8 +574,41 @@ static void pool_is_asked_of_the_agent(void **state)
     answer_with(pool);
     assert_int_equal(run("pool grow 20G"), 0);
     assert_string_equal(out, "the pool has 20GiB now\n");
-    assert_asked("POST /v2/pool ", "{\"size\": 21474836480}");
+    assert_log("POST /v2/pool {\"size\":21474836480}\nGET /v2/pool\n");
     assert_int_equal(run("pool grow big"), error_exit(E_INVALID));
+}
+
+#define FILE_MAY "the pool's file may still become 15GiB larger, but the disk below it has only "
+
+static void pools_that_will_fail_are_told(void **state)
+{
+    static const struct {
+        const char *facts;
+        const char *of_status, *of_grow; // what they say; NULL: nothing
+    } cases[] = {
+        { "\"read_only\": false", NULL, NULL },
+        { "\"read_only\": true", "  warning: the pool is read-only: ", "the pool is read-only: " },
+        { "\"file_may_grow\": 16106127360, \"disk_free\": 16106127360", NULL, NULL },
+        { "\"file_may_grow\": 16106127360, \"disk_free\": 10737418240", NULL, FILE_MAY "10GiB free" },
+        { "\"file_may_grow\": 16106127360, \"disk_free\": 0", "  warning: " FILE_MAY "0B free", FILE_MAY "0B free" },
+        { "\"file_may_grow\": 16106127360, \"disk_free\": \"1\"", NULL, NULL },
+    };
+    (void)state;
+    for (size_t i = 0; i < ARRAY_SIZE(cases); i++) {
+        AUTO(free) char *body = xasprintf("{\"size\": 21474836480, %s}", cases[i].facts);
+        const struct canned pool[] = { { "GET", "/v2/status", 200, "{}" }, { NULL, "/v2/pool", 200, body }, { 0 } };
+        answer_with(pool);
+        assert_int_equal(run("status"), 0);
+        if (cases[i].of_status)
+            assert_in(out, cases[i].of_status);
+        else
+            assert_null(strstr(out, "warning"));
+        assert_int_equal(run("pool grow 20G"), 0);
+        if (cases[i].of_grow)
+            assert_in(out, cases[i].of_grow);
+        else
+            assert_string_equal(out, "the pool has 20GiB now\n");
+    }
 }
 
 static const struct canned well[] = {
@@ -693,7 +726,7 @@ static void usage_errors(void **state)
     static const struct {
         const char *line, *message;
     } cases[] = {
-        { "volume", "needs one more word: create, ls, inspect, resize, rm, restore" },
+        { "volume", "needs one more word: create, ls, inspect, resize, move, rm, restore" },
         { "volume creat x", "did you mean \"volume create\"?" },
         { "volume list", "did you mean \"volume ls\"?" },
         { "volume delete x", "did you mean \"volume rm\"?" },
@@ -890,7 +923,9 @@ static void every_command_speaks_json(void **state)
     (void)state;
     AUTO(free) const struct cli_command **list = command_list(NULL, false);
     for (size_t i = 0; list[i]; i++)
-        for (size_t b = 0; b < ARRAY_SIZE(bodies) && !command_is_in(list[i], "ca", false); b++) { // that asks nobody
+        for (size_t b = 0; b < ARRAY_SIZE(bodies); b++) {
+            if (command_is_in(list[i], "ca", false) || strcmp(list[i]->name, "diagnostics") == 0)
+                continue; // one asks nobody, the other the whole host
             const struct canned replies[] = { { NULL, NULL, 200, bodies[b] }, { 0 } };
             bool purges = strcmp(list[i]->name, "volume rm") == 0 && b % 2;
             const char *arguments = !*list[i]->args || *list[i]->args == '[' ? "" : strchr(list[i]->args, ' ') ? " 5G 5G" : " 5G";
@@ -985,8 +1020,8 @@ static void bash_completes(void **state)
     assert_int_equal(run("completion bash"), 0);
     write_script(out);
     roles = NULL;
-    assert_completes("flocker ", "volume\nnode\nca\npool\nstatus\ncontrol\nup\nhelp\ncompletion\nversion\n");
-    assert_completes("flocker volume ", "create\nls\ninspect\nresize\nrm\nrestore\n");
+    assert_completes("flocker ", "volume\nnode\nca\npool\nstatus\ncontrol\nup\ndiagnostics\nhelp\ncompletion\nversion\n");
+    assert_completes("flocker volume ", "create\nls\ninspect\nresize\nmove\nrm\nrestore\n");
     assert_completes("flocker volume r", "resize\nrm\nrestore\n");
     assert_completes("flocker control ", "backup\n");
     assert_completes("flocker control --h", "--host\n--help\n");
@@ -999,7 +1034,7 @@ static void bash_completes(void **state)
     assert_completes("flocker volume resize ", "db\nweb.1\n");
     assert_completes("flocker volume resize db ", "\n");
     assert_completes("flocker --root = /x --json volume inspect db d", "db\n");
-    assert_completes("flocker help ", "volume\nnode\nca\npool\nstatus\ncontrol\nup\nhelp\ncompletion\nversion\n");
+    assert_completes("flocker help ", "volume\nnode\nca\npool\nstatus\ncontrol\nup\ndiagnostics\nhelp\ncompletion\nversion\n");
     assert_completes("flocker help volume cr", "create\n");
     assert_completes("flocker help -", "--json\n--root\n--control-service\n--control-port\n--certs-path\n--user\n--socket\n--help\n--version\n--man\n");
     assert_completes("flocker completion z", "zsh\n");
@@ -1087,6 +1122,7 @@ int main(void)
         cmocka_unit_test(the_original_ca),
         cmocka_unit_test(where_control_is),
         cmocka_unit_test(pool_is_asked_of_the_agent),
+        cmocka_unit_test(pools_that_will_fail_are_told),
         cmocka_unit_test(status_says_what_is_down),
         cmocka_unit_test(backup_has_an_absolute_path),
         cmocka_unit_test(api_errors_have_their_exit_status),
