@@ -26,6 +26,16 @@ static void reply_error(struct http_exchange *x, const struct error *e)
     reply_json(x, error_http(e->code), json_pack("{s:s, s:o}", "code", error_word(e->code), "description", json_text(e->msg)));
 }
 
+// What this node knows of its control service.
+static void add_control(json_t *body, const struct agent *a)
+{
+    json_object_set_new(body, "control_connected", json_boolean(a->welcome));
+    if (a->config.control_host)
+        json_object_set_new(body, "control", json_sprintf("%s port %u", a->config.control_host, a->config.control_port));
+    if (!a->welcome && a->link_problem)
+        json_object_set_new(body, "control_problem", json_text(a->link_problem));
+}
+
 static json_t *pool_to_json(const struct agent *a, const struct agent_pool_facts *facts)
 {
     const struct backend_usage *u = &facts->usage;
@@ -42,10 +52,14 @@ static json_t *pool_to_json(const struct agent *a, const struct agent_pool_facts
 static void on_usage(void *arg, int rc, const struct agent_pool_facts *facts, const struct error *e)
 {
     struct admin_call *call = arg;
-    if (rc < 0)
+    const struct agent *a = call->agent;
+    if (rc < 0) {
         reply_error(call->exchange, e);
-    else
-        reply_json(call->exchange, 200, pool_to_json(call->agent, facts));
+    } else {
+        json_t *body = pool_to_json(a, facts);
+        add_control(body, a);
+        reply_json(call->exchange, 200, body);
+    }
     free(call);
 }
 

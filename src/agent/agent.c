@@ -43,6 +43,8 @@ static void volume_done(struct agent_volume *v)
     refs_done(&v->refs);
     if (v->linger)
         event_free(v->linger);
+    if (v->due)
+        event_free(v->due);
     free(v);
 }
 
@@ -77,13 +79,14 @@ void agent_for_each(const struct agent *a, void (*fn)(struct agent_volume *v, vo
 
 struct opening {
     struct agent *agent;
-    json_t *volumes; // in the child: what observe found
+    json_t *volumes, *copies; // in the child: what was found
 };
 
 static void on_observed(void *arg, struct backend_volume *v)
 {
     struct opening *o = arg;
-    json_array_append_new(o->volumes, json_pack("{s:o, s:b}", "record", volume_to_json(v->record), "mounted", (int)v->mounted));
+    json_array_append_new(o->volumes, json_pack("{s:o, s:b, s:I}", "record", volume_to_json(v->record), "mounted", (int)v->mounted, "snapshot",
+                                                (json_int_t)v->snapshot));
     volume_free(v->record);
 }
 
@@ -93,15 +96,26 @@ static void on_damaged(void *arg, const char *id, const struct error *why)
     json_array_append_new(o->volumes, json_pack("{s:o, s:o}", "damaged", json_text(id), "why", json_text(why->msg)));
 }
 
+static void on_copy(void *arg, const struct backend_copy *c)
+{
+    struct opening *o = arg;
+    json_t *copy = moves_copy_to_json(c);
+    json_object_set_new(copy, "id", json_string(UUID_TEXT(&c->id)));
+    json_array_append_new(o->copies, copy);
+}
+
 // In a worker: making or reading a large pool takes long, and a sick disk takes for ever. The worker opens the pool for itself; the
 // agent does so once more afterwards, which is quick then, to hold the pool's lock.
 static int observe(void *ctx, json_t *result, struct error *e)
 {
-    struct opening o = { ctx, json_array() };
+    struct opening o = { ctx, json_array(), json_array() };
     struct agent *a = o.agent;
     json_object_set_new(result, "volumes", o.volumes);
+    json_object_set_new(result, "copies", o.copies);
     int rc = a->backend ? 0 : a->config.backend->open(&a->config.pool, &a->backend, e);
-    return rc < 0 ? rc : a->backend->ops->observe(a->backend, on_observed, on_damaged, &o, e);
+    if (rc == 0)
+        rc = a->backend->ops->observe(a->backend, on_observed, on_damaged, &o, e);
+    return rc < 0 || !a->backend->ops->copies ? rc : a->backend->ops->copies(a->backend, on_copy, &o, e);
 }
 
 static void take_inventory(struct agent *a, const json_t *volumes)
@@ -123,6 +137,7 @@ static void take_inventory(struct agent *a, const json_t *volumes)
         struct agent_volume *v = agent_volume_add(a, &record->id);
         v->record = record;
         v->mounted = json_is_true(json_object_get(item, "mounted"));
+        v->snapshot.number = (uint64_t)json_integer_value(json_object_get(item, "snapshot"));
         if (!volume_set_find(&a->wants, &record->id)) {
             struct volume *want = volume_copy(record);
             want->born = true;
@@ -139,6 +154,18 @@ static void take_inventory(struct agent *a, const json_t *volumes)
                 volume_set_remove(&a->wants, &same->id);
             volume_set_put(&a->wants, want);
         }
+    }
+}
+
+static void take_copies(struct agent *a, const json_t *copies)
+{
+    size_t i;
+    json_t *item;
+    struct uuid id;
+    json_array_foreach (copies, i, item) {
+        const char *text = json_string_value(json_object_get(item, "id"));
+        if (text && uuid_parse(text, &id))
+            moves_found_copy(agent_volume_add(a, &id), item);
     }
 }
 
@@ -174,6 +201,7 @@ static void on_inventory(void *arg, int rc, json_t *result, const struct error *
         return;
     }
     take_inventory(a, json_object_get(result, "volumes"));
+    take_copies(a, json_object_get(result, "copies"));
     free(a->pool_error);
     a->pool_error = NULL;
     a->open = true;
@@ -250,12 +278,20 @@ int agent_new(const struct agent_config *config, struct agent **ret, struct erro
     a->config = *config;
     a->refs_fd = refs_fd;
     a->workers = workers_new(config->base, config->backend->in_process);
+    a->containers = containers_new(a);
+    a->link_workers = workers_new(config->base, false);
     a->reconnect = evtimer_new(config->base, on_reconnect, a);
     a->retry = evtimer_new(config->base, on_retry, a);
     a->turn = evtimer_new(config->base, on_turn, a);
     a->recheck = evtimer_new(config->base, on_recheck, a);
     a->reopen = evtimer_new(config->base, on_reopen, a);
     a->audit = evtimer_new(config->base, on_audit, a);
+    int rc = peers_init(a, e);
+    if (rc < 0) {
+        agent_free(a);
+        return rc;
+    }
+    renew_init(a);
     const struct timeval now = { 0, 0 };
     evtimer_add(a->reopen, &now);
     *ret = a;
@@ -272,9 +308,13 @@ void agent_free(struct agent *a)
     if (!a)
         return;
     workers_free(a->workers);
+    containers_free(a->containers);
+    peers_free(a);
+    workers_free(a->link_workers);
     operations_free(a);
     link_free(a);
     engines_free(a);
+    renew_free(a);
     tdestroy(a->table, free_node);
     volume_set_done(&a->wants);
     struct event *events[] = { a->reconnect, a->retry, a->turn, a->recheck, a->reopen, a->audit };
@@ -284,6 +324,7 @@ void agent_free(struct agent *a)
         a->backend->ops->close(a->backend);
     close(a->refs_fd);
     free(a->pool_error);
+    free(a->link_problem);
     free(a);
 }
 

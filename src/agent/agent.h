@@ -16,16 +16,29 @@
 #include "plan/refs.h"
 
 struct event_base;
+struct json_t;
+struct ssl_ctx_st;
 struct agent;
 
 struct agent_config {
     struct event_base *base;
     struct uuid node, era;
-    const char *host;            // address of this node as others reach it
-    const char *control_socket;  // unix socket of the agent protocol
+    const char *host;            // address of this node as others reach it; NULL: its end of the connection to control
+    const char *control_socket;  // unix socket of the agent protocol, for a control service on this host; or, if that is NULL:
+    const char *control_host;    // name or address of the control service,
+    uint16_t control_port;
+    struct ssl_ctx_st *control_tls; // and a client context with this node's certificate that expects the name "control-service"
+    const char *pki_dir;         // this node's certificates, which are renewed in time; NULL: they are not looked at
+    void (*on_certificates)(void *arg); // time to read them anew: after a renewal, and now and then. NULL: nobody uses them
+    void *on_certificates_arg;
+    const char *docker_socket;   // of the engine that runs containers of API v1
     const char *refs_dir;        // on a tmpfs: references do not outlive a boot
     const struct backend_ops *backend;
     struct backend_config pool;
+    int peer_fd;                     // listens for agents that fetch volumes from here; owned. 0: none does
+    uint16_t peer_port;              // where they reach it; 0: PEER_PORT
+    struct ssl_ctx_st *peer_server;  // TLS of both ends of such connections; borrowed
+    struct ssl_ctx_st *peer_client;
 };
 
 // Starts to open the pool and to connect to control; both go on in the background. Borrowed strings must outlive the agent.
@@ -59,9 +72,15 @@ typedef void agent_done(void *arg, int rc, const struct error *e);
 
 // Calls done(0) as soon as both pool and control are known, for lookups of names that are not.
 void agent_when_synced(struct agent *a, agent_done *done, void *arg);
+// Asks control for a volume of that name that this node knows nothing of. On 0 agent_find finds it, and goes on to; E_NOT_FOUND.
+void agent_lookup(struct agent *a, const char *name, agent_done *done, void *arg);
+// The names of all volumes of the cluster, as far as control says so within half a second; else of those known here. `names` is a borrowed
+// array of strings, sorted; NULL if control said nothing.
+typedef void agent_names_done(void *arg, const struct json_t *names);
+void agent_list(struct agent *a, agent_names_done *done, void *arg);
 // Makes a volume owned by this node. 0 also if a live volume of that name exists already anywhere. Waits until its data is on disk.
 void agent_create(struct agent *a, const struct volume_wish *wish, agent_done *done, void *arg);
-// Mounts the volume. On success a reference (id, engine) is open: agent_settle must follow.
+// Mounts the volume; one that another node owns and nobody uses is moved here first. On success a reference (id, engine) is open: agent_settle must follow.
 void agent_mount(struct agent *a, const char *name, const char *id, struct engine engine, agent_done *done, void *arg);
 void agent_settle(struct agent *a, const struct uuid *volume, const char *id, struct engine engine, bool taken);
 // Gives a reference back; never fails and does not wait for the unmount.

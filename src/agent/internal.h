@@ -6,14 +6,35 @@
 #include "agent/agent.h"
 #include "agent/worker.h"
 #include "model/json.h"
+#include "model/node.h"
 #include "model/volume_set.h"
+#include "plan/move.h"
 #include "plan/step.h"
 
 #include <jansson.h>
 #include <sys/queue.h>
 
+struct dial;
 struct event;
 struct line_peer;
+
+// Where a volume comes from: the agent of its owner.
+struct move_peer {
+    struct uuid node;
+    char host[NODE_HOST_SIZE];
+    uint16_t port;
+    bool is_sealed; // its final snapshot is there
+};
+
+// What was received of a volume that moves to this node.
+struct move_copy {
+    bool is_here;
+    struct move_snapshot snapshot; // the newest whole one
+    bool warm;                     // a further increment would not be smaller
+    uint64_t last_bytes;           // of the stream that brought it
+    uint64_t bytes, total, rate;   // of the stream under way: so far, about in all (0: unknown), per second
+    int64_t due_ms;                // boot clock: time for the next increment of a warm move
+};
 
 // One volume as this node knows it: ordered by control, or found on disk, or both.
 struct agent_volume {
@@ -29,8 +50,15 @@ struct agent_volume {
     bool removing;       // a Remove is under way: no new mounts
     struct event *linger; // NULL, or until when the volume stays mounted without a reference
     bool checked;        // with removing: unmounted, and no container has it
+    struct move_snapshot snapshot; // the newest one that a move took of it here; of that, `final` is:
+    uint64_t sealed_revision;      // the order by which it was taken as the last one; 0: by none
+    struct move_copy copy;
+    struct move_peer peer;
+    int64_t promised_ms; // boot clock: until then it is kept free for another node, whose order is to come
     enum step step;      // what a worker does with it; STEP_NONE: nothing
     struct volume *order; // what that worker works from
+    struct worker *fetch; // the worker of STEP_FETCH
+    struct event *due;    // NULL, or wakes it at copy.due_ms
     bool looking;        // a worker looks for users in other mount namespaces
     struct error error;  // of the last attempt; E_NONE: all well
     unsigned failures;   // in a row; those that have failed are in the agent's list
@@ -39,12 +67,14 @@ struct agent_volume {
     int64_t retry_ms;    // boot clock: not before then, unless somebody asks
     struct {
         bool sent, present, mounted;
-        uint64_t epoch, revision, attempts;
+        bool in_use, warm;
+        struct move_snapshot snapshot, copy;
+        uint64_t epoch, revision, attempts, copy_bytes, sealed_revision;
         enum errcode code;
     } reported; // what control was told last
 };
 
-enum operation_kind { OP_SYNC, OP_CREATE, OP_MOUNT, OP_REMOVE };
+enum operation_kind { OP_SYNC, OP_FIND, OP_LIST, OP_CREATE, OP_MOUNT, OP_REMOVE, OP_RELEASE };
 
 struct operation {
     LIST_ENTRY(operation) all;
@@ -57,11 +87,13 @@ struct operation {
     char id[MOUNT_ID_SIZE]; // of MOUNT
     struct engine engine;
     bool asked;             // control was asked and has not answered
-    bool begun;             // REMOVE: has claimed the volume; CREATE: control has answered
+    bool begun;             // REMOVE, RELEASE: has claimed the volume; MOUNT: control has been asked for it
     struct uuid volume;     // once known
     uint64_t attempts_before;
+    struct json_t *names;   // of LIST: so far
     struct error failure;   // CREATE: what it is answered once control has discarded the volume; E_NONE: it has not failed
     agent_done *done;
+    agent_names_done *names_done; // of LIST
     void *arg;
 };
 
@@ -84,7 +116,7 @@ struct engine_watch {
 
 struct agent {
     struct agent_config config;
-    struct workers *workers;
+    struct workers *workers, *link_workers; // the link's own: they must not queue behind a slow disk
     struct backend *backend; // of this process: for plain data and the pool's lock; workers use it too
     bool open;
     int refs_fd; // the directory of the references' files
@@ -94,7 +126,13 @@ struct agent {
     size_t orphans;          // volumes on disk that control did not name
     bool synced;
     struct line_peer *link;
+    struct dial *dial;       // a connection to control that is being made
+    char *link_problem;      // why control has not welcomed this node since it last did; NULL: all well, or not known yet
+    bool refused;            // control has said that it does not want this connection
     bool welcome;            // control has answered our hello
+    struct event *renew;     // next look at the certificates; not pending: one is under way, or none was begun
+    bool renew_begun;
+    json_t *new_certificates; // for the worker that keeps them
     struct event *reconnect, *retry, *turn, *recheck, *reopen, *audit;
     unsigned link_failures, recheck_s, open_failures;
     json_int_t last_request;
@@ -102,6 +140,10 @@ struct agent {
     LIST_HEAD(, operation) operations;
     LIST_HEAD(, request) requests;
     LIST_HEAD(, engine_watch) engines;
+    struct containers *containers; // of API v1
+    LIST_HEAD(, serving) servings;
+    size_t serving_count;
+    struct event *on_peer, *peer_resume;
 };
 
 // agent.c
@@ -115,13 +157,31 @@ void turn(struct agent_volume *v);     // plans and starts the next step
 void turn_linger(struct agent_volume *v); // lets it stay mounted for a moment although nothing refers to it any more
 void turn_soon(struct agent *a);       // lets every operation look again, from the loop
 void turn_failing(struct agent *a);    // gives those their turn whose time has come
+void turn_end_step(struct agent_volume *v, int rc, json_t *result, const struct error *e); // a step is done, or has failed
+bool turn_is_in_use(const struct agent_volume *v);
 void turn_report(struct agent_volume *v); // tells control what is here, if it has changed
 void turn_look(struct agent_volume *v);   // looks for users where references are doubtful
+
+// moves.c: what moves do on this node
+bool moves_wants_fetch(const struct agent_volume *v);          // it is time for one
+void moves_fetch(struct agent_volume *v);                      // starts it: v->step and v->order are set
+int moves_run_seal(struct agent_volume *v, json_t *result, struct error *e); // in a worker
+int moves_run_evict(struct agent_volume *v, struct error *e);  // in a worker
+void moves_apply_seal(struct agent_volume *v, const json_t *result);
+bool moves_are_reported(const struct agent_volume *v);         // control knows how far they are
+void moves_report(struct agent_volume *v, json_t *report);     // adds the members about moves
+void moves_read_want(struct agent_volume *v, const json_t *message); // where it comes from
+void moves_found_copy(struct agent_volume *v, const json_t *copy); // that was there before the agent was
+json_t *moves_copy_to_json(const struct backend_copy *c);
+int moves_check(const struct agent *a, struct error *e);       // E_UNSUPPORTED if the backend can't
 
 // operation.c
 void operations_turn(struct agent *a);
 void operations_free(struct agent *a);
 void operation_remove(struct agent *a, const struct uuid *id, agent_done *done, void *arg); // as agent_remove, for any user of the CLI or API
+// Lets go of the volume, if nothing uses it, and keeps it free for PROMISE_MS, until another node's order comes.
+void operation_release(struct agent *a, const struct uuid *id, agent_done *done, void *arg);
+#define PROMISE_MS 10000
 
 // link.c
 void link_connect(struct agent *a);
@@ -129,6 +189,15 @@ void link_free(struct agent *a); // closes the connection, and forgets all reque
 void link_request(struct agent *a, json_t *message /* taken */, request_done *done, void *arg);
 void link_forget(struct agent *a, const void *arg); // requests with this argument are no longer waited for
 void link_report(struct agent *a, json_t *message /* taken */);
+
+// peers.c: serves other agents' fetches
+int peers_init(struct agent *a, struct error *e);
+void peers_free(struct agent *a);
+void peers_stop(struct agent *a, const struct uuid *volume); // ends those that this volume goes to
+// renew.c
+void renew_init(struct agent *a);
+void renew_soon(struct agent *a); // control is there
+void renew_free(struct agent *a);
 
 // usage.c
 void usage_measure(struct agent *a, const struct uuid *id, void (*done)(void *arg, int rc, uint64_t used, const struct error *e), void *arg);
@@ -138,6 +207,15 @@ void usage_audit(struct agent *a);
 void usage_audit_soon(struct agent *a);
 // Calls done with words for one user of the volume, from the loop: a container, or the engine that has asked for it.
 void usage_name_user(struct agent *a, const struct uuid *id, void (*done)(void *arg, const char *user), void *arg);
+
+// containers.c
+struct containers *containers_new(struct agent *a);
+void containers_free(struct containers *all);
+void containers_on_order(struct agent *a, const json_t *message); // of control
+void containers_tell(struct agent *a);  // the connection is new: control is told of all
+void containers_turn(struct agent *a);  // something has changed that one may have waited for
+bool containers_want(const struct agent_volume *v);  // it is to be mounted for a container
+bool containers_begin(const struct agent_volume *v); // the engine is just being told to use it: no unmount now
 
 // engines.c
 bool engine_is_dead(struct engine engine);

@@ -1,6 +1,8 @@
 // The agent's side of its connection to control: what control wants comes in, what is here goes out (docs/protocol.md).
+#include "agent/dial.h"
 #include "agent/internal.h"
 
+#include "base/clock.h"
 #include "base/failpoint.h"
 #include "base/limits.h"
 #include "base/log.h"
@@ -57,6 +59,16 @@ void link_forget(struct agent *a, const void *arg)
             r->done = ignore_reply;
 }
 
+// Says what keeps us from control: once, and again when it is something else.
+static void note_problem(struct agent *a, const char *why)
+{
+    if (a->link_problem && strcmp(a->link_problem, why) == 0)
+        return;
+    free(a->link_problem);
+    a->link_problem = xstrdup(why);
+    log_warn("%s", why);
+}
+
 // ---- messages of control
 
 static void unconfirm(struct agent_volume *v, void *arg)
@@ -69,7 +81,7 @@ static void unconfirm(struct agent_volume *v, void *arg)
 static void report(struct agent_volume *v, void *arg)
 {
     (void)arg;
-    if (v->record)
+    if (v->record || v->copy.is_here)
         turn_report(v);
 }
 
@@ -79,6 +91,9 @@ static void on_welcome(struct agent *a, const json_t *message)
     log_info("connected to control %s", version ? version : "?");
     a->welcome = true;
     a->link_failures = 0;
+    containers_tell(a);
+    free(TAKE(a->link_problem, NULL));
+    renew_soon(a);
     agent_for_each(a, unconfirm, NULL);
     agent_for_each(a, report, NULL);
     send_json(a, json_pack("{s:s}", "type", "inventory-end"));
@@ -97,8 +112,12 @@ static void on_want(struct agent *a, const json_t *message)
     if (same && !uuid_equal(&same->id, &want->id))
         volume_set_remove(&a->wants, &same->id); // what the disk said of a name that control gives to another
     struct agent_volume *v = agent_volume_add(a, &want->id);
-    bool over = want->state == VOLUME_DELETED && !v->record;
+    bool concerned = volume_concerns(want, &a->config.node);
+    bool over = !v->record && !v->copy.is_here &&
+                (concerned ? want->state == VOLUME_DELETED && want->move.stage == MOVE_NONE : want->state != VOLUME_LIVE);
     v->confirmed = true;
+    v->promised_ms = 0;
+    moves_read_want(v, message);
     v->held = json_is_true(json_object_get(message, "held"));
     if (over) {
         volume_set_remove(&a->wants, &want->id);
@@ -114,9 +133,40 @@ static void on_want(struct agent *a, const json_t *message)
         turn_soon(a);
 }
 
+struct again {
+    struct agent *agent;
+    struct uuid id;
+};
+
+static void on_found_again(void *arg, int rc, const json_t *reply, const struct error *e)
+{
+    struct again *again = arg;
+    struct agent_volume *v = agent_volume(again->agent, &again->id);
+    (void)reply;
+    (void)e;
+    if (rc == -E_NOT_FOUND && v && !v->record && !v->copy.is_here) {
+        volume_set_remove(&again->agent->wants, &again->id);
+        if (v->step == STEP_NONE && !v->looking)
+            agent_volume_drop(v);
+    }
+    free(again);
+}
+
+// What is known of a volume of another node is asked for again: it may have changed while there was no connection.
+static void find_again(struct agent_volume *v)
+{
+    if (!volume_set_find(&v->agent->wants, &v->id))
+        return;
+    struct again *again = xcalloc(1, sizeof *again);
+    *again = (struct again){ v->agent, v->id };
+    link_request(v->agent, json_pack("{s:s, s:s, s:s}", "type", "request", "op", "find", "id", UUID_TEXT(&v->id)), on_found_again, again);
+}
+
 static void orphan(struct agent_volume *v, void *arg)
 {
     (void)arg;
+    if (!v->confirmed && !v->record && !v->copy.is_here)
+        find_again(v);
     if (v->confirmed || !v->record)
         return;
     v->agent->orphans++;
@@ -204,6 +254,14 @@ static void on_remove(struct agent *a, const json_t *message)
         operation_remove(a, &id, on_asked_done, asked);
 }
 
+static void on_release(struct agent *a, const json_t *message)
+{
+    struct uuid id;
+    struct asked *asked = asked_about(a, message, &id);
+    if (asked)
+        operation_release(a, &id, on_asked_done, asked);
+}
+
 static void on_usage(struct agent *a, const json_t *message)
 {
     struct uuid id;
@@ -212,12 +270,32 @@ static void on_usage(struct agent *a, const json_t *message)
         usage_measure(a, &id, on_asked_usage, asked);
 }
 
+static void on_container(struct agent *a, const json_t *message)
+{
+    containers_on_order(a, message);
+}
+
+static void on_refused(struct agent *a, const json_t *message)
+{
+    const char *text = json_string_value(json_object_get(message, "message"));
+    AUTO(free) char *why = xasprintf("control refuses this node: %s", text ? text : "it does not say why");
+    note_problem(a, why);
+    a->refused = true;
+}
+
+static void on_alive(struct agent *a, const json_t *message)
+{
+    (void)a;
+    (void)message; // that it came is all
+}
+
 static const struct {
     const char *type;
     void (*run)(struct agent *a, const json_t *message);
 } messages[] = {
-    { "welcome", on_welcome }, { "want", on_want }, { "want-end", on_want_end }, { "reply", on_reply }, { "remove", on_remove },
-    { "usage", on_usage },
+    { "welcome", on_welcome }, { "want", on_want },       { "want-end", on_want_end }, { "reply", on_reply },
+    { "remove", on_remove },   { "release", on_release }, { "usage", on_usage },       { "alive", on_alive },
+    { "refused", on_refused }, { "container", on_container },
 };
 
 static void on_line(void *arg, char *line, size_t n)
@@ -256,7 +334,10 @@ static void on_closed(void *arg, const char *why)
 {
     struct agent *a = arg;
     struct request *r;
-    log_warn("the connection to control is closed: %s", why);
+    AUTO(free) char *problem = xasprintf("the connection to control is closed: %s", why);
+    if (!a->refused) // it has said why
+        note_problem(a, problem);
+    a->refused = false;
     close_link(a);
     while ((r = LIST_FIRST(&a->requests))) {
         struct error e = ERROR_INIT;
@@ -271,6 +352,7 @@ static void on_closed(void *arg, const char *why)
 void link_free(struct agent *a)
 {
     struct request *r;
+    dial_free(TAKE(a->dial, NULL));
     close_link(a);
     while ((r = LIST_FIRST(&a->requests))) {
         LIST_REMOVE(r, all);
@@ -278,20 +360,53 @@ void link_free(struct agent *a)
     }
 }
 
+static void fail_connect(struct agent *a, const struct error *e)
+{
+    AUTO(free) char *problem = xasprintf("control can't be reached, trying on: %s", e->msg);
+    if (a->link_failures >= 5) // else it may just be restarting
+        note_problem(a, problem);
+    reconnect_later(a);
+}
+
+#define LOOPBACK "127.0.0.1"
+
+static void begin(struct agent *a, int fd, struct ssl_ctx_st *tls)
+{
+    static const struct line_callbacks callbacks = { .on_line = on_line, .on_closed = on_closed };
+    char local[SOCKET_ADDRESS_SIZE];
+    socket_local_address(fd, local);
+    const char *host = a->config.host ? a->config.host : local[0] ? local : LOOPBACK;
+    a->link = line_new(a->config.base, fd, tls, &callbacks, a);
+    if (tls)
+        line_keep_alive(a->link);
+    send_json(a, json_pack("{s:s, s:i, s:s, s:s, s:s, s:s, s:I, s:i}", "type", "hello", "protocol", 1, "version", FLOCKER_VERSION, "node",
+                           UUID_TEXT(&a->config.node), "era", UUID_TEXT(&a->config.era), "host", host, "booted_ms",
+                           (json_int_t)(clock_wall_ms() - clock_boot_ms()), "peer_port", (int)(a->config.peer_port ? a->config.peer_port : PEER_PORT)));
+    FAILPOINT(AGENT_HELLO);
+}
+
+static void on_dialled(void *arg, int fd, const struct error *e)
+{
+    struct agent *a = arg;
+    a->dial = NULL;
+    if (fd < 0)
+        fail_connect(a, e);
+    else
+        begin(a, fd, a->config.control_tls);
+}
+
 void link_connect(struct agent *a)
 {
-    static const struct line_callbacks callbacks = { on_line, on_closed };
     struct error e = ERROR_INIT;
+    if (!a->config.control_socket) {
+        a->dial = dial_start(a->config.base, a->link_workers, a->config.control_host, a->config.control_port, on_dialled, a);
+        return;
+    }
     int fd = socket_connect_unix(a->config.control_socket, CONNECT_MS, &e);
     if (fd < 0) {
-        if (a->link_failures == 5)
-            log_warn("control can't be reached, trying on: %s", e.msg);
-        reconnect_later(a);
+        fail_connect(a, &e);
         return;
     }
     evutil_make_socket_nonblocking(fd);
-    a->link = line_new(a->config.base, fd, NULL, &callbacks, a);
-    send_json(a, json_pack("{s:s, s:i, s:s, s:s, s:s, s:s}", "type", "hello", "protocol", 1, "version", FLOCKER_VERSION, "node",
-                           UUID_TEXT(&a->config.node), "era", UUID_TEXT(&a->config.era), "host", a->config.host));
-    FAILPOINT(AGENT_HELLO);
+    begin(a, fd, NULL);
 }

@@ -5,9 +5,13 @@
 #include "base/failpoint.h"
 #include "base/limits.h"
 #include "base/mem.h"
+#include "base/size.h"
 
 #include <event2/event.h>
 #include <string.h>
+
+#define LIST_MS   500    // for control to name all volumes of the cluster
+#define NAMES_MAX 100000 // that are asked for
 
 static struct agent_volume *known(const struct operation *o)
 {
@@ -19,6 +23,7 @@ static void operation_free(struct operation *o)
     LIST_REMOVE(o, all);
     link_forget(o->agent, o);
     event_free(o->deadline);
+    json_decref(o->names);
     free(o->name);
     metadata_done(&o->metadata);
     free(o);
@@ -26,9 +31,12 @@ static void operation_free(struct operation *o)
 
 static const enum failpoint replies[] = {
     [OP_SYNC] = FAIL_AGENT_SYNCED,
+    [OP_FIND] = FAIL_AGENT_FOUND,
+    [OP_LIST] = FAIL_AGENT_FOUND,
     [OP_CREATE] = FAIL_AGENT_CREATE_REPLY,
     [OP_MOUNT] = FAIL_AGENT_MOUNT_REPLY,
     [OP_REMOVE] = FAIL_AGENT_REMOVE_REPLY,
+    [OP_RELEASE] = FAIL_AGENT_RELEASED,
 };
 
 static void finish(struct operation *o, int rc, const struct error *e)
@@ -38,10 +46,13 @@ static void finish(struct operation *o, int rc, const struct error *e)
     agent_done *done = o->done;
     void *arg = o->arg;
     enum operation_kind kind = o->kind;
-    bool claimed = kind == OP_REMOVE && o->begun;
+    bool claimed = (kind == OP_REMOVE || kind == OP_RELEASE) && o->begun;
     operation_free(o);
-    if (claimed && v)
+    if (claimed && v) {
         v->removing = v->checked = false;
+        if (kind == OP_RELEASE && rc == 0)
+            v->promised_ms = clock_boot_ms() + PROMISE_MS;
+    }
     failpoint(replies[kind]);
     done(arg, rc, e);
     if (v)
@@ -54,6 +65,32 @@ static void finish_with(struct operation *o, enum errcode code, const char *what
     struct error e = ERROR_INIT;
     int rc = why ? fail(&e, code, "%s: %s", what, why) : fail(&e, code, "%s", what);
     finish(o, rc, &e);
+}
+
+// The end of a List; not `whole`: control has not said all names.
+static void finish_list(struct operation *o, bool whole)
+{
+    agent_names_done *done = o->names_done;
+    void *arg = o->arg;
+    json_t *names = whole ? json_incref(o->names) : NULL;
+    operation_free(o);
+    done(arg, names);
+    json_decref(names);
+}
+
+// What an engine whose time is over is told: that a retry will help, and how far it is.
+static void describe_wait(const struct operation *o, const struct agent_volume *v, char *ret, size_t size)
+{
+    const struct volume *want = v ? volume_set_find(&o->agent->wants, &v->id) : NULL;
+    char so_far[SIZE_TEXT_SIZE], in_all[SIZE_TEXT_SIZE];
+    if (want && move_is_open(want) && v->copy.total)
+        snprintf(ret, size, "volume %.255s is on its way to this node: %s of about %s are here, try again", o->name,
+                 size_format(v->copy.bytes, so_far), size_format(v->copy.total, in_all));
+    else if (want && move_is_open(want))
+        snprintf(ret, size, "volume %.255s is on its way to this node, try again", o->name);
+    else
+        snprintf(ret, size, "volume %.255s: %s goes on, try again", o->name,
+                 v && v->step != STEP_NONE ? step_word(v->step) : "waiting for the control service");
 }
 
 static void finish_failure(struct operation *o)
@@ -70,22 +107,24 @@ static void on_deadline(evutil_socket_t fd, short what, void *arg)
     char text[400];
     (void)fd;
     (void)what;
-    if (o->failure.code)
+    if (o->kind == OP_LIST)
+        finish_list(o, false);
+    else if (o->failure.code)
         finish_failure(o); // control is slow to discard what could not be made
     else if (!a->open)
         finish_with(o, E_UNAVAILABLE, "this node's pool is not ready, try again", a->pool_error ? a->pool_error : "it is being opened");
     else if (!a->synced)
         finish_with(o, E_UNAVAILABLE, "the control service can't be reached, try again", NULL);
     else {
-        snprintf(text, sizeof text, "volume %.255s: %s goes on, try again", o->name,
-                 v && v->step != STEP_NONE ? step_word(v->step) : "waiting for the control service");
+        describe_wait(o, v, text, sizeof text);
         finish_with(o, E_TIMEOUT, text, NULL);
     }
 }
 
 static struct operation *operation_new(struct agent *a, enum operation_kind kind, const char *name, agent_done *done, void *arg)
 {
-    static const struct timeval limit = { PLUGIN_ANSWER_MS / 1000, PLUGIN_ANSWER_MS % 1000 * 1000 };
+    const int limit_ms = kind == OP_LIST ? LIST_MS : PLUGIN_ANSWER_MS;
+    const struct timeval limit = { limit_ms / 1000, limit_ms % 1000 * 1000 };
     struct operation *o = xcalloc(1, sizeof *o);
     o->kind = kind;
     o->agent = a;
@@ -145,6 +184,61 @@ static void finish_failed(struct operation *o, const struct agent_volume *v)
 {
     keep_failure(o, v);
     finish_failure(o);
+}
+
+// ---- volumes of other nodes
+
+// Whether another node has it: control's answer to an operation on a name of which nothing is known here.
+static void on_looked_up(void *arg, int rc, const json_t *reply, const struct error *e)
+{
+    struct operation *o = arg;
+    (void)reply;
+    o->asked = false;
+    if (rc == -E_UNAVAILABLE)
+        return; // asked again when control is back
+    if (rc == -E_NOT_FOUND && o->kind == OP_REMOVE)
+        finish(o, 0, NULL);
+    else if (rc < 0 || o->kind == OP_FIND)
+        finish(o, rc, e);
+    else
+        turn_soon(o->agent);
+}
+
+static void look_up(struct operation *o)
+{
+    if (!agent_is_synced(o->agent) || o->asked)
+        return;
+    o->asked = true;
+    link_request(o->agent, json_pack("{s:s, s:s, s:s}", "type", "request", "op", "find", "name", o->name), on_looked_up, o);
+}
+
+static void on_listed(void *arg, int rc, const json_t *reply, const struct error *e)
+{
+    struct operation *o = arg;
+    json_t *names = json_object_get(reply, "names");
+    (void)e;
+    o->asked = false;
+    if (rc < 0 || !json_is_array(names)) {
+        finish_list(o, false);
+        return;
+    }
+    json_array_extend(o->names, names);
+    if (json_is_true(json_object_get(reply, "more")) && json_array_size(names) && json_array_size(o->names) < NAMES_MAX)
+        turn_soon(o->agent);
+    else
+        finish_list(o, true);
+}
+
+static void list_turn(struct operation *o)
+{
+    size_t n = json_array_size(o->names);
+    if (!agent_is_synced(o->agent) || o->asked)
+        return;
+    o->asked = true;
+    json_t *message = json_pack("{s:s, s:s}", "type", "request", "op", "list");
+    if (n)
+        json_object_set(message, "after", json_array_get(o->names, n - 1));
+    link_request(o->agent, message, on_listed, o);
 }
 
 // ---- create
@@ -259,6 +353,32 @@ static void on_created(void *arg, int rc, const json_t *reply, const struct erro
 
 // ---- mount
 
+static void on_acquired(void *arg, int rc, const json_t *reply, const struct error *e)
+{
+    struct operation *o = arg;
+    (void)reply;
+    o->asked = false;
+    if (rc == -E_UNAVAILABLE && !o->agent->synced)
+        o->begun = false; // control has gone: asked again when it is back
+    else if (rc < 0)
+        finish(o, rc, e);
+    else
+        turn_soon(o->agent);
+}
+
+// It lives on another node: control has it moved here if nobody uses it there.
+static void acquire(struct operation *o, const struct agent_volume *v, const struct volume *want)
+{
+    struct agent *a = o->agent;
+    bool comes = move_is_open(want) && uuid_equal(&want->target, &a->config.node);
+    if (comes && has_failed(o, v) && v->step == STEP_NONE)
+        finish_failed(o, v);
+    if (comes || o->begun || !agent_is_synced(a))
+        return;
+    o->asked = o->begun = true;
+    link_request(a, json_pack("{s:s, s:s, s:s}", "type", "request", "op", "acquire", "id", UUID_TEXT(&want->id)), on_acquired, o);
+}
+
 static void mount_turn(struct operation *o)
 {
     struct agent *a = o->agent;
@@ -267,10 +387,7 @@ static void mount_turn(struct operation *o)
         return;
     struct agent_volume *v = find(o);
     if (!v) {
-        if (a->synced) {
-            int rc = fail(&e, E_NOT_FOUND, "no such volume: %.255s", o->name);
-            finish(o, rc, &e);
-        }
+        look_up(o);
         return;
     }
     const struct volume *want = volume_set_find(&a->wants, &o->volume);
@@ -280,11 +397,15 @@ static void mount_turn(struct operation *o)
         return;
     }
     if (!uuid_equal(&want->owner, &a->config.node)) {
-        int rc = fail(&e, E_UNAVAILABLE, "volume %.200s belongs to node %s and can't be mounted here", o->name, UUID_TEXT(&want->owner));
+        acquire(o, v, want);
+        return;
+    }
+    if (want->move.stage == MOVE_SEAL) {
+        int rc = fail(&e, E_BUSY, "volume %.200s is being moved to node %s: mount it there, or cancel the move", o->name, UUID_TEXT(&want->target));
         finish(o, rc, &e);
         return;
     }
-    if (v->removing)
+    if (v->removing || v->promised_ms > clock_boot_ms())
         return;
     // An engine would take the bare directory and let a container write into the host's own file system.
     if (v->mounted && v->step == STEP_NONE && a->backend->ops->has_lost_mount && a->backend->ops->has_lost_mount(a->backend, &v->id))
@@ -345,6 +466,13 @@ static void name_user(struct operation *o)
     usage_name_user(o->agent, &o->volume, on_user_named, n);
 }
 
+static void ask_to_remove(struct operation *o)
+{
+    o->asked = true;
+    link_request(o->agent, json_pack("{s:s, s:s, s:s}", "type", "request", "op", "remove", "id", UUID_TEXT(&o->volume)), on_removed, o);
+}
+
+// Remove, and release for another node: both let go of a volume that nothing uses. Then control has the word.
 static void remove_turn(struct operation *o)
 {
     struct agent *a = o->agent;
@@ -353,12 +481,17 @@ static void remove_turn(struct operation *o)
         return;
     struct agent_volume *v = find(o);
     if (!v) {
-        finish(o, 0, NULL);
+        look_up(o);
+        return;
+    }
+    const struct volume *want = volume_set_find(&a->wants, &v->id);
+    if (want && !uuid_equal(&want->owner, &a->config.node)) {
+        ask_to_remove(o); // which puts it to its owner
         return;
     }
     if (!o->begun) {
         if (v->removing)
-            return; // another Remove is at it
+            return; // another one is at it
         if (v->held) {
             int rc = fail(&e, E_BUSY, "volume %.255s is held on this node: release that hold (a lease of API v1) first", o->name);
             finish(o, rc, &e);
@@ -381,9 +514,12 @@ static void remove_turn(struct operation *o)
     }
     if (!v->checked || v->mounted || v->step != STEP_NONE)
         return;
-    o->asked = true;
+    if (o->kind == OP_RELEASE) {
+        finish(o, 0, NULL);
+        return;
+    }
     FAILPOINT(AGENT_REMOVE_CHECKED);
-    link_request(a, json_pack("{s:s, s:s, s:s}", "type", "request", "op", "remove", "id", UUID_TEXT(&v->id)), on_removed, o);
+    ask_to_remove(o);
     FAILPOINT(AGENT_REMOVE_ASKED);
 }
 
@@ -398,7 +534,8 @@ static void sync_turn(struct operation *o)
 void operations_turn(struct agent *a)
 {
     static void (*const turns[])(struct operation *o) = {
-        [OP_SYNC] = sync_turn, [OP_CREATE] = create_turn, [OP_MOUNT] = mount_turn, [OP_REMOVE] = remove_turn,
+        [OP_SYNC] = sync_turn,     [OP_FIND] = look_up,      [OP_LIST] = list_turn,      [OP_CREATE] = create_turn,
+        [OP_MOUNT] = mount_turn,   [OP_REMOVE] = remove_turn, [OP_RELEASE] = remove_turn,
     };
     struct operation *o = LIST_FIRST(&a->operations);
     while (o) {
@@ -406,6 +543,7 @@ void operations_turn(struct agent *a)
         turns[o->kind](o);
         o = next && still_there(a, next) ? next : NULL;
     }
+    containers_turn(a);
 }
 
 void operations_free(struct agent *a)
@@ -418,6 +556,18 @@ void operations_free(struct agent *a)
 void agent_when_synced(struct agent *a, agent_done *done, void *arg)
 {
     operation_new(a, OP_SYNC, "", done, arg);
+}
+
+void agent_lookup(struct agent *a, const char *name, agent_done *done, void *arg)
+{
+    operation_new(a, OP_FIND, name, done, arg);
+}
+
+void agent_list(struct agent *a, agent_names_done *done, void *arg)
+{
+    struct operation *o = operation_new(a, OP_LIST, "", NULL, arg);
+    o->names = json_array();
+    o->names_done = done;
 }
 
 void agent_create(struct agent *a, const struct volume_wish *wish, agent_done *done, void *arg)
@@ -494,10 +644,20 @@ void agent_remove(struct agent *a, const char *name, struct engine caller, agent
     o->engine = caller;
 }
 
-void operation_remove(struct agent *a, const struct uuid *id, agent_done *done, void *arg)
+static void let_go(struct agent *a, enum operation_kind kind, const struct uuid *id, agent_done *done, void *arg)
 {
     const struct volume *want = volume_set_find(&a->wants, id);
-    struct operation *o = operation_new(a, OP_REMOVE, want && want->name ? want->name : UUID_TEXT(id), done, arg);
+    struct operation *o = operation_new(a, kind, want && want->name ? want->name : UUID_TEXT(id), done, arg);
     o->volume = *id;
     o->engine = (struct engine){ -1, 0 }; // no engine: every live reference forbids it
+}
+
+void operation_remove(struct agent *a, const struct uuid *id, agent_done *done, void *arg)
+{
+    let_go(a, OP_REMOVE, id, done, arg);
+}
+
+void operation_release(struct agent *a, const struct uuid *id, agent_done *done, void *arg)
+{
+    let_go(a, OP_RELEASE, id, done, arg);
 }

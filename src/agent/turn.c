@@ -57,21 +57,45 @@ static int run_destroy(struct backend *b, const struct volume *order, struct err
     return b->ops->destroy(b, &order->id, e);
 }
 
+static int run_unseal(struct backend *b, const struct volume *order, struct error *e)
+{
+    return b->ops->snapshots_drop(b, &order->id, UINT64_MAX, e);
+}
+
+static int run_place(struct backend *b, const struct volume *order, struct error *e)
+{
+    return b->ops->place(b, order, e);
+}
+
+static int run_discard(struct backend *b, const struct volume *order, struct error *e)
+{
+    return b->ops->discard(b, &order->id, e);
+}
+
 static int (*const runs[STEP_COUNT])(struct backend *b, const struct volume *order, struct error *e) = {
-    [STEP_CREATE] = run_create, [STEP_UPDATE] = run_update,   [STEP_MOUNT] = run_mount,
-    [STEP_UNMOUNT] = run_unmount, [STEP_DESTROY] = run_destroy,
+    [STEP_CREATE] = run_create,   [STEP_UPDATE] = run_update, [STEP_MOUNT] = run_mount,     [STEP_UNMOUNT] = run_unmount,
+    [STEP_DESTROY] = run_destroy, [STEP_UNSEAL] = run_unseal, [STEP_PLACE] = run_place,     [STEP_DISCARD] = run_discard,
 };
+
+static bool is_of_moves(enum step step)
+{
+    return step == STEP_SEAL || step == STEP_UNSEAL || step == STEP_FETCH || step == STEP_PLACE || step == STEP_DISCARD;
+}
 
 static int run_step(void *ctx, json_t *result, struct error *e)
 {
-    const struct agent_volume *v = ctx;
-    (void)result;
-    return runs[v->step](v->agent->backend, v->order, e);
+    struct agent_volume *v = ctx;
+    int rc = is_of_moves(v->step) ? moves_check(v->agent, e) : 0;
+    if (rc < 0)
+        return rc;
+    if (v->step == STEP_SEAL)
+        return moves_run_seal(v, result, e);
+    return v->step == STEP_EVICT ? moves_run_evict(v, e) : runs[v->step](v->agent->backend, v->order, e);
 }
 
 // ---- what they change here
 
-static void apply(struct agent_volume *v)
+static void apply(struct agent_volume *v, const json_t *result)
 {
     switch (v->step) {
     case STEP_CREATE:
@@ -79,6 +103,24 @@ static void apply(struct agent_volume *v)
         volume_free(v->record);
         v->record = TAKE(v->order, NULL);
         v->half_made = false;
+        break;
+    case STEP_PLACE:
+        volume_free(v->record);
+        v->record = TAKE(v->order, NULL);
+        v->copy = (struct move_copy){ .is_here = false };
+        break;
+    case STEP_SEAL:
+        moves_apply_seal(v, result);
+        break;
+    case STEP_UNSEAL:
+        v->snapshot = (struct move_snapshot){ .number = 0 };
+        v->sealed_revision = 0;
+        break;
+    case STEP_DISCARD:
+        v->copy = (struct move_copy){ .is_here = false };
+        break;
+    case STEP_FETCH: // moves.c has taken note of what came
+    case STEP_EVICT: // the unmount that follows shows what it was good for
         break;
     case STEP_MOUNT:
         v->mounted = true;
@@ -93,6 +135,8 @@ static void apply(struct agent_volume *v)
         volume_free(v->record);
         v->record = NULL;
         v->half_made = false;
+        v->snapshot = (struct move_snapshot){ .number = 0 };
+        v->sealed_revision = 0;
         break;
     case STEP_NONE:
     case STEP_MISSING:
@@ -139,16 +183,14 @@ static void arm_retry(struct agent *a)
     evtimer_add(a->retry, &delay);
 }
 
-static void on_step_done(void *arg, int rc, json_t *result, const struct error *e)
+void turn_end_step(struct agent_volume *v, int rc, json_t *result, const struct error *e)
 {
-    struct agent_volume *v = arg;
     struct agent *a = v->agent;
-    (void)result;
     v->attempts++;
     FAILPOINT(AGENT_STEP_DONE);
     if (rc == 0) {
         log_debug("%s of volume %s is done", step_word(v->step), UUID_TEXT(&v->id));
-        apply(v);
+        apply(v, result);
         set_failures(v, 0);
         v->error = (struct error)ERROR_INIT;
     } else
@@ -162,6 +204,11 @@ static void on_step_done(void *arg, int rc, json_t *result, const struct error *
     if (rc == 0)
         turn(v);
     arm_retry(a);
+}
+
+static void on_step_done(void *arg, int rc, json_t *result, const struct error *e)
+{
+    turn_end_step(arg, rc, result, e);
 }
 
 static void on_step_late(void *arg)
@@ -181,6 +228,10 @@ static void start(struct agent_volume *v, const struct volume *want, enum step s
     v->order = volume_copy(want);
     v->half_made |= step == STEP_CREATE;
     FAILPOINT(AGENT_STEP_START);
+    if (step == STEP_FETCH) {
+        moves_fetch(v);
+        return;
+    }
     snprintf(what, sizeof what, "%s volume %.90s", step_word(step), volume_label(want, label));
     const struct worker_task task = { .what = what, .run = run_step, .ctx = v, .done = on_step_done, .on_late = on_step_late, .arg = v };
     worker_start(v->agent->workers, &task);
@@ -196,6 +247,11 @@ static void note_missing(struct agent_volume *v)
     v->attempts++;
 }
 
+bool turn_is_in_use(const struct agent_volume *v)
+{
+    return refs_total(&v->refs) > 0 || has_mount_operation(v) || containers_want(v);
+}
+
 // Where it is not sure what is mounted, what is wanted is done again: both steps are idempotent.
 static enum step plan(const struct agent_volume *v, const struct volume *want)
 {
@@ -203,9 +259,14 @@ static enum step plan(const struct agent_volume *v, const struct volume *want)
         .record = v->record,
         .half_made = v->half_made,
         .mounted = v->mounted && !v->unsure,
-        .mount_wanted = refs_total(&v->refs) > 0 || has_mount_operation(v),
+        .mount_wanted = turn_is_in_use(v),
         .held = v->held,
-        .leaving = v->removing,
+        .leaving = v->removing || v->promised_ms > clock_boot_ms(),
+        .has_snapshots = v->snapshot.number != 0,
+        .sealed = want && v->sealed_revision == want->revision,
+        .has_copy = v->copy.is_here,
+        .copy_final = v->copy.snapshot.final,
+        .fetch_due = moves_wants_fetch(v),
     };
     enum step step = plan_step(want, &here, &v->agent->config.node);
     if (!v->unsure || step == STEP_MOUNT)
@@ -232,9 +293,23 @@ void turn_linger(struct agent_volume *v)
     evtimer_add(v->linger, &delay);
 }
 
+// A fetch may take hours: it does not outlive the wish for it.
+static void stop_fetch(const struct agent_volume *v, const struct volume *want)
+{
+    const struct uuid *self = &v->agent->config.node;
+    bool wished = want && want->state == VOLUME_LIVE && move_is_open(want) && uuid_equal(&want->target, self) && !uuid_equal(&want->owner, self) &&
+                  want->epoch == v->order->epoch && uuid_equal(&want->owner, &v->order->owner);
+    if (!wished && v->fetch)
+        worker_kill(v->fetch);
+}
+
 void turn(struct agent_volume *v)
 {
     const struct volume *want = wanted(v);
+    if (v->step == STEP_FETCH)
+        stop_fetch(v, want);
+    if (want && !move_is_open(want))
+        peers_stop(v->agent, &v->id);
     if (!v->agent->open || v->step != STEP_NONE || v->looking)
         return;
     if (v->failures && v->retry_ms > clock_boot_ms())
@@ -243,6 +318,8 @@ void turn(struct agent_volume *v)
     if (step == STEP_NONE && v->removing && !v->checked)
         step = STEP_UNMOUNT; // also what is not mounted here may be in a container
     if (step == STEP_UNMOUNT && v->linger && !v->removing)
+        step = STEP_NONE;
+    if (step == STEP_UNMOUNT && containers_begin(v))
         step = STEP_NONE;
     if (want && want->state != VOLUME_LIVE && !v->mounted && v->refs.n) {
         refs_done(&v->refs); // of an agent that was killed when it had removed the volume
@@ -288,8 +365,8 @@ void turn_report(struct agent_volume *v)
     if (!a->link || !a->welcome)
         return;
     if (v->reported.sent && v->reported.present == present && v->reported.mounted == v->mounted && v->reported.epoch == epoch &&
-        v->reported.revision == revision && v->reported.code == v->error.code &&
-        (!v->error.code || v->reported.attempts == v->attempts)) // who waits for an attempt hears of each that failed
+        v->reported.revision == revision && v->reported.code == v->error.code && v->reported.in_use == turn_is_in_use(v) &&
+        moves_are_reported(v) && (!v->error.code || v->reported.attempts == v->attempts)) // who waits for an attempt hears of each that failed
         return;
     v->reported.sent = true;
     v->reported.present = present;
@@ -298,8 +375,11 @@ void turn_report(struct agent_volume *v)
     v->reported.revision = revision;
     v->reported.code = v->error.code;
     v->reported.attempts = v->attempts;
-    json_t *message = json_pack("{s:s, s:s, s:I, s:I, s:b, s:b}", "type", "report", "id", UUID_TEXT(&v->id), "epoch", (json_int_t)epoch,
-                                "revision", (json_int_t)revision, "present", (int)present, "mounted", (int)v->mounted);
+    v->reported.in_use = turn_is_in_use(v);
+    json_t *message = json_pack("{s:s, s:s, s:I, s:I, s:b, s:b, s:b}", "type", "report", "id", UUID_TEXT(&v->id), "epoch", (json_int_t)epoch,
+                                "revision", (json_int_t)revision, "present", (int)present, "mounted", (int)v->mounted, "in_use",
+                                (int)v->reported.in_use);
+    moves_report(v, message);
     if (v->mounted)
         json_object_set_new(message, "path", json_string(agent_mount_point(a, &v->id, path)));
     if (v->error.code)

@@ -24,6 +24,7 @@ struct worker {
     char *what;
     pid_t pid;
     bool late; // stuck in the kernel: no longer counts as running
+    const char *stillborn; // why it could not be started
     int fd;
     struct event *on_read, *on_deadline;
     char *text;
@@ -79,6 +80,32 @@ void workers_free(struct workers *w)
     free(w);
 }
 
+#define ANSWER_FD 3 // in the child
+
+static bool is_child;
+
+static int write_whole(const char *text, size_t n)
+{
+    for (size_t at = 0; at < n;) {
+        ssize_t put = write(ANSWER_FD, text + at, n - at);
+        if (put < 0 && errno != EINTR)
+            return -1;
+        at += put > 0 ? (size_t)put : 0;
+    }
+    return 0;
+}
+
+// A line of its own before the answer, which has no line feed.
+void worker_tell(json_t *progress)
+{
+    AUTO(free) char *text = json_dumps(progress, JSON_COMPACT);
+    json_decref(progress);
+    if (!is_child || !text)
+        return;
+    AUTO(free) char *line = xasprintf("%s\n", text);
+    write_whole(line, strlen(line));
+}
+
 static char *answer_text(worker_fn *run, void *ctx)
 {
     struct error e = ERROR_INIT;
@@ -101,19 +128,16 @@ static _Noreturn void child(const struct worker *k, int out, pid_t agent)
     static const int handled[] = { SIGTERM, SIGINT, SIGPIPE }; // by the agent, and by what it runs
     for (size_t i = 0; i < ARRAY_SIZE(handled); i++)
         signal(handled[i], SIG_DFL);
-    if (dup2(out, 3) < 0)
+    // Both may be in the other's place.
+    int fd = k->task.fd ? fcntl(k->task.fd, F_DUPFD, WORKER_FD + 1) : -1, answer = fcntl(out, F_DUPFD, WORKER_FD + 1);
+    if (answer < 0 || dup2(answer, ANSWER_FD) < 0 || (k->task.fd && (fd < 0 || dup2(fd, WORKER_FD) < 0)))
         _exit(1);
-    close_range(4, ~0U, 0);
+    close_range(k->task.fd ? WORKER_FD + 1 : WORKER_FD, ~0U, 0);
+    is_child = true;
     FAILPOINT(WORKER_START);
     AUTO(free) char *text = answer_text(k->task.run, k->task.ctx);
     FAILPOINT(WORKER_DONE);
-    for (size_t n = strlen(text), at = 0; at < n;) {
-        ssize_t put = write(3, text + at, n - at);
-        if (put < 0 && errno != EINTR)
-            _exit(1);
-        at += put > 0 ? (size_t)put : 0;
-    }
-    _exit(0);
+    _exit(write_whole(text, strlen(text)) < 0);
 }
 
 static void start_next(struct workers *w);
@@ -130,11 +154,28 @@ static void finish(struct worker *k, const char *text, size_t n, const char *die
     worker_done *done = k->task.done;
     void *arg = k->task.arg;
     LIST_REMOVE(k, running);
-    w->running_count -= !k->late;
+    w->running_count -= !k->late && !k->task.is_long;
     worker_free(k);
     done(arg, rc, result, &e);
     json_decref(answer);
     start_next(w);
+}
+
+// Hands out and removes the whole lines that have come; the last `fresh` bytes have not been looked at.
+static void take_progress(struct worker *k, size_t fresh)
+{
+    char *at = k->text, *end = memchr(at + k->n - fresh, '\n', fresh);
+    for (; end; end = memchr(at, '\n', k->n - (size_t)(at - k->text))) {
+        json_t *progress = json_loadb(at, (size_t)(end - at), 0, NULL);
+        if (progress && k->task.on_progress)
+            k->task.on_progress(k->task.arg, progress);
+        json_decref(progress);
+        at = end + 1;
+    }
+    if (at == k->text)
+        return;
+    k->n -= (size_t)(at - k->text);
+    memmove(k->text, at, k->n);
 }
 
 static void on_answer(evutil_socket_t fd, short what, void *arg)
@@ -156,6 +197,7 @@ static void on_answer(evutil_socket_t fd, short what, void *arg)
     ssize_t got = read(fd, k->text + k->n, k->room - k->n);
     if (got > 0) {
         k->n += (size_t)got;
+        take_progress(k, (size_t)got);
         return;
     }
     if (got < 0 && (errno == EINTR || errno == EAGAIN))
@@ -191,37 +233,55 @@ static void run_in_process(evutil_socket_t fd, short what, void *arg)
     finish(k, text, strlen(text), "");
 }
 
+static void on_stillborn(evutil_socket_t fd, short what, void *arg)
+{
+    struct worker *k = arg;
+    (void)fd;
+    (void)what;
+    finish(k, NULL, 0, k->stillborn);
+}
+
+// `run` from the loop, at once.
+static void run_soon(struct worker *k, event_callback_fn run)
+{
+    static const struct timeval now = { 0, 0 };
+    k->on_deadline = evtimer_new(k->all->base, run, k);
+    evtimer_add(k->on_deadline, &now);
+}
+
 static void launch(struct worker *k)
 {
     struct workers *w = k->all;
     int ends[2];
-    const struct timeval deadline = { WORKER_MS_MAX / 1000, 0 }, now = { 0, 0 };
+    const int limit_ms = k->task.limit_ms ? k->task.limit_ms : WORKER_MS_MAX;
+    const struct timeval deadline = { limit_ms / 1000, limit_ms % 1000 * 1000 };
     LIST_INSERT_HEAD(&w->running, k, running);
-    w->running_count++;
+    w->running_count += !k->task.is_long;
     if (w->in_process) {
-        k->on_deadline = evtimer_new(w->base, run_in_process, k);
-        evtimer_add(k->on_deadline, &now);
+        run_soon(k, run_in_process);
         return;
     }
-    if (pipe2(ends, O_CLOEXEC) < 0) {
-        finish(k, NULL, 0, "could not be started: no descriptors are left");
-        return;
-    }
+    bool has_pipe = pipe2(ends, O_CLOEXEC) == 0;
     pid_t agent = getpid();
-    k->pid = fork();
+    k->pid = has_pipe ? fork() : -1;
     if (k->pid == 0)
         child(k, ends[1], agent);
-    close(ends[1]);
-    k->fd = ends[0];
+    if (k->task.fd)
+        close(k->task.fd);
+    if (has_pipe)
+        close(ends[1]);
+    k->fd = has_pipe ? ends[0] : -1;
     if (k->pid < 0) {
-        finish(k, NULL, 0, "could not be started: fork failed");
+        k->stillborn = has_pipe ? "could not be started: fork failed" : "could not be started: no descriptors are left";
+        run_soon(k, on_stillborn);
         return;
     }
     fcntl(k->fd, F_SETFL, O_NONBLOCK);
     k->on_read = event_new(w->base, k->fd, EV_READ | EV_PERSIST, on_answer, k);
     k->on_deadline = evtimer_new(w->base, on_deadline, k);
     event_add(k->on_read, NULL);
-    evtimer_add(k->on_deadline, &deadline);
+    if (!k->task.is_long)
+        evtimer_add(k->on_deadline, &deadline);
 }
 
 static void start_next(struct workers *w)
@@ -233,13 +293,25 @@ static void start_next(struct workers *w)
     }
 }
 
-void worker_start(struct workers *w, const struct worker_task *task)
+struct worker *worker_start(struct workers *w, const struct worker_task *task)
 {
+    ASSERT(!task->fd || task->is_long);
     struct worker *k = xcalloc(1, sizeof *k);
     k->all = w;
     k->task = *task;
     k->what = xstrdup(task->what);
     k->fd = -1;
-    STAILQ_INSERT_TAIL(&w->waiting, k, waiting);
-    start_next(w);
+    if (task->is_long)
+        launch(k);
+    else {
+        STAILQ_INSERT_TAIL(&w->waiting, k, waiting);
+        start_next(w);
+    }
+    return k;
+}
+
+void worker_kill(struct worker *k)
+{
+    if (k->pid > 0)
+        kill(k->pid, SIGKILL);
 }

@@ -13,7 +13,10 @@
 #include <stdbool.h>
 
 struct event_base;
+struct worker;
 struct workers;
+
+#define WORKER_FD 4 // in the child: the descriptor that its task named
 
 // Runs in the child. `result` is an object to fill. Returns 0 or negative with `e`.
 typedef int worker_fn(void *ctx, json_t *result, struct error *e);
@@ -25,14 +28,22 @@ struct worker_task {
     worker_fn *run;
     void *ctx;         // must live until done
     worker_done *done;
-    void (*on_late)(void *arg); // may be NULL: WORKER_MS_MAX has passed, the child was killed and has not gone yet
+    int limit_ms;      // 0: WORKER_MS_MAX
+    void (*on_late)(void *arg); // may be NULL: that limit has passed, the child was killed and has not gone yet
     void *arg;
+    bool is_long;      // a transfer: it has no deadline, and is not counted among the WORKERS_MAX
+    int fd;            // with is_long: handed to the child as WORKER_FD, and closed here; 0: none
+    void (*on_progress)(void *arg, const json_t *progress); // may be NULL
 };
 
 // `in_process`: run tasks in the agent itself, from its event loop: for backends that live in memory.
 struct workers *workers_new(struct event_base *base, bool in_process);
 void workers_free(struct workers *w); // kills what runs; no callback is called any more
-// Starts the task, or queues it while WORKERS_MAX run.
-void worker_start(struct workers *w, const struct worker_task *task);
+// Starts the task, or queues it while WORKERS_MAX run. The worker is valid until `done`.
+struct worker *worker_start(struct workers *w, const struct worker_task *task);
+// Kills it: `done` follows from the loop, with an error unless it was done already.
+void worker_kill(struct worker *k);
+// In the child: tells the agent how far it is; `progress` is taken. Called outside of a worker it does nothing.
+void worker_tell(json_t *progress);
 
 #endif

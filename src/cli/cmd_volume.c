@@ -48,6 +48,23 @@ static const char *when(const char *time, char ret[WHEN_SIZE])
     return ret;
 }
 
+// How far its move is: "moves to 1b4e28ba: 43 % of 1.20GiB". The caller frees it.
+static char *progress(const json_t *volume)
+{
+    const json_t *move = json_object_get(volume, "move"), *error = json_object_get(move, "error");
+    const char *stage = member(move, "stage"), *target = member(volume, "target"), *why = member(error, "description");
+    json_int_t bytes = json_integer_value(json_object_get(move, "bytes")), total = json_integer_value(json_object_get(move, "total"));
+    char size[SIZE_TEXT_SIZE];
+    if (strcmp(stage ? stage : "", "settle") == 0 || strcmp(stage ? stage : "", "release") == 0)
+        return xstrdup("has moved; its former node still has a copy");
+    if (why)
+        return xasprintf("moves to %.8s: %s", target ? target : "?", why);
+    if (total <= 0)
+        return xasprintf("moves to %.8s (%s)", target ? target : "?", stage ? stage : "?");
+    return xasprintf("moves to %.8s: %d %% of %s", target ? target : "?", bytes < total ? (int)(bytes * 100 / total) : 99,
+                     size_format((uint64_t)total, size));
+}
+
 // Why it is not as wanted, or until when it can be restored. "" if there is nothing to say. The caller frees it.
 static char *note(const json_t *volume)
 {
@@ -55,6 +72,8 @@ static char *note(const json_t *volume)
     const char *error = member(json_object_get(volume, "error"), "description");
     if (is_in_state(volume, "trashed"))
         return xasprintf("can be restored until %s", when(member(volume, "purge"), text));
+    if (json_object_get(volume, "move") && !error)
+        return progress(volume);
     return xstrdup(error ? error : "");
 }
 
@@ -426,8 +445,78 @@ static int run_restore(struct cli_context *ctx, int argc, char **argv, struct er
     return 0;
 }
 
+// ---- move
+
+static bool has_arrived(const json_t *volume)
+{
+    const char *owner = member(volume, "owner"), *target = member(volume, "target");
+    return owner && target && strcmp(owner, target) == 0 && json_is_true(json_object_get(volume, "ready"));
+}
+
+static int read_move(const struct cli_context *ctx, const char *node, json_t **ret, struct error *e)
+{
+    const char *rate = cli_value(ctx, "rate-limit");
+    uint64_t bytes = 0;
+    int rc = rate ? read_limit(rate, &bytes, e) : 0;
+    if (rc == 0)
+        *ret = json_pack("{s:s, s:b, s:I}", "node", node, "force", (int)(cli_value(ctx, "force") != NULL), "rate_limit", (json_int_t)bytes);
+    return rc;
+}
+
+// Asks again and again until it is there; the answer comes at once when it is. With a terminal the progress is shown.
+static int wait_until_moved(struct cli_context *ctx, const char *name, const char *node, struct error *e)
+{
+    while (!has_arrived(ctx->result)) {
+        json_t *body = NULL;
+        AUTO(free) char *text = progress(ctx->result);
+        AUTO(free) char *shown = text_escape(text);
+        fprintf(ctx->out, "%s %s\n", label(ctx->result), shown);
+        fflush(ctx->out);
+        int rc = read_move(ctx, node, &body, e);
+        json_decref(ctx->result);
+        ctx->result = NULL;
+        if (rc < 0 || (rc = volume_call(ctx, "POST", name, "/move?wait=10", body, &ctx->result, e)) < 0)
+            return rc;
+    }
+    return 0;
+}
+
+static int cancel_move(struct cli_context *ctx, const char *name, struct error *e)
+{
+    int rc = volume_call(ctx, "DELETE", name, "/move", NULL, &ctx->result, e);
+    if (rc == 0)
+        fprintf(ctx->out, "%s stays where it is\n", label(ctx->result));
+    return rc;
+}
+
+static int run_move(struct cli_context *ctx, int argc, char **argv, struct error *e)
+{
+    json_t *body = NULL;
+    bool cancels = cli_value(ctx, "cancel") != NULL;
+    if (cancels != (argc == 1))
+        return fail(e, E_INVALID, cancels ? "--cancel takes the volume alone" : "say to which node; `flocker node ls` lists them");
+    if (cancels)
+        return cancel_move(ctx, argv[0], e);
+    int rc = read_move(ctx, argv[1], &body, e);
+    if (rc < 0 || (rc = volume_call(ctx, "POST", argv[0], "/move", body, &ctx->result, e)) < 0)
+        return rc;
+    if (cli_value(ctx, "wait") && (rc = wait_until_moved(ctx, argv[0], argv[1], e)) < 0)
+        return rc;
+    AUTO(free) char *text = has_arrived(ctx->result) ? xasprintf("is on node %s", member(ctx->result, "owner")) : progress(ctx->result);
+    AUTO(free) char *shown = text_escape(text);
+    fprintf(ctx->out, "%s %s\n", label(ctx->result), shown);
+    return 0;
+}
+
 // ---- the table
 
+static const struct cli_option move_options[] = {
+    { "wait", 'w', NULL, "Wait until it is there, and show how far it is." },
+    { "force", 'f', NULL, "Stop the containers that use it, instead of waiting until they end." },
+    { "rate-limit", 0, "SIZE", "Bytes per second that the transfer may take, as 50M; none: as fast as it goes." },
+    { "cancel", 0, NULL, "Call the move off: it stays where it is." },
+    { NULL },
+};
 static const struct cli_option create_options[] = {
     { "size", 's', "SIZE", "Limit what it can hold, as 10G; 0 or none: only the pool limits it, as without this option." },
     { "uid", 0, "N", "Owner of its root directory; 0 by default." },
@@ -493,6 +582,17 @@ const struct cli_command commands_volume[] = {
       .options = NULL,
       .run = run_resize,
       .also = "grow set-size" },
+    { .name = "volume move",
+      .args = "VOLUME [NODE]",
+      .summary = "move a volume to another node",
+      .text = "NODE is a node's id, the beginning of one, or its address. While containers use the volume, most of its data goes over already; it "
+              "moves when the last of them has ended, and no new one can start meanwhile. A container that starts on another node moves a volume that "
+              "nobody uses by itself.\n\n"
+              "    flocker volume move db 10.0.0.2 --wait\n"
+              "    flocker volume move db --cancel",
+      .options = move_options,
+      .run = run_move,
+      .also = "mv migrate" },
     { .name = "volume rm",
       .args = "VOLUME...",
       .summary = "move volumes to the trash",

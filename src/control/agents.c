@@ -6,9 +6,11 @@
 #include "base/log.h"
 #include "base/mem.h"
 #include "net/line.h"
+#include "net/socket.h"
 
 #include <errno.h>
 #include <event2/event.h>
+#include <search.h>
 #include <string.h>
 #include <sys/socket.h>
 #include <unistd.h>
@@ -31,7 +33,39 @@ struct agent_peer {
     struct event *deadline;    // for its hello
     json_int_t last_ask;
     LIST_HEAD(, ask) asks;
+    void *watches; // tree of the ids of volumes that it has no part in and asked for (tsearch)
+    size_t watch_count;
+    bool is_remote;            // it came by TLS: it is who its certificate says, not who it says
+    struct uuid certified;     // the node of that certificate; zero: not known yet, or none was shown
+    bool is_joining;           // none was shown: it may only ask to join
+    struct error *late;        // what it will be told in a moment: NULL: nothing
+    bool is_over;              // it was told why it is refused, and has a moment to read that
+    TAILQ_ENTRY(agent_peer) waiting; // remote, before its hello
+    char from[SOCKET_ADDRESS_SIZE];
 };
+
+// A request of one agent that is answered when another has.
+struct relay {
+    struct control *control;
+    struct uuid node, volume;
+    uint64_t connection; // of the node that asked
+    json_int_t n;
+};
+
+static int compare(const void *a, const void *b)
+{
+    return uuid_compare(a, b);
+}
+
+const struct uuid *agents_node(const struct agent_peer *p)
+{
+    return &p->node->node.id;
+}
+
+struct control *agents_control(const struct agent_peer *p)
+{
+    return p->control;
+}
 
 static void send_json(struct agent_peer *p, json_t *message /* taken */)
 {
@@ -43,16 +77,63 @@ static void send_json(struct agent_peer *p, json_t *message /* taken */)
 
 static void send_want(struct agent_peer *p, const struct volume *v)
 {
-    const struct hold *h = control_hold(p->control, &v->id);
+    struct control *c = p->control;
+    const struct hold *h = control_hold(c, &v->id);
     bool held = h && uuid_equal(&h->node, &p->node->node.id);
-    send_json(p, json_pack("{s:s, s:o, s:b}", "type", "want", "volume", volume_to_json(v), "held", (int)held));
+    json_t *message = json_pack("{s:s, s:o, s:b}", "type", "want", "volume", volume_to_json(v), "held", (int)held);
+    const struct control_node *owner = control_node(c, &v->owner);
+    if (owner && move_is_open(v) && uuid_equal(&v->target, &p->node->node.id))
+        json_object_set_new(message, "peer", json_pack("{s:s, s:s, s:i, s:b}", "node", UUID_TEXT(&owner->node.id), "host", owner->node.host, "port",
+                                                       (int)owner->peer_port, "sealed", (int)moves_is_sealed(c, v)));
+    send_json(p, message);
 }
 
+static bool is_watched(const struct agent_peer *p, const struct uuid *volume)
+{
+    return tfind(volume, &p->watches, compare) != NULL;
+}
+
+// From now on it is told of each change, as long as it is connected.
+static int watch(struct agent_peer *p, const struct uuid *volume, struct error *e)
+{
+    if (is_watched(p, volume))
+        return 0;
+    if (p->watch_count >= WATCHES_MAX)
+        return fail(e, E_TOO_LARGE, "this node follows %d volumes of other nodes, the limit: restart its agent to forget them", WATCHES_MAX);
+    struct uuid *id = xcalloc(1, sizeof *id);
+    *id = *volume;
+    p->watch_count++;
+    ASSERT(tsearch(id, &p->watches, compare));
+    return 0;
+}
+
+// A node that has no part in it any more knows of it, and may be asked by its engines.
 void agents_tell(struct control *c, const struct uuid *node, const struct volume *v)
 {
     const struct control_node *n = control_node(c, node);
+    struct error ignored;
+    if (!n || !n->peer || !n->peer->synced)
+        return;
+    if (!volume_concerns(v, node))
+        watch(n->peer, &v->id, &ignored);
+    send_want(n->peer, v);
+}
+
+void agents_tell_watchers(struct control *c, const struct volume *v)
+{
+    struct agent_peer *p;
+    LIST_FOREACH (p, &c->peers, all)
+        if (p->synced && is_watched(p, &v->id) && !volume_concerns(v, &p->node->node.id))
+            send_want(p, v);
+}
+
+void agents_send(struct control *c, const struct uuid *node, json_t *message)
+{
+    const struct control_node *n = control_node(c, node);
     if (n && n->peer && n->peer->synced)
-        send_want(n->peer, v);
+        send_json(n->peer, message);
+    else
+        json_decref(message);
 }
 
 static void ask_end(struct ask *a, int rc, const json_t *reply, const struct error *e)
@@ -109,11 +190,19 @@ void agents_ask(struct control *c, const struct uuid *node, json_t *message, int
     send_json(p, message);
 }
 
+static bool is_newcomer(const struct agent_peer *p)
+{
+    return p->is_remote && !p->node;
+}
+
 static void peer_free(struct agent_peer *p)
 {
     struct ask *a;
     LIST_REMOVE(p, all);
     p->control->peer_count--;
+    p->control->joiner_count -= p->is_joining;
+    if (is_newcomer(p))
+        TAILQ_REMOVE(&p->control->newcomers, p, waiting);
     if (p->node && p->node->peer == p) {
         p->node->peer = NULL;
         p->node->seen_ms = clock_boot_ms();
@@ -125,6 +214,8 @@ static void peer_free(struct agent_peer *p)
     }
     event_free(p->deadline);
     line_free(p->line);
+    tdestroy(p->watches, free);
+    free(p->late);
     free(p);
 }
 
@@ -165,11 +256,42 @@ static bool read_node(const json_t *message, struct node *ret)
     return true;
 }
 
+static int64_t read_booted(const json_t *message)
+{
+    json_int_t ms = json_integer_value(json_object_get(message, "booted_ms"));
+    return ms > 0 && ms < clock_wall_ms() + 86400000 ? ms : 0; // clocks differ
+}
+
+// Tells it why it is not let in, and gives it a moment to read that.
+static void refuse(struct agent_peer *p, const struct error *e)
+{
+    static const struct timeval moment = { 1, 0 };
+    log_warn("an agent%s%s is refused: %s", p->from[0] ? " at " : "", p->from, e->msg);
+    send_json(p, json_pack("{s:s, s:s, s:o}", "type", "refused", "code", error_word(e->code), "message", json_text(e->msg)));
+    p->is_over = true;
+    evtimer_add(p->deadline, &moment);
+}
+
+// A node speaks only for itself. By the unix socket comes only root of this host, who has every node's key that is here anyway.
+static int check_identity(const struct agent_peer *p, const struct uuid *said, struct error *e)
+{
+    const struct control_node *n = control_node(p->control, said);
+    if (p->is_joining)
+        return fail(e, E_DENIED, "it shows no certificate: join this host first, with `flocker join`");
+    if (p->is_remote && !uuid_equal(&p->certified, said))
+        return fail(e, E_DENIED, "it says that it is node %s, and its certificate is that of node %s", UUID_TEXT(said), UUID_TEXT(&p->certified));
+    if (n && n->node.removed)
+        return fail(e, E_DENIED, "node %s was removed from the cluster; to take this host in again, remove node.crt and node.key from its "
+                    "/etc/flocker, and join it with a new token", UUID_TEXT(said));
+    return 0;
+}
+
 // Returns a reason to close the connection, or NULL.
 static const char *on_hello(struct agent_peer *p, const json_t *message)
 {
     struct control *c = p->control;
     struct node said = { .host = "" };
+    struct control_node *node;
     struct error e = ERROR_INIT;
     if (p->node)
         return "it says hello twice";
@@ -177,12 +299,23 @@ static const char *on_hello(struct agent_peer *p, const json_t *message)
         return "it speaks a protocol other than 1: run the same version of Flocker on every host";
     if (!read_node(message, &said))
         return "its hello lacks node, era or host";
-    if (note_node(c, &said, &p->node, &e) < 0)
-        return "the cluster has as many nodes as it can have";
+    if (check_identity(p, &said.id, &e) < 0 || note_node(c, &said, &node, &e) < 0) {
+        refuse(p, &e);
+        return NULL;
+    }
     FAILPOINT(CONTROL_HELLO);
     event_del(p->deadline);
-    struct agent_peer *old = p->node->peer;
-    p->node->peer = p;
+    if (p->is_remote) {
+        TAILQ_REMOVE(&c->newcomers, p, waiting);
+        line_keep_alive(p->line);
+    }
+    p->node = node;
+    node->booted_ms = read_booted(message);
+    struct agent_peer *old = node->peer;
+    node->peer = p;
+    node->connection++;
+    json_int_t port = json_integer_value(json_object_get(message, "peer_port"));
+    node->peer_port = port >= 1 && port <= 65535 ? (uint16_t)port : PEER_PORT;
     if (old) {
         log_warn("node %s has connected again: its earlier connection is closed", UUID_TEXT(&said.id));
         peer_free(old);
@@ -230,6 +363,63 @@ static void read_sighting(struct sighting *s, const json_t *message)
     set_text(&s->error, !error ? NULL : text ? text : "the agent does not say why");
 }
 
+static uint64_t read_count(const json_t *object, const char *member)
+{
+    json_int_t n = json_integer_value(json_object_get(object, member));
+    return n > 0 ? (uint64_t)n : 0;
+}
+
+// What it says of its part in a move: of an owner the snapshot it took, of a target the copy it has.
+static void read_part(struct sighting *s, const json_t *message)
+{
+    const json_t *copy = json_object_get(message, "copy");
+    const json_t *snapshot = json_object_get(copy ? copy : message, "snapshot");
+    struct error e = ERROR_INIT;
+    s->part = (struct move_part){ .known = true, .present = s->present, .epoch = s->epoch, .revision = s->revision,
+                                  .in_use = json_is_true(json_object_get(message, "in_use")), .warm = json_is_true(json_object_get(copy, "warm")) };
+    s->copy_bytes = read_count(copy, "bytes");
+    s->copy_total = read_count(copy, "total");
+    s->copy_rate = read_count(copy, "rate");
+    if (move_snapshot_from_json(snapshot, &s->part.snapshot, &e) < 0)
+        log_warn("node %s reports on volume %s %s", UUID_TEXT(&s->node), UUID_TEXT(&s->id), e.msg);
+}
+
+static void read_report(const struct agent_peer *p, struct sighting *s, const json_t *message)
+{
+    s->node = p->node->node.id;
+    s->connection = p->node->connection;
+    read_sighting(s, message);
+    read_part(s, message);
+}
+
+static void note_owner(struct agent_peer *p, const struct volume *v, const json_t *message)
+{
+    struct control *c = p->control;
+    bool was_sealed = moves_is_sealed(c, v);
+    struct sighting *s = control_sighting_add(c, &v->id);
+    read_report(p, s, message);
+    if (moves_is_sealed(c, v) != was_sealed)
+        agents_tell(c, &v->target, v); // its last increment can be had
+    if (s->present)
+        note_present(c, v, &p->node->node.id, s->epoch);
+    else
+        note_absent(c, v, &p->node->node.id);
+}
+
+// Of a target, or a former owner. Another node that has anything of it is told how it is: nothing is deleted by inference.
+static void note_other(struct agent_peer *p, const struct volume *v, const json_t *message)
+{
+    struct control *c = p->control;
+    const struct uuid other = control_other_node(v);
+    if (uuid_equal(&other, &p->node->node.id)) {
+        read_report(p, control_other_add(c, &v->id), message);
+        return;
+    }
+    log_info("node %s has something of volume %s, which belongs to node %s", UUID_TEXT(&p->node->node.id), UUID_TEXT(&v->id), UUID_TEXT(&v->owner));
+    if (json_object_get(message, "copy"))
+        agents_tell(c, &p->node->node.id, v);
+}
+
 static const char *on_report(struct agent_peer *p, const json_t *message)
 {
     struct control *c = p->control;
@@ -242,17 +432,11 @@ static const char *on_report(struct agent_peer *p, const json_t *message)
         log_warn("node %s has volume %s, which is not known here: it is kept there", UUID_TEXT(&p->node->node.id), UUID_TEXT(&id));
         return NULL;
     }
-    if (!uuid_equal(&v->owner, &p->node->node.id)) {
-        log_info("node %s has volume %s, which belongs to node %s", UUID_TEXT(&p->node->node.id), UUID_TEXT(&id), UUID_TEXT(&v->owner));
-        return NULL; // what others have of it is not its state
-    }
-    struct sighting *s = control_sighting_add(c, &id);
-    read_sighting(s, message);
-    s->node = p->node->node.id;
-    if (s->present)
-        note_present(c, v, &s->node, s->epoch);
+    if (uuid_equal(&v->owner, &p->node->node.id))
+        note_owner(p, v, message);
     else
-        note_absent(c, v, &s->node);
+        note_other(p, v, message);
+    moves_turn(c, &id);
     waiters_turn(c, &id);
     return NULL;
 }
@@ -261,16 +445,65 @@ static const char *on_inventory_end(struct agent_peer *p, const json_t *message)
 {
     struct control *c = p->control;
     (void)message;
-    for (size_t i = 0; i < c->volumes.n; i++)
-        if (uuid_equal(&c->volumes.by_id[i]->owner, &p->node->node.id) && c->volumes.by_id[i]->state != VOLUME_DELETED)
-            send_want(p, c->volumes.by_id[i]);
+    for (size_t i = 0; i < c->volumes.n; i++) {
+        const struct volume *v = c->volumes.by_id[i];
+        if (volume_concerns(v, &p->node->node.id) && (v->state != VOLUME_DELETED || v->move.stage != MOVE_NONE))
+            send_want(p, v);
+    }
     FAILPOINT(CONTROL_WANTS_SENT);
     send_json(p, json_pack("{s:s}", "type", "want-end"));
     p->synced = true;
+    containers_tell_node(c, &p->node->node.id);
     return NULL;
 }
 
-static int request_create(struct agent_peer *p, const json_t *message, const struct volume **ret, struct error *e)
+// ---- requests
+
+struct relay *agents_relay(struct agent_peer *p, const json_t *message, const struct uuid *volume)
+{
+    struct relay *r = xcalloc(1, sizeof *r);
+    *r = (struct relay){ p->control, p->node->node.id, *volume, p->node->connection, json_integer_value(json_object_get(message, "n")) };
+    return r;
+}
+
+const struct uuid *agents_relay_volume(const struct relay *r)
+{
+    return &r->volume;
+}
+
+const struct uuid *agents_relay_node(const struct relay *r)
+{
+    return &r->node;
+}
+
+struct control *agents_relay_control(const struct relay *r)
+{
+    return r->control;
+}
+
+static void reply(struct agent_peer *p, json_int_t n, int rc, json_t *body /* taken */, const struct error *e)
+{
+    json_object_set_new(body, "type", json_string("reply"));
+    json_object_set_new(body, "n", json_integer(n));
+    if (rc < 0)
+        json_object_set_new(body, "error", json_from_error(e));
+    send_json(p, body);
+}
+
+void agents_relay_reply(struct relay *r, int rc, const struct error *e)
+{
+    const struct control_node *n = control_node(r->control, &r->node);
+    if (n && n->peer && n->connection == r->connection)
+        reply(n->peer, r->n, rc, json_pack("{s:s}", "id", UUID_TEXT(&r->volume)), e);
+    free(r);
+}
+
+static void set_id(json_t *body, const struct volume *v)
+{
+    json_object_set_new(body, "id", json_string(UUID_TEXT(&v->id)));
+}
+
+static int request_create(struct agent_peer *p, const json_t *message, json_t *body, struct error *e)
 {
     struct volume_wish wish = { .owner = p->node->node.id, .options = VOLUME_OPTIONS_DEFAULT };
     struct metadata metadata = { 0, NULL };
@@ -287,76 +520,143 @@ static int request_create(struct agent_peer *p, const json_t *message, const str
     if (rc < 0)
         return rc;
     wish.metadata = &metadata;
-    const struct volume *existing;
-    rc = control_create(p->control, &wish, ret, &existing, e);
+    const struct volume *created = NULL, *existing = NULL;
+    rc = control_create(p->control, &wish, &created, &existing, e);
     metadata_done(&metadata);
-    if (existing) { // creating what is there is a success, as with every Docker volume
-        *ret = existing;
-        return 0;
-    }
-    return rc;
+    if (rc == 0 || existing) // creating what is there is a success, as with every Docker volume
+        set_id(body, existing ? existing : created);
+    return existing ? 0 : rc;
 }
 
-static int named_volume(struct agent_peer *p, const json_t *message, const struct volume **ret, struct error *e)
+static int named_volume(const struct agent_peer *p, const json_t *message, const struct volume **ret, struct error *e)
 {
     struct uuid id;
     if (!read_uuid(message, "id", &id))
         return fail(e, E_INVALID, "a request that names no volume");
     *ret = volume_set_find(&p->control->volumes, &id);
-    if (!*ret)
-        return fail(e, E_NOT_FOUND, "no such volume: %s", UUID_TEXT(&id));
-    // Only the owner has looked whether anything uses it.
-    if (!uuid_equal(&(*ret)->owner, &p->node->node.id))
-        return fail(e, E_CONFLICT, "volume %s belongs to node %s", UUID_TEXT(&id), UUID_TEXT(&(*ret)->owner));
-    return 0;
+    return *ret ? 0 : fail(e, E_NOT_FOUND, "no such volume: %s", UUID_TEXT(&id));
 }
 
-static int request_remove(struct agent_peer *p, const json_t *message, const struct volume **ret, struct error *e)
+static bool is_owner(const struct agent_peer *p, const struct volume *v)
+{
+    return uuid_equal(&v->owner, &p->node->node.id);
+}
+
+static void on_relayed(void *arg, int rc, const json_t *answer, const struct error *e)
+{
+    (void)answer;
+    agents_relay_reply(arg, rc, e);
+}
+
+// Only the owner can tell whether anything uses it: another node's wish is put to it.
+static int request_remove(struct agent_peer *p, const json_t *message, json_t *body, struct error *e)
 {
     struct control *c = p->control;
     struct volume *changed = NULL;
-    int rc = named_volume(p, message, ret, e);
-    if (rc < 0 || (rc = decide_remove(*ret, clock_wall_ms(), c->config.trash_keep_ms, &changed, e)) < 0)
+    const struct volume *v = NULL;
+    int rc = named_volume(p, message, &v, e);
+    if (rc == 0 && !is_owner(p, v)) {
+        agents_ask(c, &v->owner, json_pack("{s:s, s:s}", "type", "remove", "id", UUID_TEXT(&v->id)), PLUGIN_ANSWER_MS, on_relayed,
+                   agents_relay(p, message, &v->id));
+        return REQUEST_GOES_ON;
+    }
+    if (rc < 0 || (rc = decide_remove(v, clock_wall_ms(), c->config.trash_keep_ms, &changed, e)) < 0)
         return rc;
-    const struct uuid id = (*ret)->id;
-    rc = control_put(c, changed, e);
-    *ret = volume_set_find(&c->volumes, &id); // the change has taken the old one's place
-    return rc;
+    set_id(body, v);
+    return control_put(c, changed, e);
 }
 
 // The data could not be made: the entry goes as if it had never been asked for.
-static int request_discard(struct agent_peer *p, const json_t *message, const struct volume **ret, struct error *e)
+static int request_discard(struct agent_peer *p, const json_t *message, json_t *body, struct error *e)
 {
-    int rc = named_volume(p, message, ret, e);
-    if (rc == 0 && (*ret)->born)
-        return fail(e, E_CONFLICT, "volume %s has data: it can only be removed", UUID_TEXT(&(*ret)->id));
-    return rc < 0 ? rc : request_remove(p, message, ret, e);
+    const struct volume *v = NULL;
+    int rc = named_volume(p, message, &v, e);
+    if (rc == 0 && !is_owner(p, v))
+        return fail(e, E_CONFLICT, "volume %s belongs to node %s", UUID_TEXT(&v->id), UUID_TEXT(&v->owner));
+    if (rc == 0 && v->born)
+        return fail(e, E_CONFLICT, "volume %s has data: it can only be removed", UUID_TEXT(&v->id));
+    return rc < 0 ? rc : request_remove(p, message, body, e);
+}
+
+// A volume that the node has no part in: it is told now, and whenever it changes.
+static int request_find(struct agent_peer *p, const json_t *message, json_t *body, struct error *e)
+{
+    const char *name = json_string_value(json_object_get(message, "name"));
+    const struct volume *v = name ? volume_set_find_name(&p->control->volumes, name) : NULL;
+    if (name && !v)
+        return fail(e, E_NOT_FOUND, "no such volume: %.255s", name);
+    int rc = v ? 0 : named_volume(p, message, &v, e);
+    if (rc < 0)
+        return rc;
+    if (!volume_concerns(v, &p->node->node.id) && (rc = watch(p, &v->id, e)) < 0)
+        return rc;
+    send_want(p, v);
+    set_id(body, v);
+    return 0;
+}
+
+#define NAMES_OF_A_PAGE 200 // of at most NAME_BYTES_MAX bytes each: they fit a line
+
+static size_t first_name_after(const struct volume_set *all, const char *after)
+{
+    size_t low = 0, high = all->names;
+    while (low < high) {
+        size_t middle = low + (high - low) / 2;
+        if (strcmp(all->by_name[middle]->name, after) <= 0)
+            low = middle + 1;
+        else
+            high = middle;
+    }
+    return low;
+}
+
+// Names of live volumes of the whole cluster, a page at a time.
+static int request_list(struct agent_peer *p, const json_t *message, json_t *body, struct error *e)
+{
+    const struct volume_set *all = &p->control->volumes;
+    const char *after = json_string_value(json_object_get(message, "after"));
+    json_t *names = json_array();
+    (void)e;
+    size_t at = after ? first_name_after(all, after) : 0;
+    for (size_t i = at; i < all->names && i < at + NAMES_OF_A_PAGE; i++)
+        json_array_append_new(names, json_string(all->by_name[i]->name));
+    json_object_set_new(body, "more", json_boolean(at + NAMES_OF_A_PAGE < all->names));
+    json_object_set_new(body, "names", names);
+    return 0;
 }
 
 static const char *on_request(struct agent_peer *p, const json_t *message)
 {
     static const struct {
         const char *op;
-        int (*run)(struct agent_peer *p, const json_t *message, const struct volume **ret, struct error *e);
-    } ops[] = { { "create", request_create }, { "remove", request_remove }, { "discard", request_discard } };
+        int (*run)(struct agent_peer *p, const json_t *message, json_t *body, struct error *e);
+    } ops[] = {
+        { "create", request_create }, { "remove", request_remove }, { "discard", request_discard },
+        { "find", request_find },     { "list", request_list },     { "acquire", moves_request_acquire },
+    };
     struct error e = ERROR_INIT;
-    const struct volume *v = NULL;
+    const json_t *n = json_object_get(message, "n");
     const char *op = json_string_value(json_object_get(message, "op"));
+    if (!json_is_integer(n))
+        return "a request without a number";
+    json_t *body = json_object();
     int rc = -E_UNSUPPORTED;
     fail(&e, E_UNSUPPORTED, "a request that this version does not know");
     for (size_t i = 0; op && i < ARRAY_SIZE(ops); i++)
         if (strcmp(ops[i].op, op) == 0)
-            rc = ops[i].run(p, message, &v, &e);
+            rc = ops[i].run(p, message, body, &e);
+    if (rc == REQUEST_GOES_ON) {
+        json_decref(body);
+        return NULL;
+    }
     FAILPOINT(CONTROL_TOLD);
-    json_t *reply = json_pack("{s:s, s:O}", "type", "reply", "n", json_object_get(message, "n"));
-    if (!reply)
-        return "a request without a number";
-    if (rc < 0)
-        json_object_set_new(reply, "error", json_from_error(&e));
-    else
-        json_object_set_new(reply, "id", json_string(UUID_TEXT(&v->id)));
-    send_json(p, reply);
+    reply(p, json_integer_value(n), rc, body, &e);
     return NULL;
+}
+
+static const char *on_container_report(struct agent_peer *p, const json_t *message)
+{
+    return containers_on_report(p->control, &p->node->node.id, message);
 }
 
 static const char *on_reply(struct agent_peer *p, const json_t *message)
@@ -374,12 +674,80 @@ static const char *on_reply(struct agent_peer *p, const json_t *message)
     return NULL;
 }
 
+// ---- joining and renewing
+
+void agents_expel(struct control *c, struct control_node *n, const struct error *why)
+{
+    struct agent_peer *p = n->peer;
+    (void)c;
+    if (!p)
+        return;
+    n->peer = NULL;
+    p->synced = false;
+    refuse(p, why);
+}
+
+// Whoever guesses tokens waits for each answer, and there is room for a few only.
+static void refuse_later(struct agent_peer *p, const struct error *e)
+{
+    static const struct timeval pause = { 1, 0 };
+    log_warn("%s wants to join with a wrong token, the %llu. since the start", p->from, (unsigned long long)p->control->wrong_tokens);
+    p->late = xcalloc(1, sizeof *p->late);
+    *p->late = *e;
+    p->is_over = true;
+    evtimer_add(p->deadline, &pause);
+}
+
+static const char *on_join(struct agent_peer *p, const json_t *message)
+{
+    static const struct timeval moment = { 5, 0 };
+    struct error e = ERROR_INIT;
+    json_t *reply = NULL;
+    if (!p->is_joining)
+        return "it has a certificate, or comes by the unix socket, and wants to join";
+    int rc = enrol_join(p->control, message, &reply, &e);
+    if (rc == -E_DENIED) {
+        refuse_later(p, &e);
+    } else if (rc < 0) {
+        refuse(p, &e);
+    } else {
+        send_json(p, reply);
+        p->is_over = true;
+        evtimer_add(p->deadline, &moment);
+    }
+    return NULL;
+}
+
+static const char *on_renew(struct agent_peer *p, const json_t *message)
+{
+    struct error e = ERROR_INIT;
+    json_t *reply = NULL;
+    const json_t *n = json_object_get(message, "n");
+    if (!json_is_integer(n))
+        return "a request without a number";
+    if (enrol_renew(p->control, &p->node->node.id, message, &reply, &e) < 0)
+        reply = json_pack("{s:o}", "error", json_from_error(&e));
+    json_object_set_new(reply, "type", json_string("reply"));
+    json_object_set(reply, "n", (json_t *)(uintptr_t)n);
+    send_json(p, reply);
+    return NULL;
+}
+
+static const char *on_alive(struct agent_peer *p, const json_t *message)
+{
+    (void)p;
+    (void)message; // that it came is all
+    return NULL;
+}
+
 static const struct {
     const char *type;
     const char *(*run)(struct agent_peer *p, const json_t *message);
+    bool is_first; // allowed before a hello
 } messages[] = {
-    { "hello", on_hello },     { "report", on_report }, { "inventory-end", on_inventory_end },
-    { "request", on_request }, { "reply", on_reply },
+    { "hello", on_hello, true }, { "join", on_join, true },  { "renew", on_renew },   { "report", on_report }, { "inventory-end", on_inventory_end },
+    { "request", on_request }, { "reply", on_reply },   { "alive", on_alive },
+    { "container-report", on_container_report },
 };
 
 static void on_closed(void *arg, const char *why)
@@ -387,8 +755,8 @@ static void on_closed(void *arg, const char *why)
     struct agent_peer *p = arg;
     if (p->node)
         log_warn("agent of node %s is disconnected: %s", UUID_TEXT(&p->node->node.id), why);
-    else
-        log_warn("a connection to the agents' socket is closed before its hello: %s", why);
+    else if (!p->is_over)
+        log_warn("a connection%s%s to the agents' door is closed before its hello: %s", p->from[0] ? " from " : "", p->from, why);
     peer_free(p);
 }
 
@@ -398,11 +766,13 @@ static void on_line(void *arg, char *line, size_t n)
     struct error e = ERROR_INIT;
     json_t *message = NULL;
     const char *why = "a line that is no message, or of a type that is not known";
+    if (p->is_over)
+        return;
     if (json_read(line, n, &message, &e) == 0) {
         const char *type = json_string_value(json_object_get(message, "type"));
         for (size_t i = 0; type && i < ARRAY_SIZE(messages); i++)
             if (strcmp(messages[i].type, type) == 0)
-                why = !p->node && i != 0 ? "it speaks before its hello" : messages[i].run(p, message);
+                why = !p->node && !messages[i].is_first ? "it speaks before its hello" : messages[i].run(p, message);
     }
     json_decref(message);
     if (why)
@@ -413,33 +783,81 @@ static void on_hello_late(evutil_socket_t fd, short what, void *arg)
 {
     (void)fd;
     (void)what;
-    on_closed(arg, "it said nothing for too long");
+    struct agent_peer *p = arg;
+    if (p->late) {
+        AUTO(free) struct error *why = TAKE(p->late, NULL);
+        refuse(p, why);
+    } else
+        on_closed(p, "it said nothing for too long");
 }
 
-static void peer_new(struct control *c, int fd)
+static void on_anonymous(struct agent_peer *p)
 {
-    static const struct line_callbacks callbacks = { on_line, on_closed };
+    struct error e = ERROR_INIT;
+    p->is_joining = true;
+    if (++p->control->joiner_count <= JOINERS_MAX)
+        return;
+    fail(&e, E_UNAVAILABLE, "%d hosts are joining already; try again", JOINERS_MAX);
+    refuse(p, &e);
+}
+
+static void on_open(void *arg)
+{
+    struct agent_peer *p = arg;
+    const char *name = line_common_name(p->line);
+    char why[200];
+    if (strncmp(name, "node-", 5) == 0 && uuid_parse(name + 5, &p->certified))
+        return;
+    if (!name[0]) {
+        on_anonymous(p);
+        return;
+    }
+    snprintf(why, sizeof why, "its certificate is for '%s', not for a node", name);
+    on_closed(p, why);
+}
+
+static void peer_new(struct control *c, int fd, struct ssl_ctx_st *tls)
+{
+    static const struct line_callbacks callbacks = { .on_line = on_line, .on_closed = on_closed, .on_open = on_open };
     static const struct timeval limit = { HELLO_MS / 1000, HELLO_MS % 1000 * 1000 };
     struct agent_peer *p = xcalloc(1, sizeof *p);
     p->control = c;
+    p->is_remote = tls != NULL;
     LIST_INSERT_HEAD(&c->peers, p, all);
     c->peer_count++;
     p->deadline = evtimer_new(c->config.base, on_hello_late, p);
     evtimer_add(p->deadline, &limit);
-    p->line = line_new(c->config.base, fd, NULL, &callbacks, p);
+    socket_peer_address(fd, p->from);
+    p->line = line_new(c->config.base, fd, tls, &callbacks, p);
+    if (!tls)
+        return;
+    TAILQ_INSERT_TAIL(&c->newcomers, p, waiting);
+    socket_set_nodelay(fd);
 }
 
-// While no more can be had, newcomers wait in the kernel's queue.
+// Whoever reaches the port can fill all places. Then the oldest that has not said who it is goes, as those of an honest cluster are there
+// only for a moment.
+static void make_room(struct control *c)
+{
+    if (c->peer_count >= PEERS_MAX && !TAILQ_EMPTY(&c->newcomers))
+        on_closed(TAILQ_FIRST(&c->newcomers), "it was too slow, and others wait");
+}
+
 static void on_connect(evutil_socket_t listen_fd, short what, void *arg)
 {
     static const struct timeval pause = { 0, 100000 };
     struct control *c = arg;
     (void)what;
+    struct ssl_ctx_st *tls = c->on_remote_agent && listen_fd == event_get_fd(c->on_remote_agent) ? c->config.agents_tls : NULL;
+    make_room(c);
+    // While no more can be had, newcomers wait in the kernel's queue.
     int fd = c->peer_count < PEERS_MAX ? accept4(listen_fd, NULL, NULL, SOCK_NONBLOCK | SOCK_CLOEXEC) : -1;
     if (fd >= 0) {
-        peer_new(c, fd);
+        peer_new(c, fd, tls);
     } else if (c->peer_count >= PEERS_MAX || (errno != EAGAIN && errno != EINTR && errno != ECONNABORTED)) {
         event_del(c->on_agent);
+        if (c->on_remote_agent)
+            event_del(c->on_remote_agent);
         evtimer_add(c->resume, &pause);
     }
 }
@@ -450,13 +868,18 @@ static void on_resume(evutil_socket_t fd, short what, void *arg)
     (void)fd;
     (void)what;
     event_add(c->on_agent, NULL);
+    if (c->on_remote_agent)
+        event_add(c->on_remote_agent, NULL);
 }
 
 int agents_init(struct control *c, struct error *e)
 {
+    TAILQ_INIT(&c->newcomers);
     c->on_agent = event_new(c->config.base, c->config.agents_fd, EV_READ | EV_PERSIST, on_connect, c);
     c->resume = evtimer_new(c->config.base, on_resume, c);
-    if (event_add(c->on_agent, NULL) < 0)
+    if (c->config.agents_tls)
+        c->on_remote_agent = event_new(c->config.base, c->config.agents_tls_fd, EV_READ | EV_PERSIST, on_connect, c);
+    if (event_add(c->on_agent, NULL) < 0 || (c->on_remote_agent && event_add(c->on_remote_agent, NULL) < 0))
         return fail(e, E_IO, "the event loop refuses the agents' socket");
     return 0;
 }
@@ -464,11 +887,13 @@ int agents_init(struct control *c, struct error *e)
 void agents_free(struct control *c)
 {
     struct agent_peer *p;
-    if (c->on_agent)
-        event_free(c->on_agent);
-    if (c->resume)
-        event_free(c->resume);
+    struct event *const events[] = { c->on_agent, c->on_remote_agent, c->resume };
+    for (size_t i = 0; i < ARRAY_SIZE(events); i++)
+        if (events[i])
+            event_free(events[i]);
     while ((p = LIST_FIRST(&c->peers)))
         peer_free(p);
     close(c->config.agents_fd);
+    if (c->config.agents_tls)
+        close(c->config.agents_tls_fd);
 }

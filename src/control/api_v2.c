@@ -27,6 +27,9 @@ json_t *volume_to_v2(const struct control *c, const struct volume *v)
                                     (json_int_t)v->options.mode, "nocow", (int)v->options.nocow),
                           "ready", (int)(s && s->present && s->epoch == v->epoch && v->state == VOLUME_LIVE), "mounted", (int)(s && s->mounted),
                           "created", time_to_json(v->created_ms), "purge", time_to_json(v->purge_ms));
+    json_t *move = moves_to_v2(c, v);
+    if (move)
+        json_object_set_new(o, "move", move);
     if (s && s->path)
         json_object_set_new(o, "path", json_string(s->path));
     if (!owner || !owner->peer)
@@ -67,7 +70,7 @@ static int read_id(const json_t *body, const char *member, struct uuid *ret, str
     return 0;
 }
 
-static int check_members(const json_t *object, const char *const *names, struct error *e)
+int api_check_members(const json_t *object, const char *const *names, struct error *e)
 {
     const char *key;
     json_t *value;
@@ -92,7 +95,7 @@ static int read_options(const json_t *object, struct volume_options *ret, struct
         json_int_t max;
     } numbers[] = { { "uid", &ret->uid, UINT32_MAX - 1 }, { "gid", &ret->gid, UINT32_MAX - 1 }, { "mode", &ret->mode, 07777 } };
     const json_t *nocow = json_object_get(object, "nocow");
-    int rc = object ? check_members(object, members, e) : 0;
+    int rc = object ? api_check_members(object, members, e) : 0;
     if (rc < 0)
         return fail_ctx(e, rc, "\"options\"");
     for (size_t i = 0; i < ARRAY_SIZE(numbers); i++) {
@@ -122,7 +125,7 @@ static int read_wish(const struct call *call, struct volume_wish *wish, struct m
 {
     static const char *const members[] = { "name", "id", "size", "owner", "metadata", "options", NULL };
     const json_t *body = call->body, *size = json_object_get(body, "size");
-    int rc = check_members(body, members, e);
+    int rc = api_check_members(body, members, e);
     if (rc < 0 || (rc = read_name(body, &wish->name, e)) < 0)
         return rc;
     if ((size && (rc = read_size(size, &wish->size, e)) < 0) || (rc = read_id(body, "id", &wish->id, e)) < 0 ||
@@ -284,12 +287,94 @@ static void resize_volume(struct call *call)
     const struct volume *v = volume(call);
     if (!v)
         return;
-    int rc = check_members(call->body, members, &e);
+    int rc = api_check_members(call->body, members, &e);
     if (rc == 0)
         rc = read_size(json_object_get(call->body, "size"), &size, &e);
     if (rc == 0)
         rc = decide_resize(v, size, &changed, &e);
     put_and_reply(call, rc, v, changed, &e);
+}
+
+// ---- moves
+
+// A node by its id, by the unique beginning of one, or by its address.
+static int find_node(const struct control *c, const char *text, struct uuid *ret, struct error *e)
+{
+    const struct control_node *n, *found = NULL;
+    size_t length = strlen(text), matches = 0;
+    LIST_FOREACH (n, &c->nodes, all) {
+        if (strcmp(n->node.host, text) == 0 || (length >= 4 && strncasecmp(UUID_TEXT(&n->node.id), text, length) == 0)) {
+            found = n;
+            matches++;
+        }
+    }
+    if (matches != 1)
+        return fail(e, matches ? E_CONFLICT : E_NOT_FOUND, matches ? "%.64s means several nodes: say more of the id" :
+                    "there is no node %.64s; `flocker node ls` lists those that there are", text);
+    *ret = found->node.id;
+    return 0;
+}
+
+static int read_move(const struct call *call, struct move_wish *wish, struct error *e)
+{
+    static const char *const members[] = { "node", "force", "rate_limit", NULL };
+    const json_t *node = json_object_get(call->body, "node"), *force = json_object_get(call->body, "force"),
+                 *rate = json_object_get(call->body, "rate_limit");
+    int rc = api_check_members(call->body, members, e);
+    if (rc < 0)
+        return rc;
+    if (!json_is_string(node))
+        return fail(e, E_INVALID, "\"node\" is missing: the id or the address of the node that is to have the volume");
+    if (force && !json_is_boolean(force))
+        return fail(e, E_INVALID, "\"force\" is neither true nor false");
+    wish->force = json_is_true(force);
+    if (rate && (rc = read_size(rate, &wish->rate, e)) < 0)
+        return fail_ctx(e, rc, "\"rate_limit\", bytes per second");
+    return find_node(call->control, json_string_value(node), &wish->target, e);
+}
+
+static void move_to(struct call *call, const struct volume *v, const struct move_wish *wish)
+{
+    struct control *c = call->control;
+    struct error e = ERROR_INIT;
+    struct volume *changed = NULL;
+    const struct uuid id = v->id;
+    int rc = decide_move(v, wish, &changed, &e);
+    if (rc == 0 && changed)
+        rc = control_put(c, changed, &e);
+    if (rc < 0)
+        api_fail(call->exchange, &e);
+    else
+        wait_for_move(call, volume_set_find(&c->volumes, &id));
+}
+
+static void move_volume(struct call *call)
+{
+    struct error e = ERROR_INIT;
+    struct move_wish wish = { .force = false };
+    const struct volume *v = volume(call);
+    if (!v)
+        return;
+    if (read_move(call, &wish, &e) < 0)
+        api_fail(call->exchange, &e);
+    else
+        move_to(call, v, &wish);
+}
+
+static void cancel_move(struct call *call)
+{
+    char label[UUID_TEXT_SIZE];
+    struct error e = ERROR_INIT;
+    const struct volume *v = volume(call);
+    if (!v)
+        return;
+    if (!move_is_open(v)) {
+        fail(&e, E_CONFLICT, v->move.stage == MOVE_NONE ? "volume %s is not being moved" : "volume %s has moved already: move it back", volume_label(v, label));
+        api_fail(call->exchange, &e);
+        return;
+    }
+    const struct move_wish wish = { .target = v->owner };
+    move_to(call, v, &wish);
 }
 
 static void restore_volume(struct call *call)
@@ -306,7 +391,7 @@ static void restore_volume(struct call *call)
         v = find_trashed(c, call->segment, &several);
     if (!v && !(v = volume(call))) // a live one of that name: the error says so
         return;
-    int rc = check_members(call->body, members, &e);
+    int rc = api_check_members(call->body, members, &e);
     if (rc == 0)
         rc = read_name(call->body, &name, &e);
     if (rc == 0)
@@ -369,17 +454,7 @@ static void remove_volume(struct call *call)
     ask_agent(call, v, "remove", on_removed);
 }
 
-// ---- nodes and control itself
-
-static void list_nodes(struct call *call)
-{
-    json_t *list = json_array();
-    const struct control_node *n;
-    LIST_FOREACH (n, &call->control->nodes, all)
-        json_array_append_new(list, json_pack("{s:s, s:s, s:s, s:b}", "id", UUID_TEXT(&n->node.id), "host", n->node.host, "era",
-                                              UUID_TEXT(&n->node.era), "connected", (int)(n->peer != NULL)));
-    api_reply(call->exchange, 200, list);
-}
+// ---- control itself
 
 static void get_status(struct call *call)
 {
@@ -403,7 +478,7 @@ static void backup(struct call *call)
     static const char *const members[] = { "path", NULL };
     struct error e = ERROR_INIT;
     const char *path = json_string_value(json_object_get(call->body, "path"));
-    int rc = check_members(call->body, members, &e);
+    int rc = api_check_members(call->body, members, &e);
     if (rc == 0 && (!path || path[0] != '/'))
         rc = fail(&e, E_INVALID, "\"path\" is not an absolute path");
     if (rc == 0)
@@ -422,7 +497,11 @@ const struct route routes_v2[] = {
     { "PATCH", "/v2/volumes/*", ROUTE_BODY | ROUTE_WAIT, resize_volume, "change its size; wait=SECONDS" },
     { "DELETE", "/v2/volumes/*", ROUTE_WAIT, remove_volume, "move it to the trash; purge=1: what is in the trash goes now; wait=SECONDS" },
     { "POST", "/v2/volumes/*/restore", ROUTE_BODY | ROUTE_WAIT, restore_volume, "take it out of the trash, perhaps as \"name\"; wait=SECONDS" },
-    { "GET", "/v2/nodes", 0, list_nodes, "nodes" },
+    { "POST", "/v2/volumes/*/move", ROUTE_BODY | ROUTE_WAIT, move_volume, "move it to \"node\", perhaps with \"force\" or a \"rate_limit\"; wait=SECONDS" },
+    { "DELETE", "/v2/volumes/*/move", ROUTE_WAIT, cancel_move, "call its move off; wait=SECONDS" },
+    { "GET", "/v2/nodes", 0, api_list_nodes, "nodes" },
+    { "DELETE", "/v2/nodes/*", 0, api_remove_node, "take a node out of the cluster, by id or host; force=1: although volumes are there" },
+    { "POST", "/v2/tokens", ROUTE_BODY, api_new_token, "a token by which a host can join, once; \"ttl\": seconds" },
     { "POST", "/v2/backup", ROUTE_BODY | ROUTE_ROOT, backup, "write a copy of the store to a file" },
     { NULL, NULL, 0, NULL, NULL },
 };

@@ -43,21 +43,41 @@ static int compare(const void *a, const void *b)
     return uuid_compare(a, b);
 }
 
-struct sighting *control_sighting(const struct control *c, const struct uuid *volume)
+static struct sighting *find_sighting(void *const *tree, const struct uuid *volume)
 {
-    void *node = tfind(volume, &c->sightings, compare);
+    void *node = tfind(volume, tree, compare);
     return node ? *(struct sighting **)node : NULL;
 }
 
-struct sighting *control_sighting_add(struct control *c, const struct uuid *volume)
+static struct sighting *add_sighting(void **tree, const struct uuid *volume)
 {
-    struct sighting *s = control_sighting(c, volume);
+    struct sighting *s = find_sighting(tree, volume);
     if (s)
         return s;
     s = xcalloc(1, sizeof *s);
     s->id = *volume;
-    ASSERT(tsearch(s, &c->sightings, compare));
+    ASSERT(tsearch(s, tree, compare));
     return s;
+}
+
+struct sighting *control_sighting(const struct control *c, const struct uuid *volume)
+{
+    return find_sighting(&c->sightings, volume);
+}
+
+struct sighting *control_sighting_add(struct control *c, const struct uuid *volume)
+{
+    return add_sighting(&c->sightings, volume);
+}
+
+struct sighting *control_other(const struct control *c, const struct uuid *volume)
+{
+    return find_sighting(&c->others, volume);
+}
+
+struct sighting *control_other_add(struct control *c, const struct uuid *volume)
+{
+    return add_sighting(&c->others, volume);
 }
 
 static void sighting_free(void *node)
@@ -69,13 +89,40 @@ static void sighting_free(void *node)
     free(s);
 }
 
-static void sighting_remove(struct control *c, const struct uuid *volume)
+static struct sighting *take_sighting(void **tree, const struct uuid *volume)
 {
-    struct sighting *s = control_sighting(c, volume);
-    if (!s)
-        return;
-    tdelete(volume, &c->sightings, compare);
-    sighting_free(s);
+    struct sighting *s = find_sighting(tree, volume);
+    if (s)
+        tdelete(volume, tree, compare);
+    return s;
+}
+
+static void sighting_remove(void **tree, const struct uuid *volume)
+{
+    struct sighting *s = take_sighting(tree, volume);
+    if (s)
+        sighting_free(s);
+}
+
+struct uuid control_other_node(const struct volume *v)
+{
+    if (!uuid_is_zero(&v->move.source))
+        return v->move.source;
+    return uuid_equal(&v->owner, &v->target) ? (struct uuid){ { 0 } } : v->target;
+}
+
+// At a switch owner and target take each other's place; what is known of a node that has no part any more is forgotten.
+static void sort_sightings(struct control *c, const struct volume *v)
+{
+    struct sighting *owner = take_sighting(&c->sightings, &v->id), *other = take_sighting(&c->others, &v->id), *both[] = { owner, other };
+    const struct uuid other_node = control_other_node(v);
+    for (size_t i = 0; i < ARRAY_SIZE(both); i++) {
+        void **tree = !both[i] ? NULL : uuid_equal(&both[i]->node, &v->owner) ? &c->sightings : uuid_equal(&both[i]->node, &other_node) ? &c->others : NULL;
+        if (tree)
+            ASSERT(tsearch(both[i], tree, compare));
+        else if (both[i])
+            sighting_free(both[i]);
+    }
 }
 
 // ---- changes
@@ -100,8 +147,8 @@ static int64_t sweep_time(const struct control *c, const struct volume *v)
     switch (v->state) {
     case VOLUME_TRASHED:
         return v->purge_ms;
-    case VOLUME_DELETED:
-        return v->purge_ms + c->config.trash_keep_ms;
+    case VOLUME_DELETED: // and as long as a former owner still has data of it
+        return v->move.stage == MOVE_NONE ? v->purge_ms + c->config.trash_keep_ms : INT64_MAX;
     case VOLUME_LIVE:
     case VOLUME_PURGING:
     case VOLUME_STATE_COUNT:
@@ -119,25 +166,37 @@ static void adopt(struct control *c, struct volume *v)
     volume_set_put(&c->volumes, v);
 }
 
+// Those that have a part in it, or had until now: each once.
+static void tell_each(struct control *c, const struct uuid *nodes, size_t n, const struct volume *v)
+{
+    for (size_t i = 0; i < n; i++) {
+        bool told = uuid_is_zero(&nodes[i]);
+        for (size_t k = 0; k < i; k++)
+            told |= uuid_equal(&nodes[i], &nodes[k]);
+        if (!told)
+            agents_tell(c, &nodes[i], v);
+    }
+}
+
 int control_put(struct control *c, struct volume *changed, struct error *e)
 {
     AUTO(volume_free) struct volume *v = changed;
     const struct store_change change = { .kind = STORE_PUT_VOLUME, .volume = v };
     const struct volume *old = volume_set_find(&c->volumes, &v->id);
-    struct uuid id = v->id, old_owner = old ? old->owner : v->owner;
+    struct uuid id = v->id, nodes[] = { v->owner, v->target, v->move.source, old ? old->owner : v->owner, old ? old->target : v->target,
+                                        old ? old->move.source : v->move.source };
     int rc = store_commit(c->store, &change, 1, e);
     if (rc < 0)
         return rc;
     FAILPOINT(CONTROL_COMMITTED);
     adopt(c, TAKE(v, NULL));
     const struct volume *now = volume_set_find(&c->volumes, &id);
-    agents_tell(c, &now->owner, now);
-    if (!uuid_equal(&now->owner, &old_owner)) {
-        sighting_remove(c, &id); // what the new owner sees is not known yet
-        agents_tell(c, &old_owner, now);
-    }
+    sort_sightings(c, now);
+    agents_tell_watchers(c, now); // first: who has just lost its part is one of them from now on
+    tell_each(c, nodes, ARRAY_SIZE(nodes), now);
     if (now->state != VOLUME_LIVE)
         sweep_by(c, sweep_time(c, now));
+    moves_turn(c, &id);
     return 0;
 }
 
@@ -335,7 +394,8 @@ static int forget(struct control *c, const struct volume *v, struct error *e)
     if (rc < 0)
         return rc;
     tag_count(c, v, false);
-    sighting_remove(c, &id);
+    sighting_remove(&c->sightings, &id);
+    sighting_remove(&c->others, &id);
     volume_set_remove(&c->volumes, &id);
     waiters_turn(c, &id);
     return 0;
@@ -396,6 +456,14 @@ static int on_node(void *arg, const struct node *node, struct error *e)
     return 0;
 }
 
+static int on_container(void *arg, struct container *container, struct error *e)
+{
+    struct control *c = arg;
+    (void)e;
+    containers_adopt(&c->containers, container);
+    return 0;
+}
+
 static int serve(struct control *c, struct error *e)
 {
     struct http_server_config api = { .base = c->config.base, .keep_alive = true, .on_request = api_on_request, .arg = c };
@@ -419,7 +487,7 @@ DEFINE_AUTO(struct control *, control_free)
 int control_new(const struct control_config *config, struct control **ret, struct error *e)
 {
     AUTO(control_free) struct control *c = xcalloc(1, sizeof *c);
-    const struct store_sink sink = { on_volume, on_hold, on_node, c };
+    const struct store_sink sink = { on_volume, on_hold, on_node, c, enrol_load_token, on_container };
     c->config = *config;
     c->sweep_ms = INT64_MAX;
     c->wall_less_boot_ms = wall_less_boot();
@@ -460,8 +528,11 @@ void control_free(struct control *c)
         free(n);
     }
     tdestroy(c->sightings, sighting_free);
+    tdestroy(c->others, sighting_free);
     volume_set_done(&c->volumes);
     free(c->holds);
+    containers_done(&c->containers);
+    free(c->tokens);
     store_close(c->store);
     free(c);
 }

@@ -4,11 +4,14 @@
 #define FLOCKER_CONTROL_INTERNAL_H
 
 #include "base/limits.h"
+#include "control/containers.h"
 #include "control/control.h"
 #include "model/json.h"
 #include "model/volume_set.h"
 #include "net/http.h"
+#include "net/token.h"
 #include "plan/decide.h"
+#include "plan/move.h"
 
 #include <jansson.h>
 #include <sys/queue.h>
@@ -16,7 +19,7 @@
 struct event;
 struct line_peer;
 
-// What the owner's agent said last about a volume.
+// What an agent said last about a volume: that of its owner, or of the other node of a move.
 struct sighting {
     struct uuid id; // first: the tree is searched by it
     struct uuid node;
@@ -25,6 +28,9 @@ struct sighting {
     char *path;       // where it is mounted; NULL
     char *error_word, *error; // both or none; none: all well
     uint64_t reports; // how often it was told
+    uint64_t connection; // of the node when it was told: after the next one it has to be told again to be relied on
+    struct move_part part;
+    uint64_t copy_bytes, copy_total, copy_rate; // of the stream that a target receives: so far, about in all, per second
 };
 
 // A node as long as it is heard of, and for a while after.
@@ -33,7 +39,10 @@ struct control_node {
     LIST_ENTRY(control_node) all;
     bool saved;              // the store knows it as it is
     struct agent_peer *peer; // NULL: not connected
+    uint64_t connection;     // grows with each
+    uint16_t peer_port;      // where its agent listens for others
     int64_t seen_ms;         // boot clock, when it was last connected
+    int64_t booted_ms;       // wall clock, when its era began; 0: it has not said
 };
 
 // A client that waits until the owner has carried out what it wished.
@@ -43,6 +52,7 @@ struct waiter {
     struct uuid volume;
     uint64_t revision;
     uint64_t reports; // of the owner, when the wait began: an error counts if it was told later
+    bool for_move;    // until it is where its user wants it
     int status; // to answer with
     struct http_exchange *exchange;
     struct event *deadline;
@@ -54,16 +64,22 @@ struct control {
     struct volume_set volumes;
     size_t hold_count, hold_room;
     struct hold *holds; // sorted by volume
+    struct container_set containers;
+    size_t token_count;
+    struct join_token *tokens; // in no order
+    uint64_t wrong_tokens;     // that hosts have come with, since the start
     uint64_t tag[2];    // of the configuration of volumes: changes with each change, the same after a restart
-    void *sightings;    // tree of struct sighting by id (tsearch)
+    void *sightings;    // of owners: tree of struct sighting by id (tsearch)
+    void *others;       // of the other node of a move, the same
     LIST_HEAD(, control_node) nodes;
     void *node_tree; // the same, by id
     size_t node_count;
     LIST_HEAD(, agent_peer) peers;
-    size_t peer_count, ask_count;
+    TAILQ_HEAD(, agent_peer) newcomers; // of other hosts that have not said hello; the oldest first
+    size_t peer_count, ask_count, joiner_count;
     LIST_HEAD(, waiter) waiters;
     size_t waiter_count;
-    struct event *sweep, *on_agent, *resume;
+    struct event *sweep, *on_agent, *on_remote_agent, *resume;
     int64_t sweep_ms; // wall clock, when the sweep is to run
     int64_t wall_less_boot_ms; // at the last sweep: what it has grown by since, the wall clock was set forward by
     int64_t purge_from_ms; // boot clock: nothing that runs out in the trash is destroyed before
@@ -86,19 +102,62 @@ int control_remove_hold(struct control *c, const struct uuid *volume, struct err
 struct hold *control_hold(const struct control *c, const struct uuid *volume);
 struct sighting *control_sighting(const struct control *c, const struct uuid *volume);
 struct sighting *control_sighting_add(struct control *c, const struct uuid *volume);
+struct sighting *control_other(const struct control *c, const struct uuid *volume);
+struct sighting *control_other_add(struct control *c, const struct uuid *volume);
+// The other node of a move: its target, after the switch its source. Zero: none.
+struct uuid control_other_node(const struct volume *v);
 // Live volume of that name, or any volume of that id.
 struct volume *control_find(const struct control *c, const char *name_or_id);
 struct control_node *control_node(const struct control *c, const struct uuid *id);
 struct control_node *control_node_add(struct control *c, const struct node *node);
 
+// ---- moves.c
+// Commits the next stage of a move, if what the two nodes have said allows it.
+void moves_turn(struct control *c, const struct uuid *volume);
+// Whether the owner has said that the final snapshot of the present order is there.
+bool moves_is_sealed(const struct control *c, const struct volume *v);
+json_t *moves_to_v2(const struct control *c, const struct volume *v); // NULL: none is under way
+// Requests of agents; as those in agents.c.
+int moves_request_acquire(struct agent_peer *p, const json_t *message, json_t *reply, struct error *e);
+
 // ---- agents.c
+#define REQUEST_GOES_ON 1 // what a request gives that is answered later
+struct relay; // a request that waits for another node's agent
+struct relay *agents_relay(struct agent_peer *p, const json_t *message, const struct uuid *volume); // taken by agents_relay_reply
+const struct uuid *agents_relay_volume(const struct relay *r);
+const struct uuid *agents_relay_node(const struct relay *r); // who asked
+struct control *agents_relay_control(const struct relay *r);
+void agents_relay_reply(struct relay *r, int rc, const struct error *e); // to nobody, if who asked has gone
+const struct uuid *agents_node(const struct agent_peer *p);
+struct control *agents_control(const struct agent_peer *p);
 int agents_init(struct control *c, struct error *e);
 void agents_free(struct control *c);
 void agents_tell(struct control *c, const struct uuid *node, const struct volume *v);
+// Sends a message to a node's agent, if that is connected and has told its inventory; else it is lost.
+void agents_send(struct control *c, const struct uuid *node, json_t *message /* taken */);
+void agents_tell_watchers(struct control *c, const struct volume *v); // nodes that have no part in it, but have asked for it
 // Asks a node's agent. `done` is called once, perhaps at once: with its answer, with E_UNAVAILABLE if it is not connected or goes away, or
 // with E_TIMEOUT after `limit_ms`.
 typedef void agents_done(void *arg, int rc, const json_t *reply, const struct error *e);
 void agents_ask(struct control *c, const struct uuid *node, json_t *message /* taken */, int limit_ms, agents_done *done, void *arg);
+
+// Closes the node's connection, if it has one, after telling it why; it counts as gone at once.
+void agents_expel(struct control *c, struct control_node *n, const struct error *why);
+
+// ---- enrol.c
+int enrol_load_token(void *control, const struct join_token *t, struct error *e); // for the store's sink
+// A new join token; `node`: the one that the host becomes, zero for a new one.
+int enrol_new_token(struct control *c, int64_t ttl_s, const struct uuid *node, char ret[TOKEN_TEXT_SIZE], int64_t *ret_expires_ms, struct error *e);
+// What a host without a certificate has sent. On success the token is used up, and *ret is what to answer. E_DENIED: the token is no good.
+int enrol_join(struct control *c, const json_t *message, json_t **ret, struct error *e);
+// New certificates for a node; *ret is a reply without type and number.
+int enrol_renew(struct control *c, const struct uuid *node, const json_t *message, json_t **ret, struct error *e);
+// E_CONFLICT while volumes are on the node, or move to it, unless `force`.
+int enrol_remove_node(struct control *c, struct control_node *n, bool force, struct error *e);
+
+// ---- api_nodes.c
+// By id, by host, or by the beginning of the id if only one begins so; a removed node only if no other is called that.
+int control_find_node(const struct control *c, const char *text, struct control_node **ret, struct error *e);
 
 // ---- api.c
 void api_on_request(struct http_exchange *x, void *control);
@@ -129,13 +188,44 @@ struct route {
 #define ROUTE_ROOT   4U // only for local root
 #define ROUTE_WAIT   8U // takes wait=SECONDS
 
+void api_list_nodes(struct call *call);
+void api_remove_node(struct call *call);
+void api_new_token(struct call *call);
+int api_check_members(const json_t *object, const char *const *names, struct error *e); // that it is an object and has no others
+
 extern const struct route routes_v1[], routes_v2[]; // end with a NULL method
 void control_tag(const struct control *c, char ret[33]);
+
+// ---- api_v1.c: for the files that serve API v1
+
+struct field {
+    const char *name;
+    enum { KIND_UUID, KIND_METADATA, KIND_SIZE, KIND_ID36, KIND_EXPIRES, KIND_OBJECT } kind;
+    bool required;
+};
+// Replies 400 and returns false if the body breaks the schema.
+bool v1_check(const struct call *call, const struct field *fields, size_t n);
+void v1_violation(json_t *errors, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
+bool v1_check_errors(const struct call *call, json_t *errors /* taken */); // the same for a list of violations that may be empty
+void v1_refuse(struct http_exchange *x, const struct error *e);
+bool v1_is_heard_of(const struct control_node *n);
+// The user wants it on that node.
+int v1_move_volume(struct control *c, const struct uuid *id, const struct uuid *node, struct error *e);
+
+// ---- api_v1_containers.c
+
+void v1_list_containers(struct call *call);
+void v1_create_container(struct call *call);
+void v1_move_container(struct call *call);
+void v1_delete_container(struct call *call);
+void v1_list_container_states(struct call *call);
+void v1_compose(struct call *call);
 
 // ---- wait.c
 // Answers the call with the volume as v2 shows it: at once or, if it wants to wait, when its owner has carried out the present revision,
 // or has failed to, or that time is over.
 void wait_and_reply(struct call *call, const struct volume *v, int status);
+void wait_for_move(struct call *call, const struct volume *v); // the same, until it is where its user wants it
 void waiters_turn(struct control *c, const struct uuid *volume);
 void waiters_free(struct control *c);
 json_t *volume_to_v2(const struct control *c, const struct volume *v);

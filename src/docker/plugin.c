@@ -133,18 +133,38 @@ static bool reply_path(struct pending *p)
 struct listing {
     const struct plugin *plugin;
     json_t *volumes;
+    const json_t *names; // sorted; NULL, or what is still to be listed from `at` on
+    size_t at;
 };
+
+static const char *name_at(const struct listing *l)
+{
+    return json_string_value(json_array_get(l->names, l->at));
+}
+
+// The names of other nodes' volumes that come before `limit` (NULL: all).
+static void list_others(struct listing *l, const char *limit)
+{
+    for (const char *name; (name = name_at(l)) && (!limit || strcmp(name, limit) < 0); l->at++)
+        json_array_append_new(l->volumes, json_pack("{s:s, s:s}", "Name", name, "Mountpoint", ""));
+}
 
 static void list_one(void *arg, const struct agent_view *v)
 {
-    const struct listing *l = arg;
+    struct listing *l = arg;
+    list_others(l, v->volume->name);
+    if (name_at(l) && strcmp(name_at(l), v->volume->name) == 0)
+        l->at++;
     json_array_append_new(l->volumes, volume_of(l->plugin, v));
 }
 
-static void reply_list(struct pending *p)
+// What is known here, merged with the names of the whole cluster as far as control has said them. Both are sorted.
+static void reply_list(void *arg, const json_t *names)
 {
-    struct listing l = { p->plugin, json_array() };
+    struct pending *p = arg;
+    struct listing l = { p->plugin, json_array(), names, 0 };
     agent_each(p->plugin->config.agent, list_one, &l);
+    list_others(&l, NULL);
     reply(p, 200, json_pack("{s:o, s:s}", "Volumes", l.volumes, "Err", ""));
 }
 
@@ -162,30 +182,40 @@ static bool answer_from_memory(struct pending *p)
     }
 }
 
-static void on_synced(void *arg, int rc, const struct error *e)
+static void on_known(void *arg, int rc, const struct error *e)
 {
     struct pending *p = arg;
     (void)e;
-    if (p->request.call == CALL_LIST && (rc == 0 || agent_is_open(p->plugin->config.agent)))
-        reply_list(p);
-    else if (p->request.call == CALL_LIST || !answer_from_memory(p)) {
-        if (rc == 0)
-            reply_not_found(p);
-        else
-            drop(p);
-    }
+    if (answer_from_memory(p))
+        return;
+    if (rc == 0 || rc == -E_NOT_FOUND)
+        reply_not_found(p);
+    else
+        drop(p);
+}
+
+static void on_open(void *arg, int rc, const struct error *e)
+{
+    struct pending *p = arg;
+    (void)e;
+    if (rc == 0 || agent_is_open(p->plugin->config.agent))
+        reply_list(p, NULL);
+    else
+        drop(p);
 }
 
 static void run_lookup(struct pending *p)
 {
-    if (p->request.call == CALL_LIST && agent_is_open(p->plugin->config.agent))
-        reply_list(p); // unlike Get's, its silence about a volume makes no engine forget it
-    else if (p->request.call == CALL_LIST || !answer_from_memory(p)) {
-        if (agent_is_synced(p->plugin->config.agent))
-            reply_not_found(p);
-        else
-            agent_when_synced(p->plugin->config.agent, on_synced, p);
-    }
+    struct agent *agent = p->plugin->config.agent;
+    if (p->request.call != CALL_LIST) {
+        if (!answer_from_memory(p))
+            agent_lookup(agent, p->request.name, on_known, p);
+    } else if (agent_is_synced(agent))
+        agent_list(agent, reply_list, p);
+    else if (agent_is_open(agent))
+        reply_list(p, NULL); // unlike Get's, its silence about a volume makes no engine forget it
+    else
+        agent_when_synced(agent, on_open, p);
 }
 
 // ---- what takes time

@@ -6,6 +6,9 @@
 
 #define PATH_SIZE 512
 
+#define REST_PORT   4523 // of the control service
+#define AGENTS_PORT 4524
+
 #define PATHS_TABLE(X) \
     X(etc,           "/etc/flocker",                             0700) \
     X(var,           "/var/lib/flocker",                         0700) \
@@ -21,6 +24,7 @@
     X(control_sock,  "/run/flocker/control.sock",                0)    \
     X(agents_sock,   "/run/flocker/agents.sock",                 0)    \
     X(agent_sock,    "/run/flocker/agent.sock",                  0)    \
+    X(docker_sock,   "/run/docker.sock",                         0)    \
     X(log,           "/var/log/flocker",                         0755) \
     X(plugins,       "/run/docker/plugins",                      0755) \
     X(plugin_dir,    "/run/docker/plugins/flocker",              0700) \

@@ -11,6 +11,12 @@ static const char *const state_words[VOLUME_STATE_COUNT] = {
 #undef X
 };
 
+static const char *const stage_words[MOVE_STAGE_COUNT] = {
+#define X(stage, word) [stage] = word,
+    MOVE_STAGE_TABLE(X)
+#undef X
+};
+
 struct volume *volume_new(void)
 {
     struct volume *v = xcalloc(1, sizeof *v);
@@ -40,6 +46,17 @@ const char *volume_state_word(enum volume_state s)
 {
     ASSERT((unsigned)s < VOLUME_STATE_COUNT);
     return state_words[s];
+}
+
+const char *move_stage_word(enum move_stage s)
+{
+    ASSERT((unsigned)s < MOVE_STAGE_COUNT);
+    return stage_words[s];
+}
+
+bool volume_concerns(const struct volume *v, const struct uuid *node)
+{
+    return uuid_equal(&v->owner, node) || uuid_equal(&v->target, node) || (!uuid_is_zero(&v->move.source) && uuid_equal(&v->move.source, node));
 }
 
 const char *volume_label(const struct volume *v, char buffer[UUID_TEXT_SIZE])
@@ -96,11 +113,14 @@ enum member_kind {
     MEMBER_SIZE,
     MEMBER_METADATA,
     MEMBER_STATE,
+    MEMBER_STAGE,
     MEMBER_BOOL,
     MEMBER_U32,
     MEMBER_U64,
     MEMBER_MS
 };
+
+#define MOVE_GROUP "move" // written only while it says anything: most volumes never move
 
 static const struct member {
     const char *group; // name of the object that it is in; NULL: the volume's own
@@ -120,6 +140,10 @@ static const struct member {
     { "options", "nocow", MEMBER_BOOL, AT(options.nocow), 0, 0 },
     { NULL, "owner", MEMBER_UUID, AT(owner), 0, 0 },
     { NULL, "target", MEMBER_UUID, AT(target), 0, 0 },
+    { MOVE_GROUP, "stage", MEMBER_STAGE, AT(move.stage), 0, 0 },
+    { MOVE_GROUP, "source", MEMBER_UUID, AT(move.source), 0, 0 },
+    { MOVE_GROUP, "force", MEMBER_BOOL, AT(move.force), 0, 0 },
+    { MOVE_GROUP, "rate", MEMBER_U64, AT(move.rate), 0, INT64_MAX },
     { NULL, "epoch", MEMBER_U64, AT(epoch), 1, INT64_MAX },
     { NULL, "revision", MEMBER_U64, AT(revision), 1, INT64_MAX },
     { NULL, "state", MEMBER_STATE, AT(state), 0, 0 },
@@ -150,6 +174,8 @@ static json_t *member_to_json(const struct member *m, const struct volume *v)
         return metadata_to_json(p);
     case MEMBER_STATE:
         return json_string(volume_state_word(*(const enum volume_state *)p));
+    case MEMBER_STAGE:
+        return json_string(move_stage_word(*(const enum move_stage *)p));
     case MEMBER_BOOL:
         return json_boolean(*(const bool *)p);
     case MEMBER_U32:
@@ -162,13 +188,23 @@ static json_t *member_to_json(const struct member *m, const struct volume *v)
     ASSERT(false); // a kind of member that is not in the switch
 }
 
+static bool is_of_move(const struct member *m)
+{
+    return m->group && strcmp(m->group, MOVE_GROUP) == 0;
+}
+
+static bool has_move(const struct volume *v)
+{
+    return v->move.stage != MOVE_NONE || v->move.force || v->move.rate;
+}
+
 json_t *volume_to_json(const struct volume *v)
 {
     json_t *object = json_object();
     ASSERT(object);
     for (size_t i = 0; i < ARRAY_SIZE(members); i++) {
         const struct member *m = &members[i];
-        if (m->kind == MEMBER_NAME && !v->name)
+        if ((m->kind == MEMBER_NAME && !v->name) || (is_of_move(m) && !has_move(v)))
             continue;
         json_t *in = object;
         if (m->group) {
@@ -196,15 +232,16 @@ static int read_name(const json_t *value, char **ret, struct error *e)
     return rc;
 }
 
-static int read_state(const json_t *value, enum volume_state *ret, struct error *e)
+// The place of a word in a table of `count`.
+static int read_word(const json_t *value, const char *const words[], int count, int *ret, struct error *e)
 {
     const char *word = json_string_value(value);
-    for (int s = 0; word && s < VOLUME_STATE_COUNT; s++)
-        if (strcmp(word, state_words[s]) == 0) {
-            *ret = (enum volume_state)s;
+    for (int i = 0; word && i < count; i++)
+        if (strcmp(word, words[i]) == 0) {
+            *ret = i;
             return 0;
         }
-    return fail(e, E_INVALID, "not a state that this version knows");
+    return fail(e, E_INVALID, "not a word that this version knows");
 }
 
 static int read_integer(const struct member *m, const json_t *value, json_int_t *ret, struct error *e)
@@ -220,7 +257,7 @@ static int member_from_json(const struct member *m, const json_t *value, struct 
 {
     void *p = (char *)v + m->offset;
     json_int_t n = 0;
-    int rc;
+    int rc, at = 0;
     switch (m->kind) {
     case MEMBER_UUID:
         return json_is_string(value) && uuid_parse(json_string_value(value), p) ? 0 : fail(e, E_INVALID, "not a UUID");
@@ -229,7 +266,13 @@ static int member_from_json(const struct member *m, const json_t *value, struct 
     case MEMBER_METADATA:
         return metadata_from_json(value, p, e);
     case MEMBER_STATE:
-        return read_state(value, p, e);
+        rc = read_word(value, state_words, VOLUME_STATE_COUNT, &at, e);
+        *(enum volume_state *)p = (enum volume_state)at;
+        return rc;
+    case MEMBER_STAGE:
+        rc = read_word(value, stage_words, MOVE_STAGE_COUNT, &at, e);
+        *(enum move_stage *)p = (enum move_stage)at;
+        return rc;
     case MEMBER_BOOL:
         *(bool *)p = json_is_true(value);
         return json_is_boolean(value) ? 0 : fail(e, E_INVALID, "neither true nor false");
@@ -260,7 +303,7 @@ int volume_from_json(const json_t *object, struct volume **ret, struct error *e)
         const json_t *in = m->group ? json_object_get(object, m->group) : object;
         const json_t *value = json_object_get(in, m->name); // NULL too if `in` is no object
         const char *group = m->group ? m->group : "", *dot = m->group ? "." : "";
-        if (!value && m->kind == MEMBER_NAME)
+        if (!value && (m->kind == MEMBER_NAME || (is_of_move(m) && !in)))
             continue;
         if (!value)
             return fail(e, E_INVALID, "volume: \"%s%s%s\" is missing", group, dot, m->name);
@@ -272,6 +315,9 @@ int volume_from_json(const json_t *object, struct volume **ret, struct error *e)
         return fail(e, E_INVALID, "volume: \"id\" is zero");
     if (v->state == VOLUME_LIVE && (v->trashed_ms != 0 || v->purge_ms != 0))
         return fail(e, E_INVALID, "volume: \"trashed_ms\" and \"purge_ms\" must be 0 while its state is \"live\"");
+    bool moved = v->move.stage == MOVE_SETTLE || v->move.stage == MOVE_RELEASE;
+    if (moved == uuid_is_zero(&v->move.source))
+        return fail(e, E_INVALID, "volume: \"move.source\" does not fit its stage");
     *ret = TAKE(v, NULL);
     return 0;
 }

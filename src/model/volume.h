@@ -23,6 +23,28 @@ enum volume_state {
     VOLUME_STATE_COUNT
 };
 
+// How far a move has come (docs/moves.md). Control commits each change of it before anybody acts on it.
+#define MOVE_STAGE_TABLE(X) \
+    X(MOVE_NONE,    "none")    /* it is where it is */ \
+    X(MOVE_WARM,    "warm")    /* increments go to the target while containers use it at the owner */ \
+    X(MOVE_SEAL,    "seal")    /* the owner lets nobody mount it any more, and gives the last increment once it is unmounted */ \
+    X(MOVE_SETTLE,  "settle")  /* the owner has changed; the former one keeps its data until the new one's is durable */ \
+    X(MOVE_RELEASE, "release") /* the former owner is to let go of its data */
+
+enum move_stage {
+#define X(stage, word) stage,
+    MOVE_STAGE_TABLE(X)
+#undef X
+    MOVE_STAGE_COUNT
+};
+
+struct volume_move {
+    enum move_stage stage;
+    struct uuid source; // in SETTLE and RELEASE the former owner; else zero
+    bool force;         // who uses it at the owner is stopped, not waited for
+    uint64_t rate;      // bytes per second that the transfer may take; 0: no limit
+};
+
 // How the root directory of a fresh volume is made. Fixed at creation.
 struct volume_options {
     uint32_t uid, gid;
@@ -39,6 +61,7 @@ struct volume {
     struct volume_options options;
     struct uuid owner;        // the one node that may have it mounted read-write
     struct uuid target;       // the node where the user wants it: differs from the owner while a move is under way
+    struct volume_move move;
     uint64_t epoch;           // starts at 1, grows each time the owner changes
     uint64_t revision;        // starts at 1, grows with each change of anything here
     enum volume_state state;
@@ -53,6 +76,14 @@ struct volume *volume_new(void); // zeroed but for the default options
 void volume_free(struct volume *v);
 struct volume *volume_copy(const struct volume *v);
 const char *volume_state_word(enum volume_state s);
+const char *move_stage_word(enum move_stage s);
+// Before the switch: its target gets data, and it can be called off.
+static inline bool move_is_open(const struct volume *v)
+{
+    return v->move.stage == MOVE_WARM || v->move.stage == MOVE_SEAL;
+}
+// Whether `node` has a part in it: as owner, as the one it moves to, or as a former owner that still has data.
+bool volume_concerns(const struct volume *v, const struct uuid *node);
 // The name, or the id's text where there is none. Valid until the volume changes, or for the buffer's life.
 const char *volume_label(const struct volume *v, char buffer[UUID_TEXT_SIZE]);
 

@@ -2,6 +2,7 @@
 
 #include "base/limits.h"
 #include "base/mem.h"
+#include "plan/move.h"
 
 static struct volume *next(const struct volume *v)
 {
@@ -66,6 +67,7 @@ int decide_remove(const struct volume *v, int64_t now_ms, int64_t keep_ms, struc
     if (v->state != VOLUME_LIVE)
         return not_live(v, e);
     *ret = next(v);
+    decide_call_off(*ret);
     (*ret)->state = v->born ? VOLUME_TRASHED : VOLUME_PURGING;
     (*ret)->trashed_ms = now_ms;
     (*ret)->purge_ms = now_ms + keep_ms;
@@ -116,21 +118,6 @@ int decide_resize(const struct volume *v, uint64_t size, struct volume **ret, st
         return rc;
     *ret = size == v->size ? volume_copy(v) : next(v);
     (*ret)->size = size;
-    return 0;
-}
-
-int decide_move(const struct volume *v, const struct uuid *node, struct volume **ret, struct error *e)
-{
-    if (v->state != VOLUME_LIVE)
-        return not_live(v, e);
-    bool same = uuid_equal(&v->target, node) && v->keep_mounted;
-    *ret = same ? volume_copy(v) : next(v);
-    (*ret)->target = *node;
-    (*ret)->keep_mounted = true;
-    if (!v->born && !uuid_equal(&v->owner, node)) {
-        (*ret)->owner = *node; // there is nothing to carry: the next owner makes it
-        (*ret)->epoch++;
-    }
     return 0;
 }
 

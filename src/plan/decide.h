@@ -21,16 +21,13 @@ struct volume_wish {
 int decide_create(const struct volume_set *all, const struct volume_wish *wish, const struct uuid *fresh, int64_t now_ms,
                   struct volume **ret, const struct volume **ret_existing, struct error *e);
 // Live -> trashed, to be purged keep_ms later. Already in the trash: unchanged copy. E_NOT_FOUND once it is being purged.
-// A volume that never had data, as far as is known here, is purged at once: its owner may be making it just now.
+// A move that can still be called off is. A volume that never had data, as far as is known here, is purged at once: its owner may be making it just now.
 int decide_remove(const struct volume *v, int64_t now_ms, int64_t keep_ms, struct volume **ret, struct error *e);
 // Trashed -> live, under new_name if given. E_CONFLICT if the name is taken by then or it isn't in the trash.
 int decide_restore(const struct volume_set *all, const struct volume *v, const char *new_name, struct volume **ret, struct error *e);
 // Trashed -> purging, now. For the timer, and for a user who wants the space back at once.
 int decide_purge(const struct volume *v, struct volume **ret, struct error *e);
 int decide_resize(const struct volume *v, uint64_t size, struct volume **ret, struct error *e);
-// The user wants it on `node`, and mounted there from then on also while no container uses it. The owner changes at once, with the next
-// epoch, only while there is no data yet; with data it changes at the switch of a move.
-int decide_move(const struct volume *v, const struct uuid *node, struct volume **ret, struct error *e);
 // What the owner reports: its data is there (-> born), or was destroyed (purging -> deleted). NULL in *ret: nothing changes.
 int decide_present(const struct volume *v, const struct uuid *reporter, uint64_t epoch, struct volume **ret, struct error *e);
 int decide_destroyed(const struct volume *v, const struct uuid *reporter, struct volume **ret, struct error *e);

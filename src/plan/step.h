@@ -11,7 +11,13 @@
     X(STEP_UPDATE,  "update")  /* write the record beside the data, set the size limit */ \
     X(STEP_MOUNT,   "mount")   \
     X(STEP_UNMOUNT, "unmount") \
-    X(STEP_DESTROY, "destroy") \
+    X(STEP_EVICT,   "evict")   /* stop who uses it: its user has said so */ \
+    X(STEP_SEAL,    "seal")    /* take the final snapshot of a move */ \
+    X(STEP_UNSEAL,  "unseal")  /* remove the snapshots that a move took */ \
+    X(STEP_FETCH,   "fetch")   /* get the newest snapshot from its owner */ \
+    X(STEP_PLACE,   "place")   /* what was received becomes the volume */ \
+    X(STEP_DISCARD, "discard") /* remove what was received of it */ \
+    X(STEP_DESTROY, "destroy") /* of what is purged, or moved away and safe there */ \
     X(STEP_MISSING, "missing") /* its data should be here and is not: told to the user, never made anew */
 
 enum step {
@@ -29,7 +35,12 @@ struct volume_here {
     bool mounted;
     bool mount_wanted;           // somebody here uses it or waits for it
     bool held;                   // a user wants it to stay on this node: what is mounted stays mounted, also when moved away or deleted
-    bool leaving;                // it is being removed: let go of it, whatever else is wished
+    bool leaving;                // it is being removed or given to another node: let go of it, whatever else is wished
+    bool has_snapshots;          // that a move took
+    bool sealed;                 // the newest of them was taken by the order at hand, after the unmount
+    bool has_copy;               // something was received of it, by a move to this node
+    bool copy_final;             // all of it
+    bool fetch_due;              // of a move to this node: its owner has sealed it, or it is time for the next increment
 };
 
 // `want` is the latest order of control; NULL: control knows nothing of it, and then nothing is ever done to it (CONTRIBUTING.md,

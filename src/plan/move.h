@@ -1,0 +1,70 @@
+// Moves of volumes between nodes, as control decides on them. Pure, like decide.h: each function gives the changed volume, or NULL in *ret
+// where nothing changes; the caller commits it before anybody is told.
+//
+// The order of DESIGN 5: warm, seal, prepare, switch, settle. A crash of any party between any two commits leaves one owner and all data,
+// because each stage only permits: a node acts on the latest order that it has, and an older one permits less or the same.
+//
+//     none     -> warm     the user wishes it elsewhere
+//     warm     -> seal     nobody uses it at the owner, or its copy has caught up as far as it will
+//     seal     -> settle   the target has the final snapshot whole, checked by its digest: the switch, owner and epoch change
+//     settle   -> release  the new owner has it durable under the new epoch
+//     release  -> none     the former owner says that its data is gone
+#ifndef FLOCKER_PLAN_MOVE_H
+#define FLOCKER_PLAN_MOVE_H
+
+#include "model/volume.h"
+
+#include <jansson.h>
+
+#define MOVE_DIGEST_SIZE 32
+
+struct move_wish {
+    struct uuid target;
+    bool keep_mounted; // mounted there from then on also while no container uses it (API v1)
+    bool force;        // stop who uses it
+    uint64_t rate;     // bytes per second; 0: no limit
+};
+
+// The newest read-only snapshot of a volume at its owner, or the newest whole one that a target has received.
+struct move_snapshot {
+    uint64_t number; // never used twice for one volume; 0: none
+    bool final;      // taken after the owner was sealed and the volume unmounted: nothing comes after it
+    bool has_digest; // of the stream that made it
+    uint8_t digest[MOVE_DIGEST_SIZE];
+};
+
+json_t *move_snapshot_to_json(const struct move_snapshot *s); // new reference
+// From anybody: E_INVALID says what makes no sense. NULL is the snapshot with number 0.
+int move_snapshot_from_json(const json_t *object, struct move_snapshot *ret, struct error *e);
+bool move_snapshot_equal(const struct move_snapshot *a, const struct move_snapshot *b);
+// The number of the next snapshot of a volume, by an order of that revision: above all that were given before, also to snapshots of which
+// nothing is left.
+uint64_t move_next_number(uint64_t newest, uint64_t revision);
+
+// What a node has said of its part since it connected; `known` false: nothing yet.
+struct move_part {
+    bool known;
+    bool present;             // it has a record of the volume on disk
+    uint64_t epoch, revision; // of that record: the order that it acts by
+    bool in_use;   // somebody uses it there, or has asked for it
+    bool held;     // a user's hold keeps it there
+    bool warm;     // of a target: a further increment would not be smaller
+    struct move_snapshot snapshot;
+};
+
+// The user wishes it on another node, or, with the owner as target, where it is: then a move that can still be called off is. Volumes without
+// data change their owner at once. While a former owner still has data, the next move waits for its release.
+// E_NOT_FOUND unless the volume is live.
+int decide_move(const struct volume *v, const struct move_wish *wish, struct volume **ret, struct error *e);
+// A node's engine wants to mount it, and the owner has just let go of it and holds it for that node (docs/protocol.md, `release`).
+// E_BUSY while another move is under way.
+int decide_acquire(const struct volume *v, const struct uuid *node, struct volume **ret, struct error *e);
+// The next stage, from what the owner and the other node (the target, after the switch the former owner) have said.
+void decide_move_next(const struct volume *v, const struct move_part *owner, const struct move_part *other, struct volume **ret);
+// Whether a target has caught up as far as it will: its last increment (bytes of stream) is small, or hardly smaller than the one before
+// (0: there was none).
+bool move_is_warm(uint64_t last_bytes, uint64_t before_bytes);
+// The move ends where it is: for a volume that is removed.
+void decide_call_off(struct volume *v);
+
+#endif
