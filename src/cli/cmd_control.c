@@ -56,7 +56,10 @@ static char *kept(const json_t *volume)
     FILE *f = open_memstream(&text, &n);
     ASSERT(f);
     json_array_foreach(list, i, item)
-        fprintf(f, "%s%s on %s is kept", i ? ", " : "", strcmp(member(item, "what"), "copy") == 0 ? "a copy" : "older data", member(item, "host"));
+    {
+        const char *what = strcmp(member(item, "what"), "copy") == 0 ? "a copy" : "older data";
+        fprintf(f, "%s%s on %s is kept", i ? ", " : "", what, member(item, "host"));
+    }
     fclose(f);
     return text;
 }
@@ -123,7 +126,9 @@ static size_t taken(const json_t *volumes)
     const json_t *volume;
     size_t i, n = 0;
     json_array_foreach(volumes, i, volume)
+    {
         n += strcmp(member(volume, "verdict"), "taken") == 0;
+    }
     return n;
 }
 
