@@ -27,6 +27,7 @@ struct agent_container {
     char *name;
     struct container *want;  // NULL: it is to be gone
     struct container_here here;
+    struct uuid used;        // the volume that it had, or was to have, last
     char *image;             // as the engine has it
     enum container_step step; // what a worker does; CONTAINER_NONE: nothing
     struct container *order; // what that worker works from
@@ -223,11 +224,14 @@ static enum container_step plan(const struct agent_container *c)
     return needs_volume ? plan_container(c->want, &c->here, is_ready(c), era) : step;
 }
 
-static void turn_its_volume(struct agent *a, const struct uuid *volume)
+// What failed because the container had it may be right now.
+static void turn_its_volume(const struct agent_container *c)
 {
-    struct agent_volume *v = uuid_is_zero(volume) ? NULL : agent_volume(a, volume);
-    if (v)
-        turn(v);
+    struct agent_volume *v = uuid_is_zero(&c->used) ? NULL : agent_volume(c->owner->agent, &c->used);
+    if (!v)
+        return;
+    v->retry_ms = 0;
+    turn(v);
 }
 
 // One that has ended, and is not to run again, needs nothing.
@@ -367,7 +371,6 @@ static void on_job_done(void *arg, int rc, json_t *result, const struct error *e
     struct agent_container *c = arg;
     struct containers *all = c->owner;
     struct error foreign = ERROR_INIT;
-    const struct uuid volume = c->order ? c->order->volume : (struct uuid){ { 0 } };
     all->jobs--;
     all->creates -= c->step == CONTAINER_CREATE;
     if (rc == 0 && c->want && json_is_true(json_object_get(result, "present")) && !json_is_true(json_object_get(result, "ours"))) {
@@ -388,7 +391,7 @@ static void on_job_done(void *arg, int rc, json_t *result, const struct error *e
     container_free(c->order);
     c->order = NULL;
     report(c);
-    turn_its_volume(all->agent, &volume);
+    turn_its_volume(c);
     containers_turn(all->agent);
 }
 
@@ -494,17 +497,17 @@ void containers_on_order(struct agent *a, const json_t *message)
     struct agent_container *c = find(a->containers, name);
     if (!c)
         c = add(a->containers, name);
-    const struct uuid volume = c->want ? c->want->volume : (struct uuid){ { 0 } };
     container_free(c->want);
     c->want = want;
+    turn_its_volume(c); // that of before
+    if (want)
+        c->used = want->volume;
     keep_want(a->containers, name, want);
     c->not_before_ms = 0; // what failed may be right now
     c->failures = 0;
     c->here.restarts = restarts_of(c);
     forget_report(c);
-    turn_its_volume(a, &volume);
-    if (want)
-        turn_its_volume(a, &want->volume);
+    turn_its_volume(c);
     turn_soon(a);
 }
 
@@ -520,8 +523,11 @@ struct containers *containers_new(struct agent *a)
     kept_load(all);
     json_object_foreach (all->wants, name, json) {
         struct container *want = NULL;
-        if (container_from_json(json, &want, &e) == 0)
-            add(all, want->name)->want = want;
+        if (container_from_json(json, &want, &e) < 0)
+            continue;
+        struct agent_container *c = add(all, want->name);
+        c->want = want;
+        c->used = want->volume;
     }
     return all;
 }
