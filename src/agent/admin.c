@@ -36,6 +36,19 @@ static void add_control(json_t *body, const struct agent *a)
         json_object_set_new(body, "control_problem", json_text(a->link_problem));
 }
 
+static json_t *pool_to_json(const struct agent *a, const struct agent_pool_facts *facts)
+{
+    const struct backend_usage *u = &facts->usage;
+    json_t *pool = json_pack("{s:s, s:s, s:I, s:I, s:I, s:b, s:b}", "backend", facts->backend, "node", UUID_TEXT(&a->config.node), "size",
+                             (json_int_t)u->limit_bytes, "used", (json_int_t)u->used_bytes, "volumes", (json_int_t)a->wants.n, "synced",
+                             (int)agent_is_synced(a), "read_only", (int)u->is_read_only);
+    if (u->is_file) {
+        json_object_set_new(pool, "file_may_grow", json_integer((json_int_t)u->may_grow_bytes));
+        json_object_set_new(pool, "disk_free", json_integer((json_int_t)u->disk_free_bytes));
+    }
+    return pool;
+}
+
 static void on_usage(void *arg, int rc, const struct agent_pool_facts *facts, const struct error *e)
 {
     struct admin_call *call = arg;
@@ -43,9 +56,7 @@ static void on_usage(void *arg, int rc, const struct agent_pool_facts *facts, co
     if (rc < 0) {
         reply_error(call->exchange, e);
     } else {
-        json_t *body = json_pack("{s:s, s:s, s:I, s:I, s:I, s:b}", "backend", facts->backend, "node", UUID_TEXT(&a->config.node), "size",
-                                 (json_int_t)facts->usage.limit_bytes, "used", (json_int_t)facts->usage.used_bytes, "volumes",
-                                 (json_int_t)a->wants.n, "synced", (int)agent_is_synced(a));
+        json_t *body = pool_to_json(a, facts);
         add_control(body, a);
         reply_json(call->exchange, 200, body);
     }

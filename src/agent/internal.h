@@ -91,6 +91,7 @@ struct operation {
     struct uuid volume;     // once known
     uint64_t attempts_before;
     struct json_t *names;   // of LIST: so far
+    struct error failure;   // CREATE: what it is answered once control has discarded the volume; E_NONE: it has not failed
     agent_done *done;
     agent_names_done *names_done; // of LIST
     void *arg;

@@ -93,6 +93,12 @@ static void describe_wait(const struct operation *o, const struct agent_volume *
                  v && v->step != STEP_NONE ? step_word(v->step) : "waiting for the control service");
 }
 
+static void finish_failure(struct operation *o)
+{
+    const struct error e = o->failure;
+    finish(o, -(int)e.code, &e);
+}
+
 static void on_deadline(evutil_socket_t fd, short what, void *arg)
 {
     struct operation *o = arg;
@@ -103,6 +109,8 @@ static void on_deadline(evutil_socket_t fd, short what, void *arg)
     (void)what;
     if (o->kind == OP_LIST)
         finish_list(o, false);
+    else if (o->failure.code)
+        finish_failure(o); // control is slow to discard what could not be made
     else if (!a->open)
         finish_with(o, E_UNAVAILABLE, "this node's pool is not ready, try again", a->pool_error ? a->pool_error : "it is being opened");
     else if (!a->synced)
@@ -151,14 +159,31 @@ static bool has_failed(const struct operation *o, const struct agent_volume *v)
     return v->error.code == E_CORRUPT || (v->error.code && v->attempts > o->attempts_before);
 }
 
+// Whether the text has that word. Ids consist of letters, too: one may have a short name somewhere within.
+static bool has_word(const char *text, const char *word)
+{
+    static const char in_words[] = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_.-";
+    size_t n = strlen(word);
+    for (const char *at = text; n && (at = strstr(at, word)); at++) {
+        bool begins = at == text || !strchr(in_words, at[-1]), ends = !at[n] || !strchr(in_words, at[n]);
+        if (begins && ends)
+            return true;
+    }
+    return false;
+}
+
 // What the last attempt failed of, in the words of whoever asked: engines know names, not ids.
+static void keep_failure(struct operation *o, const struct agent_volume *v)
+{
+    o->failure = v->error;
+    if (!has_word(o->failure.msg, o->name))
+        fail_ctx(&o->failure, -(int)v->error.code, "volume %.255s", o->name);
+}
+
 static void finish_failed(struct operation *o, const struct agent_volume *v)
 {
-    struct error e = v->error;
-    int rc = -(int)e.code;
-    if (!strstr(e.msg, o->name))
-        fail_ctx(&e, rc, "volume %.255s", o->name);
-    finish(o, rc, &e);
+    keep_failure(o, v);
+    finish_failure(o);
 }
 
 // ---- volumes of other nodes
@@ -218,12 +243,13 @@ static void list_turn(struct operation *o)
 
 // ---- create
 
+// The entry is gone now. One that stays, because control went away, is harmless: it is made when it can be, or removed by its user.
 static void on_discarded(void *arg, int rc, const json_t *reply, const struct error *e)
 {
-    (void)arg;
     (void)rc;
     (void)reply;
-    (void)e; // an entry that stays is harmless: it is made when it can be, or removed by its user
+    (void)e;
+    finish_failure(arg);
 }
 
 static void on_created(void *arg, int rc, const json_t *reply, const struct error *e);
@@ -291,9 +317,13 @@ static void create_turn(struct operation *o)
     turn(v);
     if (!has_failed(o, v))
         return;
-    if (v->step == STEP_NONE && v->error.code != E_CORRUPT)
-        link_request(a, json_pack("{s:s, s:s, s:s}", "type", "request", "op", "discard", "id", UUID_TEXT(&v->id)), on_discarded, NULL);
-    finish_failed(o, v);
+    if (v->step != STEP_NONE || v->error.code == E_CORRUPT) {
+        finish_failed(o, v);
+        return;
+    }
+    keep_failure(o, v);
+    o->asked = true; // whoever looks after the answer must not find what could not be made
+    link_request(a, json_pack("{s:s, s:s, s:s}", "type", "request", "op", "discard", "id", UUID_TEXT(&v->id)), on_discarded, o);
 }
 
 static struct operation *still_there(const struct agent *a, const struct operation *o)

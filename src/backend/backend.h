@@ -50,8 +50,13 @@ struct backend_volume {
 };
 
 struct backend_usage {
-    uint64_t used_bytes;  // of the volume, or of the pool for backend_pool_usage
+    uint64_t used_bytes;  // of the volume, or of the pool for pool_usage
     uint64_t limit_bytes; // the volume's limit or the pool's size; 0: no limit
+    // Of a pool alone:
+    bool is_read_only;          // mounted so, or the file system has stopped after an error
+    bool is_file;               // the next two count:
+    uint64_t may_grow_bytes;    // what the file has not taken up yet of its size
+    uint64_t disk_free_bytes;   // on the disk that it lies on. Less than the above: writing fails before the pool looks full
 };
 
 // What a node has received of a volume that it doesn't have: the newest whole copy, and how far the one after it has come.

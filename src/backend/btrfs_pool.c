@@ -282,6 +282,15 @@ static int check_directory(const struct pool *p, struct error *e)
     return faccessat(top, POOL_JSON, F_OK, AT_SYMLINK_NOFOLLOW) == 0 ? 0 : check_empty(top, p->top, e);
 }
 
+// We make it 0700. One that was there may be open to others for a reason: it is left as it is.
+static void warn_of_open_mount_root(const struct pool *p)
+{
+    struct stat st;
+    if (stat(p->mount_root, &st) == 0 && (st.st_mode & (S_IRWXG | S_IRWXO)))
+        log_warn("%s has mode %04o: other users of this host reach the files of mounted volumes as far as those allow it; `chmod 0700 %s` ends that",
+            p->mount_root, st.st_mode & 07777, p->mount_root);
+}
+
 static int pool_open(const struct backend_config *config, struct backend **ret, struct error *e)
 {
     AUTO(pool_free) struct pool *p = xcalloc(1, sizeof *p);
@@ -303,6 +312,7 @@ static int pool_open(const struct backend_config *config, struct backend **ret, 
     if (rc < 0)
         return e->os_errno ? fail_ctx(e, rc, "open pool %s", p->path) : rc;
     if (!config->is_swept) {
+        warn_of_open_mount_root(p);
         pool_volume_sweep_staging(p);
         pool_sweep_incoming(p);
         pool_volume_gather_limits(p);
@@ -369,6 +379,20 @@ static int pool_shutdown(struct backend *b, struct error *e)
 
 // ---- size --------------------------------------------------------------------------------------------------------------------
 
+// What a sparse file promises, and what its disk can keep of that.
+static int measure_file(const struct pool *p, struct backend_usage *ret, struct error *e)
+{
+    struct stat st;
+    struct statvfs below;
+    if (stat(p->path, &st) < 0 || statvfs(p->path, &below) < 0)
+        return fail_os(e, errno, "look at pool file %s", p->path);
+    uint64_t has = (uint64_t)st.st_blocks * 512, size = (uint64_t)st.st_size;
+    ret->is_file = true;
+    ret->may_grow_bytes = size > has ? size - has : 0;
+    ret->disk_free_bytes = (uint64_t)below.f_bavail * below.f_frsize;
+    return 0;
+}
+
 static int pool_usage(struct backend *b, struct backend_usage *ret, struct error *e)
 {
     struct pool *p = pool_enter(b);
@@ -380,8 +404,12 @@ static int pool_usage(struct backend *b, struct backend_usage *ret, struct error
     if (fstatvfs(d.top, &st) < 0)
         return fail_os(e, errno, "ask for the usage of pool %s", p->path);
     uint64_t unit = st.f_frsize;
-    *ret = (struct backend_usage){ .used_bytes = (st.f_blocks - st.f_bfree) * unit, .limit_bytes = st.f_blocks * unit };
-    return 0;
+    *ret = (struct backend_usage){
+        .used_bytes = (st.f_blocks - st.f_bfree) * unit,
+        .limit_bytes = st.f_blocks * unit,
+        .is_read_only = st.f_flag & ST_RDONLY,
+    };
+    return p->source == POOL_FILE ? measure_file(p, ret, e) : 0;
 }
 
 static int grow_file(const struct pool *p, uint64_t size, struct error *e)

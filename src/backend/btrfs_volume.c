@@ -169,7 +169,7 @@ static int make_data(int volume_fd, const struct volume *v, void *arg, struct er
 {
     (void)arg;
     AUTO(close) int fd = -1;
-    uint64_t id;
+    uint64_t id = 0;
     int rc = FAILPOINT_ERROR(CREATE_STAGED, e);
     if (rc == 0)
         rc = btrfs_subvolume_create(volume_fd, VOLUME_DATA, e);

@@ -35,6 +35,31 @@ static int run_ls(struct cli_context *ctx, int argc, char **argv, struct error *
     return 0;
 }
 
+char *pool_warnings(const json_t *pool, uint64_t low)
+{
+    char free_text[SIZE_TEXT_SIZE], more_text[SIZE_TEXT_SIZE];
+    const json_t *free_on_disk = json_object_get(pool, "disk_free");
+    json_int_t free_bytes = json_integer_value(free_on_disk), more = json_integer_value(json_object_get(pool, "file_may_grow"));
+    const char *read_only = json_is_true(json_object_get(pool, "read_only"))
+                                ? "the pool is read-only: it was mounted so, or its file system stopped after an error (see the kernel's log)\n"
+                                : "";
+    if (!json_is_integer(free_on_disk) || free_bytes < 0 || more <= free_bytes || (uint64_t)free_bytes > low)
+        return xstrdup(read_only);
+    return xasprintf("%sthe pool's file may still become %s larger, but the disk below it has only %s free: when that is used up, writing "
+                     "fails\n", read_only, size_format((uint64_t)more, more_text), size_format((uint64_t)free_bytes, free_text));
+}
+
+// The pool has grown, whatever comes of the question what to look out for.
+static int warn(const struct client *agent, struct cli_context *ctx, struct error *e)
+{
+    AUTO(json_decref) json_t *pool = NULL;
+    if (client_call(agent, "GET", "/v2/pool", NULL, &pool, e) < 0)
+        return 0;
+    AUTO(free) char *warnings = pool_warnings(pool, UINT64_MAX);
+    fputs(warnings, ctx->out);
+    return 0;
+}
+
 static int run_grow(struct cli_context *ctx, int argc, char **argv, struct error *e)
 {
     const struct client agent = cli_agent(ctx);
@@ -49,7 +74,7 @@ static int run_grow(struct cli_context *ctx, int argc, char **argv, struct error
         return rc;
     json_int_t now = json_integer_value(json_object_get(ctx->result, "size"));
     fprintf(ctx->out, "the pool has %s now\n", size_format(now > 0 ? (uint64_t)now : size, text));
-    return 0;
+    return warn(&agent, ctx, e);
 }
 
 const struct cli_command commands_pool[] = {

@@ -2,8 +2,11 @@
 #include "cli/internal.h"
 
 #include "base/size.h"
+#include "sys/instance.h"
 
 #include <string.h>
+
+#define DISK_LOW_BYTES (1ULL << 30) // free below a pool's file: from here on somebody should look after it
 
 static long long number(const json_t *object, const char *group, const char *member)
 {
@@ -29,11 +32,25 @@ static void print_agent(FILE *out, const json_t *reply)
     fprintf(out, "agent: up%s\n  pool: %s, %s of %s used, %lld volumes\n", alone, backend,
             size_format(used > 0 ? (uint64_t)used : 0, used_text), size_format(size > 0 ? (uint64_t)size : 0, size_text),
             number(reply, NULL, "volumes"));
+    AUTO(free) char *warnings = pool_warnings(reply, DISK_LOW_BYTES);
+    for (const char *line = warnings; *line; line += strcspn(line, "\n") + 1)
+        fprintf(out, "  warning: %.*s\n", (int)strcspn(line, "\n"), line);
+}
+
+// One that runs although nobody listens at its socket has lost it: what to do is not the same as for one that is down.
+static void explain_lost(const struct cli_context *ctx, const char *who, const char *sock, const char *lock, struct error *e)
+{
+    AUTO(free) char *path = cli_path(ctx, lock);
+    const struct instance i = instance_find(path);
+    if (i.pid > 0 && i.is_serving)
+        fail(e, E_UNAVAILABLE,
+             "%s runs as process %d, but its socket %s is gone: was the folder removed? `flocker up` replaces it; containers go on", who,
+             (int)i.pid, sock);
 }
 
 // What one of the two says, or why it does not.
 struct answer {
-    const char *who;
+    const char *who, *lock;
     int rc;
     struct error error;
     json_t *reply;
@@ -44,9 +61,11 @@ static void auto_answer(struct answer *a)
     json_decref(a->reply);
 }
 
-static void ask(struct answer *a, const struct client *client, const char *target)
+static void ask(const struct cli_context *ctx, struct answer *a, const struct client *client, const char *target)
 {
     a->rc = client_call(client, "GET", target, NULL, &a->reply, &a->error);
+    if (a->rc == -E_UNAVAILABLE && client->unix_path)
+        explain_lost(ctx, a->who, client->unix_path, a->lock, &a->error);
 }
 
 // A failure is part of the report.
@@ -89,13 +108,13 @@ static int show_elsewhere(struct cli_context *ctx, const struct answer *agent, s
 static int run_status(struct cli_context *ctx, int argc, char **argv, struct error *e)
 {
     const struct client control_client = cli_control(ctx), agent_client = cli_agent(ctx);
-    __attribute__((cleanup(auto_answer))) struct answer control = { .who = "control" };
-    __attribute__((cleanup(auto_answer))) struct answer agent = { .who = "agent" };
+    __attribute__((cleanup(auto_answer))) struct answer control = { .who = "control", .lock = CONTROL_LOCK };
+    __attribute__((cleanup(auto_answer))) struct answer agent = { .who = "agent", .lock = AGENT_LOCK };
     (void)argc;
     (void)argv;
     ctx->result = json_object();
-    ask(&control, &control_client, "/v2/status");
-    ask(&agent, &agent_client, "/v2/pool");
+    ask(ctx, &control, &control_client, "/v2/status");
+    ask(ctx, &agent, &agent_client, "/v2/pool");
     if (is_elsewhere(&control, &agent))
         return show_elsewhere(ctx, &agent, e);
     show(ctx, &control, print_control);

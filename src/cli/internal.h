@@ -11,6 +11,8 @@ DEFINE_AUTO(json_t *, json_decref)
 #define CONTROL_SOCKET "/run/flocker/control.sock"
 #define CERTS_DIR      "/etc/flocker"
 #define AGENT_SOCKET   "/run/flocker/agent.sock"
+#define CONTROL_LOCK   "/var/lib/flocker/control.lock" // sys/instance.h
+#define AGENT_LOCK     "/var/lib/flocker/agent.lock"
 #define WORDS_MAX      2 // of a command's name
 
 // ---- the tables: one per file of commands, each ends with a NULL name
@@ -67,6 +69,12 @@ void table_free(struct table *t);
 void table_add(struct table *t, const char *const *cells); // one per heading; escaped here. NULL or "": nothing
 void table_print(const struct table *t, FILE *out);        // prints the headings also if there are no rows
 DEFINE_AUTO(struct table *, table_free)
+
+// ---- pools
+
+// What somebody has to know of a pool as the agent tells it: "" or a line for each thing. Of a file that may become larger than its disk
+// that is told from `low` bytes of free space on downwards; UINT64_MAX: always.
+char *pool_warnings(const json_t *pool, uint64_t low);
 
 // ---- help, manual, completion: made from the tables
 

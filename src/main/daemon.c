@@ -4,6 +4,7 @@
 #include "base/log.h"
 #include "base/mem.h"
 #include "net/socket.h"
+#include "sys/instance.h"
 
 #include <errno.h>
 #include <event2/event.h>
@@ -38,7 +39,7 @@ int daemon_init(struct daemon *d, const char *program, struct error *e)
         files.rlim_cur = files.rlim_max;
         setrlimit(RLIMIT_NOFILE, &files);
     }
-    *d = (struct daemon){ .base = event_base_new() };
+    d->base = event_base_new();
     if (!d->base)
         return fail(e, E_IO, "the event loop can't be made");
     for (size_t i = 0; i < ARRAY_SIZE(signals); i++) {
@@ -48,15 +49,22 @@ int daemon_init(struct daemon *d, const char *program, struct error *e)
     return 0;
 }
 
+int daemon_lock(struct daemon *d, const char *path, struct error *e)
+{
+    return instance_take(path, &d->lock_fd, e);
+}
+
 int daemon_run(struct daemon *d, const char *pid_path, struct error *e)
 {
     AUTO(close) int fd = open(pid_path, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0644);
     if (fd < 0 || dprintf(fd, "%d\n", (int)getpid()) < 0)
         return fail_os(e, errno, "write %s", pid_path);
     d->pid_path = pid_path;
+    instance_serve(d->lock_fd);
     socket_notify("READY=1");
     log_info("ready, version %s", FLOCKER_VERSION);
     event_base_dispatch(d->base);
+    instance_leave(d->lock_fd);
     return 0;
 }
 
@@ -69,4 +77,6 @@ void daemon_done(struct daemon *d)
             event_free(d->on_signal[i]);
     if (d->base)
         event_base_free(d->base);
+    if (d->lock_fd >= 0)
+        close(d->lock_fd);
 }

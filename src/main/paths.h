@@ -15,6 +15,8 @@
     X(pool,          "/var/lib/flocker/pool",                    0)    \
     X(pool_file,     "/var/lib/flocker/pool.img",                0)    \
     X(store,         "/var/lib/flocker/control.db",              0)    \
+    X(control_lock,  "/var/lib/flocker/control.lock",            0)    \
+    X(agent_lock,    "/var/lib/flocker/agent.lock",              0)    \
     X(run,           "/run/flocker",                             0700) \
     X(refs,          "/run/flocker/refs",                        0)    \
     X(control_pid,   "/run/flocker/control.pid",                 0)    \

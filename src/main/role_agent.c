@@ -152,7 +152,7 @@ static void on_certificates(void *arg)
 
 int role_agent(const struct paths *p, const struct agent_options *o, struct error *e)
 {
-    __attribute__((cleanup(auto_daemon))) struct daemon d = { NULL, { NULL, NULL }, NULL };
+    __attribute__((cleanup(auto_daemon))) struct daemon d = DAEMON_INIT;
     AUTO(SSL_CTX_free) SSL_CTX *tls = NULL;
     AUTO(SSL_CTX_free) SSL_CTX *control_tls = NULL;
     AUTO(SSL_CTX_free) SSL_CTX *peer_server = NULL;
@@ -166,7 +166,7 @@ int role_agent(const struct paths *p, const struct agent_options *o, struct erro
     struct plugin_config doors = { .tcp_fd = -1 };
     int admin_fd = -1;
     int rc = daemon_init(&d, "flocker-agent", e);
-    if (rc < 0 || (rc = paths_make(p, e)) < 0 || (rc = upstream_read_config(p, o->config, &file, e)) < 0 ||
+    if (rc < 0 || (rc = paths_make(p, e)) < 0 || (rc = daemon_lock(&d, p->agent_lock, e)) < 0 || (rc = upstream_read_config(p, o->config, &file, e)) < 0 ||
         (rc = configure(p, o, &file, &config, e)) < 0 || (rc = find_control(p, o->control, &file, &upstream, &control_tls, &config, e)) < 0)
         return rc;
     if ((rc = open_peers(p, o->peers ? o->peers : upstream.is_remote ? PEERS_DEFAULT : "none", &config, &peer_server, &peer_client, e)) < 0)

@@ -52,14 +52,15 @@ static int open_contexts(const struct paths *p, SSL_CTX **rest, SSL_CTX **agents
 
 int role_control(const struct paths *p, const struct control_options *o, struct error *e)
 {
-    __attribute__((cleanup(auto_daemon))) struct daemon d = { NULL, { NULL, NULL }, NULL };
+    __attribute__((cleanup(auto_daemon))) struct daemon d = DAEMON_INIT;
     AUTO(SSL_CTX_free) SSL_CTX *rest = NULL;
     AUTO(SSL_CTX_free) SSL_CTX *agents = NULL;
     AUTO(control_free) struct control *control = NULL;
     AUTO(renewal_free) struct renewal *renewal = NULL;
     struct control_config config = { .store = &store_sqlite, .store_path = p->store, .pki_dir = p->etc, .trash_keep_ms = o->trash_keep_s * 1000 };
     int rc = daemon_init(&d, "flocker-control", e);
-    if (rc < 0 || (rc = paths_make(p, e)) < 0 || (rc = certificates_make(p->etc, e)) < 0 || (rc = open_contexts(p, &rest, &agents, e)) < 0)
+    if (rc < 0 || (rc = paths_make(p, e)) < 0 || (rc = daemon_lock(&d, p->control_lock, e)) < 0 || (rc = certificates_make(p->etc, e)) < 0 ||
+        (rc = open_contexts(p, &rest, &agents, e)) < 0)
         return rc;
     config.base = d.base;
     config.tls = rest;

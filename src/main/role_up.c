@@ -4,7 +4,7 @@
 #include "base/mem.h"
 #include "main/upstream.h"
 #include "net/http.h"
-#include "net/socket.h"
+#include "sys/instance.h"
 #include "sys/mountinfo.h"
 #include "sys/process.h"
 
@@ -52,7 +52,7 @@ static _Noreturn void become(const char *log, char *const *argv)
 }
 
 struct service {
-    const char *name, *sock, *probe, *ready_word, *log;
+    const char *name, *sock, *lock, *probe, *ready_word, *log;
     char *const *argv;
     size_t options; // how many of argv the user gave
 };
@@ -87,15 +87,53 @@ static int fail_start(const struct service *s, const struct probe *last, struct 
     return fail(e, E_UNAVAILABLE, "%s did not come up; the last line of %s: %s", s->name, s->log, text);
 }
 
+// The pid of a daemon at whose socket nobody was found between the two looks: the socket is gone, because somebody removed /run/flocker. It is
+// there for as long as the daemon serves. 0 for one that was starting or ending.
+static pid_t lost(const struct instance *before, const struct instance *after)
+{
+    return before->pid > 0 && before->pid == after->pid && before->is_serving && after->is_serving ? after->pid : 0;
+}
+
+static struct probe ask_lost(const struct service *s, pid_t *ret)
+{
+    const struct instance before = instance_find(s->lock);
+    struct probe now = ask(s);
+    const struct instance after = instance_find(s->lock);
+    *ret = now.rc == -E_UNAVAILABLE ? lost(&before, &after) : 0;
+    return now;
+}
+
+static bool is_managed(pid_t pid)
+{
+    return process_in_cgroup(pid, "flocker-agent.service") || process_in_cgroup(pid, "flocker-control.service");
+}
+
+// Ends a daemon that nobody can reach any more. Its successor waits until it is gone.
+static int end_lost(const struct service *s, pid_t pid, void (*say)(const char *line), struct error *e)
+{
+    char text[PATH_SIZE + 200];
+    if (is_managed(pid))
+        return fail(e, E_CONFLICT, "systemd runs %s (process %d), but its socket %s is gone: systemctl restart flocker-%s", s->name, (int)pid,
+                    s->sock, s->name);
+    if (kill(pid, SIGTERM) < 0 && errno != ESRCH)
+        return fail_os(e, errno, "end %s (process %d), whose socket %s is gone", s->name, (int)pid, s->sock);
+    snprintf(text, sizeof text, "%s (process %d) is replaced: its socket %.400s was gone", s->name, (int)pid, s->sock);
+    say(text);
+    return 0;
+}
+
 // Starts the daemon unless it runs already, and waits until it is ready.
 static int start(const struct service *s, void (*say)(const char *line), struct error *e)
 {
     char text[1024];
     int status;
-    struct probe now = ask(s);
+    pid_t unreachable = 0;
+    struct probe now = ask_lost(s, &unreachable);
     bool running = now.rc != -E_UNAVAILABLE;
     if (now.rc == -E_DENIED)
         return fail(e, E_DENIED, "%s", now.reason);
+    if (unreachable && end_lost(s, unreachable, say, e) < 0)
+        return -(int)e->code;
     pid_t pid = running ? 0 : fork();
     if (pid == 0 && !running)
         become(s->log, s->argv);
@@ -113,8 +151,11 @@ static int start(const struct service *s, void (*say)(const char *line), struct 
         }
         if (running && now.rc == -E_UNAVAILABLE)
             return start(s, say, e); // it was just ending
-        if (!running && waitpid(pid, &status, WNOHANG) == pid)
-            break;
+        if (running || waitpid(pid, &status, WNOHANG) != pid)
+            continue;
+        if (instance_find(s->lock).pid > 0)
+            return start(s, say, e); // somebody else has started one at the same time
+        break;
     }
     return fail_start(s, &now, e);
 }
@@ -161,8 +202,8 @@ int role_up(const struct paths *p, const struct up_arguments *arguments, void (*
     snprintf(root, sizeof root, "--root=%s", p->root);
     AUTO(free) char **control_argv = daemon_argv(control_word, root, arguments->control, arguments->control_n);
     AUTO(free) char **agent_argv = daemon_argv(agent_word, root, arguments->agent, arguments->agent_n);
-    const struct service control = { "control", p->control_sock, "/v2/status", "", control_log, control_argv, arguments->control_n };
-    struct service agent = { "agent", p->agent_sock, "/v2/pool", "\"synced\":true", agent_log, agent_argv, arguments->agent_n };
+    const struct service control = { "control", p->control_sock, p->control_lock, "/v2/status", "", control_log, control_argv, arguments->control_n };
+    struct service agent = { "agent", p->agent_sock, p->agent_lock, "/v2/pool", "\"synced\":true", agent_log, agent_argv, arguments->agent_n };
     struct error agent_error = ERROR_INIT;
     bool control_is_elsewhere = false;
     int rc = paths_make(p, e);
@@ -182,37 +223,20 @@ int role_up(const struct paths *p, const struct up_arguments *arguments, void (*
 
 // ---- down
 
-static pid_t pid_of(const char *path)
-{
-    char text[32] = "";
-    AUTO(fclose) FILE *f = fopen(path, "re");
-    if (!f || !fgets(text, sizeof text, f))
-        return 0;
-    long pid = strtol(text, NULL, 10);
-    return pid > 1 && kill((pid_t)pid, 0) == 0 ? (pid_t)pid : 0;
-}
-
-static int stop(const char *name, const char *pid_path, const char *sock, void (*say)(const char *line), struct error *e)
+static int stop(const char *name, const char *lock, void (*say)(const char *line), struct error *e)
 {
     char text[200];
-    pid_t pid = pid_of(pid_path);
-    int fd = socket_connect_unix(sock, 1000, e);
-    if (fd < 0 || pid == 0) {
-        if (fd >= 0)
-            close(fd);
-        snprintf(text, sizeof text, "%s is not running", name);
-        say(text);
-        return 0;
-    }
-    close(fd);
-    kill(pid, SIGTERM);
-    for (int64_t end_ms = clock_boot_ms() + STOP_MS; clock_boot_ms() < end_ms; usleep(POLL_MS * 1000))
-        if (kill(pid, 0) < 0) {
-            snprintf(text, sizeof text, "%s stopped", name);
-            say(text);
-            return 0;
-        }
-    return fail(e, E_TIMEOUT, "%s (process %d) does not stop", name, (int)pid);
+    const pid_t pid = instance_find(lock).pid;
+    if (pid < 0)
+        return fail(e, E_DENIED, "can't tell whether %s is running: %s can't be read", name, lock);
+    if (pid > 0 && kill(pid, SIGTERM) < 0 && errno != ESRCH)
+        return fail_os(e, errno, "end %s (process %d)", name, (int)pid);
+    for (int64_t end_ms = clock_boot_ms() + STOP_MS; pid > 0 && instance_find(lock).pid == pid; usleep(POLL_MS * 1000))
+        if (clock_boot_ms() > end_ms)
+            return fail(e, E_TIMEOUT, "%s (process %d) does not stop", name, (int)pid);
+    snprintf(text, sizeof text, pid > 0 ? "%s stopped" : "%s is not running", name);
+    say(text);
+    return 0;
 }
 
 // Whether anything is mounted where the pool and the volumes of this root belong.
@@ -234,6 +258,7 @@ static int unmount_all(const struct paths *p, struct error *e)
 {
     struct http_result r = { .status = 0 };
     const struct http_call call = { .unix_path = p->agent_sock, .method = "POST", .target = "/v2/pool/shutdown", .timeout_ms = 60000 };
+    const struct instance before = instance_find(p->agent_lock);
     int rc = http_call(&call, &r, e);
     if (rc == 0 && r.status != 200 && (r.status != 503 || has_mounts(p))) { // 503: its pool was never opened
         AUTO(json_decref) json_t *said = json_loads(r.body, 0, NULL);
@@ -241,7 +266,11 @@ static int unmount_all(const struct paths *p, struct error *e)
         rc = fail(e, r.status == 409 ? E_BUSY : E_IO, "%s; --keep-mounted stops Flocker all the same, and containers go on",
                   why ? why : "volumes can't be unmounted");
     }
-    if (rc == -E_UNAVAILABLE)
+    const struct instance after = instance_find(p->agent_lock);
+    if (rc == -E_UNAVAILABLE && lost(&before, &after))
+        rc = fail(e, E_CONFLICT, "the agent (process %d) can't be told to unmount: its socket %s is gone; `flocker up` mends that",
+                  (int)after.pid, p->agent_sock);
+    else if (rc == -E_UNAVAILABLE)
         rc = 0; // the agent is not running
     http_result_done(&r);
     return rc;
@@ -250,7 +279,7 @@ static int unmount_all(const struct paths *p, struct error *e)
 // What a service manager runs would be started again at once.
 static int check_managed(const struct paths *p, struct error *e)
 {
-    if (process_in_cgroup(pid_of(p->agent_pid), "flocker-agent.service"))
+    if (is_managed(instance_find(p->agent_lock).pid))
         return fail(e, E_CONFLICT, "systemd runs Flocker here: stop it with systemctl stop flocker-plugin.socket flocker-agent flocker-control");
     return 0;
 }
@@ -260,8 +289,8 @@ int role_down(const struct paths *p, bool keep_mounted, void (*say)(const char *
     int managed = check_managed(p, e);
     if (managed < 0)
         return managed;
-    int rc = keep_mounted ? 0 : explain_denied(unmount_all(p, e), e);
-    if (rc < 0 || (rc = stop("agent", p->agent_pid, p->agent_sock, say, e)) < 0)
-        return rc;
-    return stop("control", p->control_pid, p->control_sock, say, e);
+    int rc = keep_mounted ? 0 : unmount_all(p, e);
+    if (rc < 0 || (rc = stop("agent", p->agent_lock, say, e)) < 0)
+        return explain_denied(rc, e);
+    return stop("control", p->control_lock, say, e);
 }

@@ -24,10 +24,21 @@ static int wait_for(bool (*try)(int fd, uint64_t offset), int fd, uint64_t offse
     }
 }
 
+static struct flock one_byte(uint64_t offset)
+{
+    return (struct flock){ .l_type = F_WRLCK, .l_whence = SEEK_SET, .l_start = (off_t)offset, .l_len = 1 };
+}
+
 static bool try_byte(int fd, uint64_t offset)
 {
-    struct flock range = { .l_type = F_WRLCK, .l_whence = SEEK_SET, .l_start = (off_t)offset, .l_len = 1 };
+    struct flock range = one_byte(offset);
     return fcntl(fd, F_OFD_SETLK, &range) == 0;
+}
+
+static bool try_process(int fd, uint64_t offset)
+{
+    struct flock range = one_byte(offset);
+    return fcntl(fd, F_SETLK, &range) == 0;
 }
 
 static bool try_whole(int fd, uint64_t offset)
@@ -39,6 +50,26 @@ static bool try_whole(int fd, uint64_t offset)
 int lock_byte(int fd, uint64_t offset, int64_t wait_ms, struct error *e)
 {
     return wait_for(try_byte, fd, offset, wait_ms, e);
+}
+
+int lock_process(int fd, uint64_t offset, int64_t wait_ms, struct error *e)
+{
+    return wait_for(try_process, fd, offset, wait_ms, e);
+}
+
+pid_t lock_holder(int fd, uint64_t offset)
+{
+    struct flock range = one_byte(offset);
+    if (fcntl(fd, F_GETLK, &range) < 0)
+        return -1;
+    return range.l_type == F_UNLCK ? 0 : range.l_pid > 0 ? range.l_pid : -1;
+}
+
+void lock_release(int fd, uint64_t offset)
+{
+    struct flock range = one_byte(offset);
+    range.l_type = F_UNLCK;
+    fcntl(fd, F_SETLK, &range);
 }
 
 int lock_whole(int fd, int64_t wait_ms, struct error *e)

@@ -223,7 +223,10 @@ class Host:
         if not (config / "policy.json").exists():
             (config / "policy.json").write_text('{"default": [{"type": "insecureAcceptAnything"}]}\n')
         plugins = "".join(f'{name} = "{path}"\n' for name, path in self.plugins.items())
-        (config / "containers.conf").write_text(PODMAN_CONFIG + plugins)
+        file, new = config / "containers.conf", config / "containers.conf.new"
+        if not file.exists() or file.read_text() != PODMAN_CONFIG + plugins:  # another podman may be reading it just now
+            new.write_text(PODMAN_CONFIG + plugins)
+            new.rename(file)
         return self.run(["podman", *args], **options)
 
     def load_image(self, name, engine="docker"):

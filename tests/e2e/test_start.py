@@ -1,7 +1,12 @@
 """`flocker up` and `flocker down` when something is wrong with this host: what they say, and that there is a way on."""
+import concurrent.futures
+import json
+import re
+
 import pytest
 
 from host import CommandFailed
+from paths import wait_for
 
 NOBODY = ["setpriv", "--reuid=65534", "--regid=65534", "--clear-groups"]
 
@@ -44,3 +49,63 @@ def test_users_are_told_that_it_is_for_root(host, flocker_binary):
         assert "down" not in error.stdout
     assert "is running" in host.flocker("up").stdout
     host.flocker("down")
+
+
+def test_started_by_several_at_once_one_of_each_runs(host, flocker_binary):
+    """Also over the sockets that killed ones left: nobody takes the socket of somebody who has just made it."""
+    host.start_flocker(flocker_binary, ["--pool-size=512M"])
+    for _ in range(15):
+        pids = [host.kill_flocker(role) for role in ("agent", "control")]
+        with concurrent.futures.ThreadPoolExecutor(5) as pool:
+            list(pool.map(lambda _: host.flocker("up"), range(5)))
+        assert "up" in host.flocker("status").stdout
+        wait_for("the others to give up", lambda: len([line for line in host.processes().values() if "flocker" in line]) == 2)
+        assert not set(pids) & set(host.processes())
+    host.flocker("down")
+    assert host.processes() == {}
+
+
+def test_run_folder_removed(host, flocker_binary):
+    """status says so, down does not take them for ended, up replaces them; volumes stay mounted."""
+    host.start_flocker(flocker_binary, ["--rest=none", "--pool-size=512M"])
+    node = host.flocker_json("node", "ls")[0]["id"]
+    dataset = json.dumps({"primary": node, "metadata": {"name": "db"}})  # stays mounted without a container
+    assert host.ask("/run/flocker/control.sock", "POST", "/v1/configuration/datasets", dataset.encode())[0] == 201
+    point = wait_for("the mount", lambda: host.flocker_json("volume", "inspect", "db")[0].get("path"))
+    before = host.processes()
+    host.run(["rm", "-r", "/run/flocker"])
+    status = host.run([flocker_binary, "status"], check=False)
+    for role in ("control", "agent"):
+        assert f"{role} runs as process" in status.stdout and "`flocker up` replaces it" in status.stdout, status.stdout
+    assert status.returncode
+    assert "`flocker up` mends that" in refused(host, "down").stderr
+    assert host.processes() == before
+    said = host.flocker("up", "--rest=none", "--pool-size=512M").stdout
+    assert "agent (process" in said and "control (process" in said and said.count("is replaced") == 2
+    assert not set(before) & set(host.processes())
+    assert f" {point} " in host.path("/proc/1/mountinfo").read_text()
+    assert host.flocker_json("volume", "inspect", "db")[0]["path"] == point
+    assert host.flocker("down").stdout.count("stopped") == 2
+    assert host.processes() == {}
+
+
+def test_a_disk_too_small_for_the_pool_is_told(host, flocker_binary):
+    host.run(["mkdir", "/tmp/disk"])
+    host.run(["mount", "-t", "tmpfs", "-o", "size=300M", "tmpfs", "/tmp/disk"])
+    host.start_flocker(flocker_binary, ["--rest=none", "--pool=/tmp/disk/pool.img", "--pool-size=256M"])
+    assert "warning" not in host.flocker("status").stdout
+    told = r"the pool's file may still become \S+ larger, but the disk below it has only \S+ free"
+    assert re.search(told, host.flocker("pool", "grow", "2G").stdout)
+    assert re.search("warning: " + told, host.flocker("status").stdout)
+    host.flocker("down")
+
+
+def test_mount_root_that_others_may_enter_is_told(host, flocker_binary):
+    log = host.path("/var/log/flocker/agent.log")
+    for mode, told in ((0o755, 1), (0o700, 0)):
+        host.path("/flocker").chmod(mode)
+        host.start_flocker(flocker_binary, ["--rest=none", "--pool-size=512M"])
+        assert log.read_text().count("/flocker has mode 0755: other users of this host") == told
+        assert host.path("/flocker").stat().st_mode & 0o777 == mode
+        host.flocker("down")
+        log.unlink()

@@ -318,6 +318,17 @@ static void usage_follows_what_is_written(void **state)
     assert_true(usage_of(f, &other->id).used_bytes < MIB);
     NO_ERROR(B->pool_usage(f->b, &after, E));
     assert_true(after.used_bytes >= before.used_bytes + 10 * MIB);
+    assert_false(after.is_read_only);
+    bool is_file = f->setup->is_real && f->setup->source == POOL_FILE;
+    assert_int_equal(after.is_file, is_file);
+    if (is_file)
+        assert_true(after.disk_free_bytes > 0 && before.may_grow_bytes < f->size && after.may_grow_bytes + 9 * MIB < before.may_grow_bytes);
+    if (!f->setup->is_real || f->setup->source == POOL_DIRECTORY)
+        return;
+    assert_int_equal(mount(NULL, top_of(f), NULL, MS_REMOUNT | MS_RDONLY, NULL), 0);
+    NO_ERROR(B->pool_usage(f->b, &after, E));
+    assert_true(after.is_read_only);
+    assert_int_equal(mount(NULL, top_of(f), NULL, MS_REMOUNT, NULL), 0);
 }
 
 static void pool_grows_online(void **state)

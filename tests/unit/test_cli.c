@@ -574,8 +574,41 @@ static void pool_is_asked_of_the_agent(void **state)
     answer_with(pool);
     assert_int_equal(run("pool grow 20G"), 0);
     assert_string_equal(out, "the pool has 20GiB now\n");
-    assert_asked("POST /v2/pool ", "{\"size\": 21474836480}");
+    assert_log("POST /v2/pool {\"size\":21474836480}\nGET /v2/pool\n");
     assert_int_equal(run("pool grow big"), error_exit(E_INVALID));
+}
+
+#define FILE_MAY "the pool's file may still become 15GiB larger, but the disk below it has only "
+
+static void pools_that_will_fail_are_told(void **state)
+{
+    static const struct {
+        const char *facts;
+        const char *of_status, *of_grow; // what they say; NULL: nothing
+    } cases[] = {
+        { "\"read_only\": false", NULL, NULL },
+        { "\"read_only\": true", "  warning: the pool is read-only: ", "the pool is read-only: " },
+        { "\"file_may_grow\": 16106127360, \"disk_free\": 16106127360", NULL, NULL },
+        { "\"file_may_grow\": 16106127360, \"disk_free\": 10737418240", NULL, FILE_MAY "10GiB free" },
+        { "\"file_may_grow\": 16106127360, \"disk_free\": 0", "  warning: " FILE_MAY "0B free", FILE_MAY "0B free" },
+        { "\"file_may_grow\": 16106127360, \"disk_free\": \"1\"", NULL, NULL },
+    };
+    (void)state;
+    for (size_t i = 0; i < ARRAY_SIZE(cases); i++) {
+        AUTO(free) char *body = xasprintf("{\"size\": 21474836480, %s}", cases[i].facts);
+        const struct canned pool[] = { { "GET", "/v2/status", 200, "{}" }, { NULL, "/v2/pool", 200, body }, { 0 } };
+        answer_with(pool);
+        assert_int_equal(run("status"), 0);
+        if (cases[i].of_status)
+            assert_in(out, cases[i].of_status);
+        else
+            assert_null(strstr(out, "warning"));
+        assert_int_equal(run("pool grow 20G"), 0);
+        if (cases[i].of_grow)
+            assert_in(out, cases[i].of_grow);
+        else
+            assert_string_equal(out, "the pool has 20GiB now\n");
+    }
 }
 
 static const struct canned well[] = {
@@ -1089,6 +1122,7 @@ int main(void)
         cmocka_unit_test(the_original_ca),
         cmocka_unit_test(where_control_is),
         cmocka_unit_test(pool_is_asked_of_the_agent),
+        cmocka_unit_test(pools_that_will_fail_are_told),
         cmocka_unit_test(status_says_what_is_down),
         cmocka_unit_test(backup_has_an_absolute_path),
         cmocka_unit_test(api_errors_have_their_exit_status),

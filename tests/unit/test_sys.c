@@ -4,6 +4,7 @@
 #include "base/mem.h"
 #include "sys/atomic_file.h"
 #include "sys/blkid.h"
+#include "sys/instance.h"
 #include "sys/lock.h"
 #include "sys/mountinfo.h"
 #include "sys/run.h"
@@ -11,6 +12,8 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <poll.h>
+#include <signal.h>
 #include <string.h>
 #include <sys/stat.h>
 #include <sys/wait.h>
@@ -269,6 +272,90 @@ static void locks_exclude_and_end_with_their_holder(void **state)
     assert_true(lock_byte(folder_fd, 5, 0, &e) < 0);
 }
 
+// A process that becomes the one with the file "instance", and says so by a byte; it serves if told to.
+static pid_t instance_child(const char *path, bool serves, int *ret_fd)
+{
+    int ends[2];
+    assert_int_equal(pipe(ends), 0);
+    pid_t pid = fork();
+    if (pid == 0) {
+        struct error e = ERROR_INIT;
+        int fd = -1;
+        char said = instance_take(path, &fd, &e) == 0 ? '1' : '0';
+        if (serves && fd >= 0)
+            instance_serve(fd);
+        (void)!write(ends[1], &said, 1);
+        pause();
+        _exit(0);
+    }
+    close(ends[1]);
+    *ret_fd = ends[0];
+    return pid;
+}
+
+static char first_byte(int fd)
+{
+    char c = '?';
+    assert_int_equal(read(fd, &c, 1), 1);
+    return c;
+}
+
+static void end_child(pid_t pid)
+{
+    kill(pid, SIGKILL);
+    waitpid(pid, NULL, 0);
+}
+
+static void one_instance_at_a_time(void **state)
+{
+    (void)state;
+    struct error e = ERROR_INIT;
+    char path[100], text[40];
+    int said, fd = -1;
+    snprintf(path, sizeof path, "%s/instance", folder);
+    assert_int_equal(instance_find(path).pid, 0);
+    pid_t first = instance_child(path, true, &said);
+    assert_int_equal(first_byte(said), '1');
+    close(said);
+    assert_int_equal(instance_find(path).pid, first);
+    assert_true(instance_find(path).is_serving);
+    assert_int_equal(instance_take(path, &fd, &e), -E_BUSY);
+    snprintf(text, sizeof text, "process %d is running here", (int)first);
+    assert_non_null(strstr(e.msg, text));
+    end_child(first);
+    assert_int_equal(instance_find(path).pid, 0);
+    // One that is just starting or ending is waited for.
+    first = instance_child(path, false, &said);
+    assert_int_equal(first_byte(said), '1');
+    close(said);
+    assert_false(instance_find(path).is_serving);
+    pid_t second = instance_child(path, true, &said);
+    struct pollfd p = { said, POLLIN, 0 };
+    assert_int_equal(poll(&p, 1, 100), 0);
+    end_child(first);
+    assert_int_equal(first_byte(said), '1');
+    close(said);
+    assert_int_equal(instance_find(path).pid, second);
+    end_child(second);
+    // It ends to serve before it ends; a child of it, a worker for example, does not hold the lock when it is gone.
+    assert_int_equal(instance_take(path, &fd, &e), 0);
+    instance_serve(fd);
+    instance_leave(fd);
+    pid_t worker = fork();
+    if (worker == 0) {
+        pause();
+        _exit(0);
+    }
+    close(fd);
+    first = instance_child(path, true, &said);
+    assert_int_equal(first_byte(said), '1');
+    close(said);
+    end_child(first);
+    end_child(worker);
+    unlink(path);
+    assert_int_equal(instance_take("/proc/no/such", &fd, &e), -E_NOT_FOUND);
+}
+
 // ---- programs and contents ---------------------------------------------------------------------------------------------------
 
 static void programs_tell_why_they_failed(void **state)
@@ -321,6 +408,7 @@ int main(void)
         WITH_FOLDER(only_plain_files_are_read),
         WITH_FOLDER(large_file_is_read_whole),
         WITH_FOLDER(locks_exclude_and_end_with_their_holder),
+        WITH_FOLDER(one_instance_at_a_time),
         cmocka_unit_test(programs_tell_why_they_failed),
         WITH_FOLDER(contents_are_recognised),
     };
