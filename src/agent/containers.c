@@ -197,6 +197,12 @@ static struct agent_volume *volume_of(const struct agent_container *c)
     return c->want && !uuid_is_zero(&c->want->volume) ? agent_volume(c->owner->agent, &c->want->volume) : NULL;
 }
 
+// Nobody who does not have it gets it any more: it is being removed, moved away, or kept for another node.
+static bool is_leaving(const struct agent_volume *v, const struct volume *want)
+{
+    return v->removing || want->move.stage == MOVE_SEAL || v->promised_ms > clock_boot_ms();
+}
+
 // Whether its volume, if it has one, is mounted here and is to stay so. A mount that somebody has taken away is made again first.
 static bool is_ready(const struct agent_container *c)
 {
@@ -205,7 +211,7 @@ static bool is_ready(const struct agent_container *c)
         return true;
     struct agent_volume *v = volume_of(c);
     const struct volume *want = volume_set_find(&a->wants, &c->want->volume);
-    if (!a->open || !v || !want || want->state != VOLUME_LIVE || !uuid_equal(&want->owner, &a->config.node) || v->removing ||
+    if (!a->open || !v || !want || want->state != VOLUME_LIVE || !uuid_equal(&want->owner, &a->config.node) || is_leaving(v, want) ||
         v->step != STEP_NONE || !v->mounted || v->unsure)
         return false;
     if (!a->backend->ops->has_lost_mount || !a->backend->ops->has_lost_mount(a->backend, &v->id))
@@ -234,18 +240,24 @@ static void turn_its_volume(const struct agent_container *c)
     turn(v);
 }
 
-// One that has ended, and is not to run again, needs nothing.
-static bool is_user(const struct agent_container *c)
+// One that has ended, and is not to run again, needs nothing; and of a volume that leaves only who has it is a user. Where the engine has not
+// said whether that is so, the kernel will.
+static bool is_user(const struct agent_container *c, bool leaves)
 {
-    return !c->here.known || c->here.running || c->step != CONTAINER_NONE ||
-           plan_container(c->want, &c->here, true, &c->owner->agent->config.era) != CONTAINER_NONE;
+    if (c->step != CONTAINER_NONE && c->step != CONTAINER_LOOK)
+        return true;
+    if (leaves || (c->here.known && c->here.running))
+        return c->here.known && c->here.running;
+    return plan_container(c->want, &c->here, true, &c->owner->agent->config.era) != CONTAINER_NONE;
 }
 
 bool containers_want(const struct agent_volume *v)
 {
     const struct agent_container *c;
+    const struct volume *want = volume_set_find(&v->agent->wants, &v->id);
+    const bool leaves = want && is_leaving(v, want);
     LIST_FOREACH (c, &v->agent->containers->list, all)
-        if (c->want && uuid_equal(&c->want->volume, &v->id) && is_user(c))
+        if (c->want && uuid_equal(&c->want->volume, &v->id) && is_user(c, leaves))
             return true;
     return false;
 }

@@ -311,7 +311,14 @@ def test_it_moves_to_another_host_with_its_data(hosts, flocker_binary):
         assert target.path(log).read_text().startswith(before)
         assert len(target.path(f"/flocker/{dataset}/starts").read_text().split()) == turn + 2, "it has run once on each"
         wait_for("the state", lambda target=target: [s["node_uuid"] for s in rest.ok("GET", STATES)] == [ids[target.name]])
-    delete(first, rest, "db")
-    assert first.path(log).exists()
+    # A dataset that is moved by force: its container is stopped, and waits where it is until it is moved too.
+    first.flocker("volume", "move", dataset, first.network.address(second), "--force", "--wait", timeout=60)
+    wait_running(rest, "db", False)
+    assert second.path(log).exists() and not first.path(log).exists()
+    rest.ok("POST", f"{CONTAINERS}/db", {"node_uuid": ids[second.name]})
+    wait_running(rest, "db", timeout=40)
+    assert not inspect(first, "db") and inspect(second, "db")
+    delete(second, rest, "db")
+    assert second.path(log).exists()
     for host in (second, first):
         host.flocker("down")
