@@ -132,6 +132,7 @@ struct agent {
     bool welcome;            // control has answered our hello
     struct event *renew;     // next look at the certificates; not pending: one is under way, or none was begun
     bool renew_begun;
+    bool certificate_is_over; // this node's has expired: control won't let it in
     json_t *new_certificates; // for the worker that keeps them
     struct event *reconnect, *retry, *turn, *recheck, *reopen, *audit;
     unsigned link_failures, recheck_s, open_failures;

@@ -7,6 +7,7 @@
 #include "base/limits.h"
 #include "base/log.h"
 #include "base/mem.h"
+#include "base/rng.h"
 #include "model/json.h"
 #include "net/line.h"
 #include "net/socket.h"
@@ -318,7 +319,10 @@ static void reconnect_later(struct agent *a)
 {
     static const int delays_ms[] = { 20, 50, 100, 200, 500, 1000, 2000, 5000 };
     size_t n = a->link_failures < ARRAY_SIZE(delays_ms) ? a->link_failures : ARRAY_SIZE(delays_ms) - 1;
-    const struct timeval delay = { delays_ms[n] / 1000, delays_ms[n] % 1000 * 1000 };
+    uint8_t random;
+    rng_fill(&random, sizeof random);
+    int delay_ms = delays_ms[n] + delays_ms[n] * random / 1024; // up to a quarter more: not all nodes at once
+    const struct timeval delay = { delay_ms / 1000, delay_ms % 1000 * 1000 };
     a->link_failures++;
     evtimer_add(a->reconnect, &delay);
 }
@@ -334,7 +338,9 @@ static void on_closed(void *arg, const char *why)
 {
     struct agent *a = arg;
     struct request *r;
-    AUTO(free) char *problem = xasprintf("the connection to control is closed: %s", why);
+    static const char over[] = "; this node's certificate has expired: move node.crt out of /etc/flocker and join again with a token of "
+                               "`flocker node token --node`";
+    AUTO(free) char *problem = xasprintf("the connection to control is closed: %s%s", why, a->certificate_is_over ? over : "");
     if (!a->refused) // it has said why
         note_problem(a, problem);
     a->refused = false;
@@ -379,9 +385,10 @@ static void begin(struct agent *a, int fd, struct ssl_ctx_st *tls)
     a->link = line_new(a->config.base, fd, tls, &callbacks, a);
     if (tls)
         line_keep_alive(a->link);
+    json_int_t booted_ms = clock_wall_ms() - clock_boot_ms();
+    int port = a->config.peer_port ? a->config.peer_port : PEER_PORT;
     send_json(a, json_pack("{s:s, s:i, s:s, s:s, s:s, s:s, s:I, s:i}", "type", "hello", "protocol", 1, "version", FLOCKER_VERSION, "node",
-                           UUID_TEXT(&a->config.node), "era", UUID_TEXT(&a->config.era), "host", host, "booted_ms",
-                           (json_int_t)(clock_wall_ms() - clock_boot_ms()), "peer_port", (int)(a->config.peer_port ? a->config.peer_port : PEER_PORT)));
+                           UUID_TEXT(&a->config.node), "era", UUID_TEXT(&a->config.era), "host", host, "booted_ms", booted_ms, "peer_port", port));
     FAILPOINT(AGENT_HELLO);
 }
 

@@ -26,7 +26,8 @@
     { "backend", 0, "NAME", "btrfs, or memory, which keeps no data and is for trying things out. Default btrfs." }, \
     { "plugin-listen", 0, "ADDRESS:PORT", "Serve the volume plugin there too, with mutual TLS." }, \
     { "docker-socket", 0, "PATH", "Have containers of the v1 API run by the engine that listens there. Default /run/docker.sock." }, \
-    { "peers", 0, "ADDRESS:PORT", "Serve other agents there, to which volumes move, with mutual TLS; none: not at all. Default 0.0.0.0:4525 where control is on another host, or serves agents of others; else none." }, \
+    { "peers", 0, "ADDRESS:PORT", "Serve other agents there, to which volumes move, with mutual TLS; none: not at all. " \
+      "Default 0.0.0.0:4525 where control is on another host, or serves agents of others; else none." }, \
     { "host", 0, "ADDRESS", "This node's address as others see it. Default: its end of the connection to control; 127.0.0.1 on the control host." }
 #define END { NULL, 0, NULL, NULL }
 

@@ -4,6 +4,7 @@
 #include "base/mem.h"
 #include "main/upstream.h"
 #include "net/http.h"
+#include "net/pki.h"
 #include "sys/instance.h"
 #include "sys/mountinfo.h"
 #include "sys/process.h"
@@ -155,6 +156,7 @@ static int start(const struct service *s, void (*say)(const char *line), struct 
             continue;
         if (instance_find(s->lock).pid > 0)
             return start(s, say, e); // somebody else has started one at the same time
+        now = ask(s); // the last answer may be the end of a connection to the one that has ended
         break;
     }
     return fail_start(s, &now, e);
@@ -189,7 +191,8 @@ static int has_remote_control(const struct paths *p, const struct up_arguments *
     int rc = upstream_read_config(p, arguments->config, &file, e);
     if (rc < 0 || (rc = upstream_find(&file, arguments->control_at, &u, e)) < 0)
         return rc;
-    *ret = u.is_remote;
+    // The control host, too, may name itself in agent.yml, so that its agent is known by that address.
+    *ret = u.is_remote && !pki_has(p->etc, "control-service");
     return 0;
 }
 

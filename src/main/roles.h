@@ -38,7 +38,8 @@ int role_agent(const struct paths *p, const struct agent_options *o, struct erro
 // keys is left behind, which the next attempt uses.
 int role_join(const struct paths *p, const char *where, const char *token, void (*say)(const char *line), struct error *e);
 
-// Starts control (unless it is on another host) and agent in the background unless they answer already, and waits until they do. `say` gets one line for each thing done.
+// Starts control (unless it is on another host) and agent in the background unless they answer already, and waits until they do. `say`
+// gets one line for each thing done.
 struct up_arguments { // "--option=value" words for the two; borrowed
     char *const *control;
     size_t control_n;
