@@ -33,7 +33,7 @@ static int permit(void *arg, const char *peer, const struct transfer_request *r,
     if (strncmp(peer, NODE_PREFIX, strlen(NODE_PREFIX)) != 0 || !uuid_parse(peer + strlen(NODE_PREFIX), &node))
         return fail(e, E_DENIED, "'%.80s' is not the certificate of a node", peer);
     if (!v || !want || !v->record || !uuid_equal(&want->owner, &a->config.node) || !move_is_open(want) || !uuid_equal(&want->target, &node))
-        return fail(e, E_DENIED, "volume %s does not move from here to node %s", UUID_TEXT(&r->volume), UUID_TEXT(&node));
+        return fail(e, E_UNAVAILABLE, "volume %s does not move from here to node %s", UUID_TEXT(&r->volume), UUID_TEXT(&node));
     if (r->epoch != want->epoch || v->record->epoch != want->epoch)
         return fail(e, E_DENIED, "volume %s: epoch %llu was asked for, it is %llu", UUID_TEXT(&r->volume), (unsigned long long)r->epoch,
                     (unsigned long long)want->epoch);

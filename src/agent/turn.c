@@ -319,7 +319,7 @@ void turn(struct agent_volume *v)
         step = STEP_UNMOUNT; // also what is not mounted here may be in a container
     if (step == STEP_UNMOUNT && v->linger && !v->removing)
         step = STEP_NONE;
-    if (step == STEP_UNMOUNT && containers_begin(v))
+    if ((step == STEP_UNMOUNT || step == STEP_EVICT) && containers_begin(v))
         step = STEP_NONE;
     if (want && want->state != VOLUME_LIVE && !v->mounted && v->refs.n) {
         refs_done(&v->refs); // of an agent that was killed when it had removed the volume

@@ -55,7 +55,7 @@ static int configure(const struct paths *p, const struct agent_options *o, const
         .path = pool,
         .file_size = o->pool_size ? o->pool_size : file->pool_size,
         .pool_dir = p->pool,
-        .mount_root = first(file->mount_root, p->mount_root, NULL),
+        .mount_root = file->mount_root ? file->mount_root : p->mount_root,
         .use_qgroups = o->qgroups || file->qgroups,
         .may_format = o->format || file->format,
     };

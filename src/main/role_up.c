@@ -156,6 +156,7 @@ static int start(const struct service *s, void (*say)(const char *line), struct 
             continue;
         if (instance_find(s->lock).pid > 0)
             return start(s, say, e); // somebody else has started one at the same time
+        now = ask(s); // the last answer may be the end of a connection to the one that has ended
         break;
     }
     return fail_start(s, &now, e);
