@@ -268,9 +268,10 @@ def test_compose_replaces_containers_and_keeps_data(host, rest):
 
 
 def test_after_a_reboot_it_runs_again_once_its_dataset_is_mounted(hosts, flocker_binary):
+    """With the newer engine."""
     host = hosts(network=hosts.network())
     up(host, flocker_binary)
-    start_docker(host, "20")
+    start_docker(host, "26")
     host.load_image("busybox")
     rest = Rest(host)
     dataset = rest.create()["dataset_id"]
@@ -280,7 +281,7 @@ def test_after_a_reboot_it_runs_again_once_its_dataset_is_mounted(hosts, flocker
     boots = f"/flocker/{dataset}/boots"
     wait_for("the first boot", lambda: host.path(boots).exists() and host.path(boots).read_text().count("\n") == 1)
     host.reboot()
-    start_docker(host, "20")
+    start_docker(host, "26")
     up(host, flocker_binary)
     rest = Rest(host)
     wait_for("the second boot", lambda: host.path(boots).exists() and host.path(boots).read_text().count("\n") == 2, 30)
