@@ -169,7 +169,8 @@ static char **daemon_argv(char *role, char *root, char *const *words, size_t n)
     argv[0] = program;
     argv[1] = role;
     argv[2] = root;
-    memcpy(argv + 3, words, n * sizeof *argv);
+    for (size_t i = 0; i < n; i++)
+        argv[3 + i] = words[i];
     return argv;
 }
 
