@@ -54,6 +54,7 @@ void agent_volume_drop(struct agent_volume *v)
     ASSERT(v->step == STEP_NONE && !v->looking && !v->record);
     if (v->failures)
         LIST_REMOVE(v, failing);
+    moves_stop_waiting(v);
     tdelete(&v->id, &v->agent->table, compare);
     volume_done(v);
 }

@@ -27,6 +27,7 @@ struct agent_container {
     char *name;
     struct container *want;  // NULL: it is to be gone
     struct container_here here;
+    struct uuid used;        // the volume that it had, or was to have, last
     char *image;             // as the engine has it
     enum container_step step; // what a worker does; CONTAINER_NONE: nothing
     struct container *order; // what that worker works from
@@ -196,6 +197,12 @@ static struct agent_volume *volume_of(const struct agent_container *c)
     return c->want && !uuid_is_zero(&c->want->volume) ? agent_volume(c->owner->agent, &c->want->volume) : NULL;
 }
 
+// Nobody who does not have it gets it any more: it is being removed, moved away, or kept for another node.
+static bool is_leaving(const struct agent_volume *v, const struct volume *want)
+{
+    return v->removing || want->move.stage == MOVE_SEAL || v->promised_ms > clock_boot_ms();
+}
+
 // Whether its volume, if it has one, is mounted here and is to stay so. A mount that somebody has taken away is made again first.
 static bool is_ready(const struct agent_container *c)
 {
@@ -204,7 +211,7 @@ static bool is_ready(const struct agent_container *c)
         return true;
     struct agent_volume *v = volume_of(c);
     const struct volume *want = volume_set_find(&a->wants, &c->want->volume);
-    if (!a->open || !v || !want || want->state != VOLUME_LIVE || !uuid_equal(&want->owner, &a->config.node) || v->removing ||
+    if (!a->open || !v || !want || want->state != VOLUME_LIVE || !uuid_equal(&want->owner, &a->config.node) || is_leaving(v, want) ||
         v->step != STEP_NONE || !v->mounted || v->unsure)
         return false;
     if (!a->backend->ops->has_lost_mount || !a->backend->ops->has_lost_mount(a->backend, &v->id))
@@ -223,25 +230,34 @@ static enum container_step plan(const struct agent_container *c)
     return needs_volume ? plan_container(c->want, &c->here, is_ready(c), era) : step;
 }
 
-static void turn_its_volume(struct agent *a, const struct uuid *volume)
+// What failed because the container had it may be right now.
+static void turn_its_volume(const struct agent_container *c)
 {
-    struct agent_volume *v = uuid_is_zero(volume) ? NULL : agent_volume(a, volume);
-    if (v)
-        turn(v);
+    struct agent_volume *v = uuid_is_zero(&c->used) ? NULL : agent_volume(c->owner->agent, &c->used);
+    if (!v)
+        return;
+    v->retry_ms = 0;
+    turn(v);
 }
 
-// One that has ended, and is not to run again, needs nothing.
-static bool is_user(const struct agent_container *c)
+// One that has ended, and is not to run again, needs nothing; and of a volume that leaves only who has it is a user. Where the engine has not
+// said whether that is so, the kernel will.
+static bool is_user(const struct agent_container *c, bool leaves)
 {
-    return !c->here.known || c->here.running || c->step != CONTAINER_NONE ||
-           plan_container(c->want, &c->here, true, &c->owner->agent->config.era) != CONTAINER_NONE;
+    if (c->step != CONTAINER_NONE && c->step != CONTAINER_LOOK)
+        return true;
+    if (leaves || (c->here.known && c->here.running))
+        return c->here.known && c->here.running;
+    return plan_container(c->want, &c->here, true, &c->owner->agent->config.era) != CONTAINER_NONE;
 }
 
 bool containers_want(const struct agent_volume *v)
 {
     const struct agent_container *c;
+    const struct volume *want = volume_set_find(&v->agent->wants, &v->id);
+    const bool leaves = want && is_leaving(v, want);
     LIST_FOREACH (c, &v->agent->containers->list, all)
-        if (c->want && uuid_equal(&c->want->volume, &v->id) && is_user(c))
+        if (c->want && uuid_equal(&c->want->volume, &v->id) && is_user(c, leaves))
             return true;
     return false;
 }
@@ -367,7 +383,6 @@ static void on_job_done(void *arg, int rc, json_t *result, const struct error *e
     struct agent_container *c = arg;
     struct containers *all = c->owner;
     struct error foreign = ERROR_INIT;
-    const struct uuid volume = c->order ? c->order->volume : (struct uuid){ { 0 } };
     all->jobs--;
     all->creates -= c->step == CONTAINER_CREATE;
     if (rc == 0 && c->want && json_is_true(json_object_get(result, "present")) && !json_is_true(json_object_get(result, "ours"))) {
@@ -388,7 +403,7 @@ static void on_job_done(void *arg, int rc, json_t *result, const struct error *e
     container_free(c->order);
     c->order = NULL;
     report(c);
-    turn_its_volume(all->agent, &volume);
+    turn_its_volume(c);
     containers_turn(all->agent);
 }
 
@@ -494,17 +509,17 @@ void containers_on_order(struct agent *a, const json_t *message)
     struct agent_container *c = find(a->containers, name);
     if (!c)
         c = add(a->containers, name);
-    const struct uuid volume = c->want ? c->want->volume : (struct uuid){ { 0 } };
     container_free(c->want);
     c->want = want;
+    turn_its_volume(c); // that of before
+    if (want)
+        c->used = want->volume;
     keep_want(a->containers, name, want);
     c->not_before_ms = 0; // what failed may be right now
     c->failures = 0;
     c->here.restarts = restarts_of(c);
     forget_report(c);
-    turn_its_volume(a, &volume);
-    if (want)
-        turn_its_volume(a, &want->volume);
+    turn_its_volume(c);
     turn_soon(a);
 }
 
@@ -520,8 +535,11 @@ struct containers *containers_new(struct agent *a)
     kept_load(all);
     json_object_foreach (all->wants, name, json) {
         struct container *want = NULL;
-        if (container_from_json(json, &want, &e) == 0)
-            add(all, want->name)->want = want;
+        if (container_from_json(json, &want, &e) < 0)
+            continue;
+        struct agent_container *c = add(all, want->name);
+        c->want = want;
+        c->used = want->volume;
     }
     return all;
 }

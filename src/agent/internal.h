@@ -59,6 +59,8 @@ struct agent_volume {
     struct volume *order; // what that worker works from
     struct worker *fetch; // the worker of STEP_FETCH
     struct event *due;    // NULL, or wakes it at copy.due_ms
+    bool fetch_waits;     // until another one has ended: in the agent's list
+    LIST_ENTRY(agent_volume) waiting_fetch;
     bool looking;        // a worker looks for users in other mount namespaces
     char *unavailable;   // of another node's: why that can't be reached, as control says; NULL: it can
     struct error error;  // of the last attempt; E_NONE: all well
@@ -143,6 +145,8 @@ struct agent {
     LIST_HEAD(, request) requests;
     LIST_HEAD(, engine_watch) engines;
     struct containers *containers; // of API v1
+    size_t fetch_count;
+    LIST_HEAD(, agent_volume) fetch_waiting;
     LIST_HEAD(, serving) servings;
     size_t serving_count;
     struct event *on_peer, *peer_resume;
@@ -167,6 +171,7 @@ void turn_look(struct agent_volume *v);   // looks for users where references ar
 
 // moves.c: what moves do on this node
 bool moves_wants_fetch(const struct agent_volume *v);          // it is time for one
+bool moves_may_fetch(struct agent_volume *v);                  // there is room for one more; else it is called upon when there is
 void moves_fetch(struct agent_volume *v);                      // starts it: v->step and v->order are set
 int moves_run_seal(struct agent_volume *v, json_t *result, struct error *e); // in a worker
 int moves_run_evict(struct agent_volume *v, struct error *e);  // in a worker
@@ -174,6 +179,7 @@ void moves_apply_seal(struct agent_volume *v, const json_t *result);
 bool moves_are_reported(const struct agent_volume *v);         // control knows how far they are
 void moves_report(struct agent_volume *v, json_t *report);     // adds the members about moves
 void moves_read_want(struct agent_volume *v, const json_t *message); // where it comes from
+void moves_stop_waiting(struct agent_volume *v); // for room
 void moves_found_copy(struct agent_volume *v, const json_t *copy); // that was there before the agent was
 json_t *moves_copy_to_json(const struct backend_copy *c);
 int moves_check(const struct agent *a, struct error *e);       // E_UNSUPPORTED if the backend can't

@@ -47,14 +47,14 @@ static int run_serve(void *ctx, json_t *result, struct error *e)
 {
     struct serving *s = ctx;
     struct transfer_sent sent = { { { { 0 } } } };
-    uint8_t digest[MOVE_DIGEST_SIZE];
+    uint8_t digest[MOVE_DIGEST_SIZE] = { 0 };
     struct backend *b = s->agent->backend;
     const struct transfer_source source = { .backend = b, .tls = s->agent->config.peer_server, .permit = permit, .arg = s };
     int rc = transfer_serve(WORKER_FD, &source, &sent, e);
     if (rc == 0)
         rc = b->ops->read_digest(b, &sent.request.volume, sent.answer.seq, digest, e);
     struct move_snapshot taken = { .number = sent.answer.seq, .final = sent.answer.final, .has_digest = rc == 0 };
-    memcpy(taken.digest, digest, rc == 0 ? sizeof digest : 0);
+    memcpy(taken.digest, digest, sizeof digest);
     if (taken.number)
         json_object_set_new(result, "snapshot", move_snapshot_to_json(&taken));
     json_object_set_new(result, "bytes", json_integer((json_int_t)sent.bytes));

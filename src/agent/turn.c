@@ -321,7 +321,9 @@ void turn(struct agent_volume *v)
         step = STEP_UNMOUNT; // also what is not mounted here may be in a container
     if (step == STEP_UNMOUNT && v->linger && !v->removing)
         step = STEP_NONE;
-    if (step == STEP_UNMOUNT && containers_begin(v))
+    if (step == STEP_FETCH && !moves_may_fetch(v))
+        step = STEP_NONE; // it has its turn when another one has ended
+    if ((step == STEP_UNMOUNT || step == STEP_EVICT) && containers_begin(v))
         step = STEP_NONE;
     if (want && want->state != VOLUME_LIVE && !v->mounted && v->refs.n) {
         refs_done(&v->refs); // of an agent that was killed when it had removed the volume
@@ -362,7 +364,9 @@ void turn_report(struct agent_volume *v)
 {
     const struct agent *a = v->agent;
     bool present = v->record != NULL;
-    uint64_t epoch = present ? v->record->epoch : 0, revision = present ? v->record->revision : 0;
+    const struct volume *want = wanted(v);
+    // Of a copy: the order by which it is kept.
+    uint64_t epoch = present ? v->record->epoch : 0, revision = present ? v->record->revision : v->copy.is_here && want ? want->revision : 0;
     char path[4096];
     if (!a->link || !a->welcome)
         return;

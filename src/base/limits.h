@@ -53,6 +53,7 @@
 #define PLUGIN_ANSWER_MS      3500           // every plugin call is answered by then; Podman gives up at 5 s
 #define WORKER_MS_MAX         60000          // a worker that takes longer is reported as stuck
 #define WORKERS_MAX           16             // running at once on a node
+#define FETCHES_MAX           4              // volumes that a node fetches at once; twice that if engines wait for them
 #define SERVINGS_MAX          32             // fetches of other nodes that an agent serves at once
 #define WORKER_ANSWER_MAX     (64U << 20)    // the inventory of a pool with 100 000 volumes is 60 MB
 #define MOUNT_IDS_MAX         4096           // references (mount ID, engine) of one volume

@@ -50,13 +50,19 @@ void moves_turn(struct control *c, const struct uuid *volume)
 
 // ---- an engine elsewhere wants it
 
+static bool is_connected(const struct control *c, const struct uuid *node)
+{
+    const struct control_node *n = control_node(c, node);
+    return n && n->peer;
+}
+
 static int acquire(struct control *c, const struct uuid *volume, const struct uuid *node, struct error *e)
 {
     const struct volume *v = volume_set_find(&c->volumes, volume);
     struct volume *changed = NULL;
     if (!v)
         return fail(e, E_NOT_FOUND, "volume %s is gone", UUID_TEXT(volume));
-    int rc = decide_acquire(v, node, &changed, e);
+    int rc = decide_acquire(v, node, is_connected(c, &v->target), &changed, e);
     return rc < 0 || !changed ? rc : control_put(c, changed, e);
 }
 
@@ -86,14 +92,15 @@ int moves_request_acquire(struct agent_peer *p, const json_t *message, json_t *r
     if (!v)
         return fail(e, E_NOT_FOUND, "no such volume: %.40s", text ? text : "none was named");
     json_object_set_new(reply, "id", json_string(UUID_TEXT(&v->id)));
-    if (v->state == VOLUME_LIVE && v->born && !uuid_equal(&v->owner, agents_node(p)) && absence_describe(c, v, e))
+    bool is_here = uuid_equal(&v->owner, agents_node(p));
+    if (v->state == VOLUME_LIVE && v->born && !is_here && absence_describe(c, v, e))
         return fail_ctx(e, -(int)e->code, "volume %.100s", volume_label(v, label));
-    int rc = decide_acquire(v, agents_node(p), &changed, e);
+    int rc = decide_acquire(v, agents_node(p), is_connected(c, &v->target), &changed, e);
     bool is_wanted = changed != NULL;
     volume_free(changed);
-    if (rc < 0 || !is_wanted || (rc = drain_check(c, agents_node(p), e)) < 0)
+    if (rc < 0 || !is_wanted || (!is_here && (rc = drain_check(c, agents_node(p), e)) < 0))
         return rc;
-    if (!v->born)
+    if (!v->born || is_here)
         return acquire(c, &id, agents_node(p), e);
     agents_ask(c, &v->owner, json_pack("{s:s, s:s, s:s}", "type", "release", "id", UUID_TEXT(&id), "for", UUID_TEXT(agents_node(p))), RELEASE_MS,
                on_released, agents_relay(p, message, &id));

@@ -52,18 +52,19 @@ int decide_move(const struct volume *v, const struct move_wish *wish, struct vol
     return 0;
 }
 
-int decide_acquire(const struct volume *v, const struct uuid *node, struct volume **ret, struct error *e)
+int decide_acquire(const struct volume *v, const struct uuid *node, bool target_is_there, struct volume **ret, struct error *e)
 {
     char label[UUID_TEXT_SIZE];
+    bool owned = uuid_equal(&v->owner, node), open = move_is_open(v);
     *ret = NULL;
-    if (uuid_equal(&v->owner, node) || (move_is_open(v) && uuid_equal(&v->target, node)))
+    if ((owned && v->move.stage != MOVE_SEAL) || (open && uuid_equal(&v->target, node)))
         return 0;
-    if (v->move.stage != MOVE_NONE)
-        return fail(e, E_BUSY, "volume %s is being moved to node %s: wait, or cancel that move", volume_label(v, label), UUID_TEXT(&v->target));
+    if (open ? target_is_there : v->move.stage != MOVE_NONE)
+        return fail(e, E_BUSY, "volume %s is being moved to node %s: mount it there, or cancel the move", volume_label(v, label), UUID_TEXT(&v->target));
     const struct move_wish wish = { .target = *node };
     int rc = decide_move(v, &wish, ret, e);
     if (rc == 0 && *ret && move_is_open(*ret))
-        (*ret)->move.stage = MOVE_SEAL;
+        (*ret)->move.stage = MOVE_SEAL; // the engine is waiting
     return rc;
 }
 
@@ -93,9 +94,10 @@ static struct volume *to_switched(const struct volume *v)
     return n;
 }
 
+// Also a volume that nobody uses stays to be had at its owner while most of it goes over, or while its target is not there.
 static bool may_seal(const struct move_part *owner, const struct move_part *other)
 {
-    return owner->known && !owner->held && (!owner->in_use || (other->known && other->warm));
+    return owner->known && other->known && !owner->held && other->warm;
 }
 
 // The owner has sealed it by this very order: an earlier seal may have been broken since, and written to. Both ends name the same final

@@ -6,6 +6,7 @@ import time
 
 import pytest
 
+from cluster import make_cluster, node_of
 from conftest import start_docker
 from paths import wait_for
 from rest import SIZE, Rest, cluster, new_id, up
@@ -267,9 +268,10 @@ def test_compose_replaces_containers_and_keeps_data(host, rest):
 
 
 def test_after_a_reboot_it_runs_again_once_its_dataset_is_mounted(hosts, flocker_binary):
+    """With the newer engine."""
     host = hosts(network=hosts.network())
     up(host, flocker_binary)
-    start_docker(host, "20")
+    start_docker(host, "26")
     host.load_image("busybox")
     rest = Rest(host)
     dataset = rest.create()["dataset_id"]
@@ -279,9 +281,45 @@ def test_after_a_reboot_it_runs_again_once_its_dataset_is_mounted(hosts, flocker
     boots = f"/flocker/{dataset}/boots"
     wait_for("the first boot", lambda: host.path(boots).exists() and host.path(boots).read_text().count("\n") == 1)
     host.reboot()
-    start_docker(host, "20")
+    start_docker(host, "26")
     up(host, flocker_binary)
     rest = Rest(host)
     wait_for("the second boot", lambda: host.path(boots).exists() and host.path(boots).read_text().count("\n") == 2, 30)
     delete(host, rest, "db")
     host.flocker("down")
+
+
+def test_it_moves_to_another_host_with_its_data(hosts, flocker_binary):
+    """The former host stops and removes it, then its data moves, and only then does it start on the other; and back again."""
+    first, second = make_cluster(hosts, flocker_binary, 2)
+    for host in (first, second):
+        start_docker(host, "20")
+        host.load_image("busybox")
+    rest = Rest(first)
+    ids = {host.name: node_of(first, host)["id"] for host in (first, second)}
+    dataset = rest.create(primary=ids[first.name])["dataset_id"]
+    create(rest, "db", node_uuid=ids[first.name], restart_policy={"name": "always"}, volumes=[{"dataset_id": dataset, "mountpoint": "/data"}],
+           command_line=["sh", "-c", "trap 'exit 0' TERM; hostname >> /data/starts; while :; do date +%s%N >> /data/log; sync; sleep 0.05; done"])
+    log = f"/flocker/{dataset}/log"
+    for turn, (source, target) in enumerate(((first, second), (second, first))):
+        wait_running(rest, "db")
+        wait_for("some lines", lambda source=source: source.path(log).exists() and len(source.path(log).read_text().split("\n")) > 20)
+        before = source.path(log).read_text()
+        moved = rest.ok("POST", f"{CONTAINERS}/db", {"node_uuid": ids[target.name]})
+        assert moved["node_uuid"] == ids[target.name] and rest.dataset(dataset)["primary"] == ids[target.name]
+        wait_for("it to run there", lambda target=target: [s for s in rest.ok("GET", STATES) if s["node_uuid"] == ids[target.name] and s["running"]], 60)
+        assert not inspect(source, "db")
+        assert target.path(log).read_text().startswith(before)
+        assert len(target.path(f"/flocker/{dataset}/starts").read_text().split()) == turn + 2, "it has run once on each"
+        wait_for("the state", lambda target=target: [s["node_uuid"] for s in rest.ok("GET", STATES)] == [ids[target.name]])
+    # A dataset that is moved by force: its container is stopped, and waits where it is until it is moved too.
+    first.flocker("volume", "move", dataset, first.network.address(second), "--force", "--wait", timeout=60)
+    wait_running(rest, "db", False)
+    assert second.path(log).exists() and not first.path(log).exists()
+    rest.ok("POST", f"{CONTAINERS}/db", {"node_uuid": ids[second.name]})
+    wait_running(rest, "db", timeout=40)
+    assert not inspect(first, "db") and inspect(second, "db")
+    delete(second, rest, "db")
+    assert second.path(log).exists()
+    for host in (second, first):
+        host.flocker("down")
