@@ -22,16 +22,12 @@ static void set_target(struct volume *v, const struct move_wish *wish)
 {
     bool same = uuid_equal(&v->target, &wish->target);
     v->target = wish->target;
-    if (!v->born) {
-        v->move = (struct volume_move){ .stage = MOVE_NONE };
-        v->epoch += !uuid_equal(&v->owner, &wish->target);
-        v->owner = wish->target; // there is nothing to carry: the next owner makes it
-        return;
-    }
     v->move.force = wish->force;
     v->move.rate = wish->rate;
     if (uuid_equal(&v->owner, &wish->target))
         decide_call_off(v);
+    else if (!v->born)
+        return; // its owner may be making it just now, and use it before that is known here
     else if (v->move.stage == MOVE_NONE || (move_is_open(v) && !same))
         v->move.stage = MOVE_WARM;
 }

@@ -52,8 +52,8 @@ struct move_part {
     struct move_snapshot snapshot;
 };
 
-// The user wishes it on another node, or, with the owner as target, where it is: then a move that can still be called off is. Volumes without
-// data change their owner at once. While a former owner still has data, the next move waits for its release.
+// The user wishes it on another node, or, with the owner as target, where it is: then a move that can still be called off is. The move waits
+// while its owner has not reported its data yet, and while a former owner still has some.
 // E_NOT_FOUND unless the volume is live.
 int decide_move(const struct volume *v, const struct move_wish *wish, struct volume **ret, struct error *e);
 // A node's engine wants to mount it, and the owner has just let go of it and holds it for that node (docs/protocol.md, `release`).
