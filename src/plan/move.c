@@ -94,13 +94,14 @@ static bool may_seal(const struct move_part *owner, const struct move_part *othe
     return owner->known && !owner->held && (!owner->in_use || (other->known && other->warm));
 }
 
-// The owner has sealed it by this very order: an earlier seal may have been broken since, and written to. Both ends name the same final
-// snapshot, and what was received is what was sent.
+// The owner has sealed it by this very order: an earlier seal may have been broken since, and written to. The target keeps its copy by this very
+// order: an earlier one may still be on its way to it, and have it throw the copy away. Both ends name the same final snapshot, and what was
+// received is what was sent.
 static bool is_prepared(const struct volume *v, const struct move_part *owner, const struct move_part *other)
 {
     const struct move_snapshot *sent = &owner->snapshot, *received = &other->snapshot;
-    return owner->known && other->known && owner->present && owner->epoch == v->epoch && owner->revision == v->revision && sent->final && received->final &&
-           sent->number == received->number && sent->has_digest && received->has_digest &&
+    return owner->known && other->known && owner->present && owner->epoch == v->epoch && owner->revision == v->revision &&
+           other->revision == v->revision && sent->final && received->final && sent->number == received->number && sent->has_digest && received->has_digest &&
            memcmp(sent->digest, received->digest, MOVE_DIGEST_SIZE) == 0;
 }
 

@@ -45,7 +45,7 @@ uint64_t move_next_number(uint64_t newest, uint64_t revision);
 struct move_part {
     bool known;
     bool present;             // it has a record of the volume on disk
-    uint64_t epoch, revision; // of that record: the order that it acts by
+    uint64_t epoch, revision; // of that record: the order that it acts by. Of a target: `revision` of the order by which it keeps its copy
     bool in_use;   // somebody uses it there, or has asked for it
     bool held;     // a user's hold keeps it there
     bool warm;     // of a target: a further increment would not be smaller

@@ -248,6 +248,8 @@ static void start(struct world *w, int i, int k, const struct volume *want, enum
     v->order = volume_copy(want);
     v->half_made |= step == STEP_CREATE;
     v->step_acted = false;
+    if (step == STEP_DISCARD)
+        v->copy.snapshot = (struct move_snapshot){ .number = 0 }; // nobody is to rely on it from now on
     if (step == STEP_FETCH)
         fetch_start(w, i, k);
     else
@@ -298,7 +300,7 @@ static enum step plan(struct world *w, int i, int k, const struct volume *want)
         .has_snapshots = v->snapshot.number != 0 || v->snapshots_unsure,
         .sealed = want && v->sealed_revision == want->revision,
         .has_copy = v->copy.is_here,
-        .copy_final = v->copy.snapshot.final && (!v->peer_final || v->copy.snapshot.number == v->peer_final),
+        .copy_final = v->copy.snapshot.final && (!v->peer_final || v->copy.snapshot.number >= v->peer_final),
         .fetch_due = wants_fetch(w, i, v),
     };
     const struct volume_here as_it_is = here;
@@ -358,6 +360,13 @@ void turn(struct world *w, int i, int k)
 
 // ---- what control is told
 
+// By which it keeps what it has received.
+static uint64_t order_of_copy(const struct world *w, int i, int k)
+{
+    const struct volume *want = wanted(w, i, k);
+    return w->nodes[i].agent.volumes[k].copy.is_here && want ? want->revision : 0;
+}
+
 static bool is_reported(const struct world *w, int i, int k)
 {
     const struct agent_volume *v = &w->nodes[i].agent.volumes[k];
@@ -366,7 +375,7 @@ static bool is_reported(const struct world *w, int i, int k)
            v->reported.epoch == (present ? v->record->epoch : 0) && v->reported.revision == (present ? v->record->revision : 0) &&
            v->reported.code == v->error && v->reported.in_use == is_in_use(w, i, k) && move_snapshot_equal(&v->reported.snapshot, &v->snapshot) &&
            move_snapshot_equal(&v->reported.copy, &v->copy.snapshot) && v->reported.warm == v->copy.warm &&
-           v->reported.has_copy == v->copy.is_here && v->reported.sealed_revision == v->sealed_revision && (!v->error || v->reported.attempts == v->attempts);
+           v->reported.has_copy == v->copy.is_here && v->reported.order == order_of_copy(w, i, k) && v->reported.sealed_revision == v->sealed_revision && (!v->error || v->reported.attempts == v->attempts);
 }
 
 void turn_report(struct world *w, int i, int k)
@@ -388,6 +397,7 @@ void turn_report(struct world *w, int i, int k)
     v->reported.copy = v->copy.snapshot;
     v->reported.warm = v->copy.warm;
     v->reported.has_copy = v->copy.is_here;
+    v->reported.order = order_of_copy(w, i, k);
     taken.final = v->sealed_revision && v->record && v->sealed_revision == v->record->revision;
     struct message *m = message_new(MSG_REPORT, k);
     m->present = v->reported.present;
@@ -397,6 +407,7 @@ void turn_report(struct world *w, int i, int k)
     m->revision = v->reported.revision;
     m->snapshot = taken.number ? move_snapshot_to_json(&taken) : NULL;
     m->has_copy = v->copy.is_here;
+    m->order = v->reported.order;
     m->warm = v->copy.warm;
     m->copy = v->copy.snapshot.number ? move_snapshot_to_json(&v->copy.snapshot) : NULL;
     send_up(w, i, m);

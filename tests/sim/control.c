@@ -200,7 +200,7 @@ static void read_report(struct world *w, int i, struct sighting *s, const struct
 {
     struct error e = ERROR_INIT;
     *s = (struct sighting){ .is_here = true, .node = i, .connection = w->control.nodes[i].connection };
-    s->part = (struct move_part){ .known = true, .present = m->present, .epoch = m->epoch, .revision = m->revision, .in_use = m->in_use, .warm = m->warm };
+    s->part = (struct move_part){ .known = true, .present = m->present, .epoch = m->epoch, .revision = m->has_copy ? m->order : m->revision, .in_use = m->in_use, .warm = m->warm };
     int rc = move_snapshot_from_json(m->has_copy ? m->copy : m->snapshot, &s->part.snapshot, &e);
     ASSERT(rc == 0);
 }
@@ -213,6 +213,8 @@ static void note_owner(struct world *w, int i, const struct volume *v, const str
     uint64_t was_sealed = sealed_number(w, v);
     struct sighting *s = &w->control.owners[m->k];
     read_report(w, i, s, m);
+    if (m->present && v->state == VOLUME_DELETED)
+        send_want(w, i, v);
     if (sealed_number(w, v) != was_sealed)
         tell(w, node_index(&v->target), v);
     int rc = m->present ? decide_present(v, &node, m->epoch, &changed, &e) : decide_destroyed(v, &node, &changed, &e);

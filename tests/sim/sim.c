@@ -131,7 +131,7 @@ const char *name_text(int name)
 
 int64_t node_clock(const struct world *w, int i)
 {
-    return w->now_ms + w->now_ms / 1000 * w->nodes[i].drift_ppm / 1000;
+    return w->now_ms + w->now_ms * w->nodes[i].drift_ppm / 1000000;
 }
 
 struct volume *volume_through_json(const struct volume *v)

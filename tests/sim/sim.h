@@ -135,7 +135,7 @@ struct agent_volume {
     uint64_t attempts;
     struct {
         bool sent, present, mounted, in_use, warm, has_copy;
-        uint64_t epoch, revision, attempts, sealed_revision;
+        uint64_t epoch, revision, attempts, sealed_revision, order;
         struct move_snapshot snapshot, copy;
         enum errcode code;
     } reported;
@@ -218,7 +218,7 @@ struct message {
     int64_t n;
     json_t *volume, *snapshot, *copy; // owned
     bool held, present, mounted, in_use, has_copy, warm, by_name;
-    uint64_t epoch, revision, peer_final;
+    uint64_t epoch, revision, order, peer_final; // order: by which a copy is kept
     int peer;
 };
 

@@ -61,13 +61,15 @@ static void end_target(struct world *w, struct fetch *f, bool is_whole)
     post(w, 1 + chance_below(w, 5), on_fetched, f->target, f->k, 0, f->id);
 }
 
-static void note_snapshot(struct agent_volume *v, const struct fetch *f)
+// The digest is what lies beside the snapshot, also when this stream came to nothing: an earlier one may have got there.
+static void note_snapshot(struct world *w, struct agent_volume *v, const struct fetch *f)
 {
-    struct move_snapshot taken = { .number = f->seq, .has_digest = f->is_sent };
+    const struct snapshot *s = place_snapshot(&w->nodes[f->source].places[f->k], f->seq);
+    struct move_snapshot taken = { .number = f->seq, .has_digest = s && s->has_digest };
     if (taken.number < v->snapshot.number)
         return;
     if (taken.has_digest)
-        memcpy(taken.digest, f->digest, sizeof taken.digest);
+        memcpy(taken.digest, s->digest, sizeof taken.digest);
     taken.final = v->snapshot.final && taken.number == v->snapshot.number;
     v->snapshot = taken;
 }
@@ -81,7 +83,7 @@ static void on_served(struct world *w, const struct event *ev)
     f->source_waits = false;
     v->snapshots_unsure |= !f->is_noted;
     if (f->is_noted && f->seq) {
-        note_snapshot(v, f);
+        note_snapshot(w, v, f);
         turn_report(w, ev->node, ev->k);
     }
     free_if_over(f);
