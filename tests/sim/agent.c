@@ -276,8 +276,6 @@ static enum step plan_planted(const struct world *w, const struct volume *want, 
         here->mounted = false;
     if (w->plant == PLANT_UNNOTED_MOUNT && mine && here->record && here->mount_wanted && order.move.stage != MOVE_SEAL)
         record.epoch = order.epoch, record.revision = order.revision;
-    if (w->plant == PLANT_UNBORN_MOUNT)
-        order.born |= here->record != NULL;
     if (w->plant == PLANT_RELEASE_AT_SETTLE && order.move.stage == MOVE_SETTLE)
         order.move.stage = MOVE_RELEASE;
     if (w->plant == PLANT_DISCARD_OWN && mine && here->has_copy && !here->record)

@@ -167,10 +167,10 @@ static int control_put(struct world *w, struct volume *changed)
 
 static void plant_parts(const struct world *w, const struct volume *v, struct move_part *owner, struct move_part *other)
 {
-    if (w->plant == PLANT_STALE_SEAL && owner->snapshot.final)
+    if (w->plant == PLANT_STALE_SEAL)
         owner->revision = v->revision;
-    if (w->plant == PLANT_STALE_SEAL && owner->snapshot.has_digest && v->move.stage == MOVE_SEAL)
-        owner->revision = v->revision, owner->snapshot.final = other->snapshot.final;
+    if (w->plant == PLANT_STALE_SEAL || w->plant == PLANT_OLD_ORDER)
+        other->revision = v->revision;
     if (w->plant == PLANT_NOT_FINAL)
         owner->snapshot.final = other->snapshot.final = true;
     if (w->plant == PLANT_NO_DIGEST)
@@ -213,12 +213,15 @@ static void note_owner(struct world *w, int i, const struct volume *v, const str
     uint64_t was_sealed = sealed_number(w, v);
     struct sighting *s = &w->control.owners[m->k];
     read_report(w, i, s, m);
-    if (m->present && v->state == VOLUME_DELETED)
+    if ((m->present || m->has_copy) && v->state == VOLUME_DELETED)
         send_want(w, i, v);
     if (sealed_number(w, v) != was_sealed)
         tell(w, node_index(&v->target), v);
-    int rc = m->present ? decide_present(v, &node, m->epoch, &changed, &e) : decide_destroyed(v, &node, &changed, &e);
-    if (rc == 0 && changed)
+    if (m->present)
+        (void)decide_present(v, &node, m->epoch, &changed, &e);
+    else if (!m->has_copy)
+        (void)decide_destroyed(v, &node, &changed, &e);
+    if (changed)
         (void)control_put(w, changed);
 }
 
@@ -373,9 +376,9 @@ static int put_new(struct world *w, int name, int owner, bool keep_mounted, int 
     const struct volume *existing = NULL;
     struct volume *created = NULL;
     const struct volume_wish wish = { .name = name_text(name), .options = VOLUME_OPTIONS_DEFAULT, .owner = node_id(owner), .keep_mounted = keep_mounted };
-    if (w->volume_count == VOLUMES && !volume_set_find_name(&w->control.volumes, wish.name))
+    if (w->volume_count == w->volumes_max && !volume_set_find_name(&w->control.volumes, wish.name))
         return -E_TOO_LARGE;
-    const struct uuid fresh = volume_id(w->volume_count < VOLUMES ? w->volume_count : 0);
+    const struct uuid fresh = volume_id(w->volume_count < w->volumes_max ? w->volume_count : 0);
     int rc = decide_create(&w->control.volumes, &wish, &fresh, wall_ms(w), &created, &existing, &e);
     if (existing)
         *ret_k = volume_index(&existing->id);
@@ -494,6 +497,14 @@ void control_on_message(struct world *w, int i, uint64_t connection, struct mess
 
 // ---- users of the API
 
+static void plant_move(const struct world *w, const struct volume *old, struct volume *changed)
+{
+    if (w->plant != PLANT_UNBORN_MOVES || !changed || old->born || uuid_equal(&changed->owner, &changed->target))
+        return;
+    changed->owner = changed->target;
+    changed->epoch++;
+}
+
 static int wish_move(struct world *w, const struct volume *v, int target)
 {
     struct error e = ERROR_INIT;
@@ -501,6 +512,7 @@ static int wish_move(struct world *w, const struct volume *v, int target)
     const struct move_wish wish = { .target = node_id(target), .force = chance(w, 300), .keep_mounted = chance(w, 100) };
     int rc = v->epoch < EPOCHS ? decide_move(v, &wish, &changed, &e) : -E_TOO_LARGE;
     trace(w, "user: move v%d to %c%s", volume_index(&v->id), NODE_LETTER(target), wish.force ? ", by force" : "");
+    plant_move(w, v, changed);
     return rc < 0 || !changed ? -E_CONFLICT : control_put(w, changed);
 }
 
@@ -615,8 +627,12 @@ void api_wish(struct world *w)
         wish_new(w);
         return;
     }
-    int pick = chance_below(w, 88), k = volume_index(&w->control.volumes.by_id[chance_below(w, (int)w->control.volumes.n)]->id);
-    size_t n = 0;
+    int pick = chance_below(w, 88);
+    size_t n = 0, at = (size_t)chance_below(w, (int)w->control.volumes.n);
+    if (chance(w, 500) && (size_t)w->last_wish < w->control.volumes.n)
+        at = (size_t)w->last_wish; // who wishes one thing soon wishes another
+    w->last_wish = (int)at;
+    int k = volume_index(&w->control.volumes.by_id[at]->id);
     for (; pick >= wishes[n].weight; n++)
         pick -= wishes[n].weight;
     if (wishes[n].run(w, volume_of(w, k)) == 0)

@@ -186,6 +186,7 @@ struct world *world_new(uint64_t seed, enum plant plant, bool is_traced)
     w->is_traced = is_traced;
     choose_profile(w);
     w->node_count = 2 + chance_below(w, NODES - 1);
+    w->volumes_max = 1 + chance_below(w, VOLUMES);
     for (int k = 0; k < VOLUMES; k++) {
         w->store.holds[k] = w->pending.holds[k] = -1;
         for (size_t e = 0; e < ARRAY_SIZE(w->truth[k].owners); e++)

@@ -27,7 +27,8 @@ enum { NODES = 5, VOLUMES = 6, NAMES = 3, CONTAINERS = 4, VALUES = 64, SNAPSHOTS
     X(PLANT_STALE_SEAL,         "control switches on a seal of an earlier order") \
     X(PLANT_NOT_FINAL,          "control switches on a snapshot that is not the final one") \
     X(PLANT_UNNOTED_MOUNT,      "a volume is mounted before the record bears the order's epoch and revision") \
-    X(PLANT_UNBORN_MOUNT,       "a volume is mounted before control knows that it has data") \
+    X(PLANT_UNBORN_MOVES,       "a volume that control has not heard of yet changes its owner at once") \
+    X(PLANT_OLD_ORDER,          "control does not ask by which order a target keeps its copy") \
     X(PLANT_RELEASE_AT_SETTLE,  "the former owner lets go before it is told to") \
     X(PLANT_RELEASE_EARLY,      "control releases the former owner's data before the new owner has reported") \
     X(PLANT_PLACE_NOT_DURABLE,  "the new owner reports data that is not durable yet") \
@@ -241,8 +242,7 @@ struct fetch {
     bool target_runs, source_runs;   // the workers
     bool target_waits, source_waits; // the agents, for their ends
     bool is_told;                    // the source's agent knows which volume it serves
-    bool is_whole, is_noted;         // the target has it; the source's worker has said which snapshot it was, `is_sent`: and its digest
-    bool is_sent;
+    bool is_whole, is_noted;         // the target has it; the source's worker has said which snapshot it was
     struct volume *order;
     uint64_t base, seq, grant_final, grant_first;
     uint8_t base_digest[MOVE_DIGEST_SIZE], digest[MOVE_DIGEST_SIZE];
@@ -276,7 +276,9 @@ struct world {
     struct event *events; // a heap
     struct profile profile;
     bool is_quiet;        // no more wishes and faults: all that was begun has to end
-    int node_count, volume_count; // volumes: ids that were given
+    int node_count, volume_count; // volumes: ids that were given,
+    int volumes_max;              // of so many
+    int last_wish;                // volume of the wish before
     uint32_t next_value;
     struct node nodes[NODES];
     struct connection connections[CONNECTIONS];

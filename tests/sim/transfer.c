@@ -82,6 +82,8 @@ static void on_served(struct world *w, const struct event *ev)
     struct agent_volume *v = &w->nodes[ev->node].agent.volumes[ev->k];
     f->source_waits = false;
     v->snapshots_unsure |= !f->is_noted;
+    if (!f->is_noted && !v->snapshot.has_digest)
+        v->sealed_revision = 0; // the target may have it already, and would not ask again: another one is taken
     if (f->is_noted && f->seq) {
         note_snapshot(w, v, f);
         turn_report(w, ev->node, ev->k);
@@ -194,8 +196,7 @@ static void on_produced(struct world *w, const struct event *ev)
     }
     memcpy(f->digest, s->digest, sizeof f->digest);
     f->is_damaged = fault(w, w->profile.damage);
-    f->is_sent = true;
-    end_source(w, f, chance_delay(w), true);
+    end_source(w, f, chance_delay(w), !fault(w, w->profile.fail_step)); // or it dies before it has said what it did
     post(w, chance_delay(w), on_end_frame, f->target, f->k, 0, f->id);
 }
 
@@ -231,6 +232,8 @@ static void on_request(struct world *w, const struct event *ev)
     if (!f || !f->source_runs)
         return;
     f->is_told = true;
+    if (fault(w, w->profile.fail_step))
+        end_target(w, f, false); // it dies
     if (!is_connected(w, f) || choose(w, f) < 0) {
         break_off(w, f);
         return;

@@ -119,13 +119,16 @@ static void run_container(struct world *w, int i)
     post(w, 5000, on_engine_late, i, c, x->life, 0);
 }
 
+// With live-restore its containers live on.
 static void engine_restart(struct world *w, int i)
 {
     struct node *n = &w->nodes[i];
+    bool is_restoring = chance(w, 500);
     n->engine++;
-    trace(w, "%c  its engine starts anew", NODE_LETTER(i));
+    trace(w, "%c  its engine starts anew%s", NODE_LETTER(i), is_restoring ? ", its containers live on" : "");
     for (int c = 0; c < CONTAINERS; c++)
-        n->containers[c].state = CONTAINER_NONE;
+        if (!is_restoring || n->containers[c].state != CONTAINER_RUNNING)
+            n->containers[c].state = CONTAINER_NONE;
 }
 
 static void on_engine(struct world *w, const struct event *ev)
