@@ -264,7 +264,7 @@ static bool wants_fetch(const struct world *w, int i, const struct agent_volume 
 // What the plants make of what the agent should see.
 static enum step plan_planted(const struct world *w, const struct volume *want, struct volume_here *here, const struct uuid *self)
 {
-    struct volume order = want ? *want : (struct volume){ .state = VOLUME_LIVE }, record = here->record ? *here->record : order;
+    struct volume order = want ? *want : (struct volume){ .state = VOLUME_LIVE };
     bool mine = want && uuid_equal(&want->owner, self);
     if (w->plant == PLANT_INFERENCE && !want && here->record && !here->mounted)
         return STEP_DESTROY;
@@ -274,13 +274,10 @@ static enum step plan_planted(const struct world *w, const struct volume *want, 
         order.move.stage = MOVE_WARM;
     if (w->plant == PLANT_SEAL_MOUNTED && mine && order.move.stage == MOVE_SEAL && here->mounted && !here->sealed)
         here->mounted = false;
-    if (w->plant == PLANT_UNNOTED_MOUNT && mine && here->record && here->mount_wanted && order.move.stage != MOVE_SEAL)
-        record.epoch = order.epoch, record.revision = order.revision;
     if (w->plant == PLANT_RELEASE_AT_SETTLE && order.move.stage == MOVE_SETTLE)
         order.move.stage = MOVE_RELEASE;
     if (w->plant == PLANT_DISCARD_OWN && mine && here->has_copy && !here->record)
         return STEP_DISCARD;
-    here->record = here->record ? &record : NULL;
     return plan_step(&order, here, self);
 }
 

@@ -98,7 +98,7 @@ void check_destroyed(struct world *w, int i, int k)
 static bool is_settled_at(const struct world *w, int i, int k, const struct volume *v, char why[200])
 {
     const struct place *p = &w->nodes[i].places[k];
-    bool mine = v && node_index(&v->owner) == i && v->state != VOLUME_DELETED;
+    bool mine = node_index(&v->owner) == i && v->state != VOLUME_DELETED;
     const char *left = NULL;
     if (p->snapshot_count)
         left = "a snapshot";
@@ -123,7 +123,9 @@ bool check_settled(struct world *w, char why[200])
 {
     for (int k = 0; k < w->volume_count; k++) {
         const struct volume *v = w->store.volumes[k];
-        bool stays = !v || (v->move.stage == MOVE_NONE && uuid_equal(&v->owner, &v->target) && v->state != VOLUME_PURGING);
+        if (!v)
+            continue; // control has forgotten it: what a node that was off since has of it is kept, and told
+        bool stays = v->move.stage == MOVE_NONE && uuid_equal(&v->owner, &v->target) && v->state != VOLUME_PURGING;
         if (!stays) {
             snprintf(why, 200, "v%d is %s, %s, owner %c, target %c", k, volume_state_word(v->state), move_stage_word(v->move.stage),
                      NODE_LETTER(node_index(&v->owner)), NODE_LETTER(node_index(&v->target)));

@@ -597,9 +597,11 @@ static int wish_forget(struct world *w, const struct volume *v)
 {
     const struct uuid id = v->id;
     int k = volume_index(&id);
-    if (v->state != VOLUME_DELETED || v->move.stage != MOVE_NONE || store_commit(w, k, NULL) < 0)
+    if (v->state != VOLUME_DELETED || v->move.stage != MOVE_NONE)
         return -E_CONFLICT;
     w->truth[k].revision = 0;
+    if (store_commit(w, k, NULL) < 0)
+        return -E_IO;
     volume_set_remove(&w->control.volumes, &id);
     w->control.owners[k].is_here = w->control.others[k].is_here = false;
     return -E_NOT_FOUND;

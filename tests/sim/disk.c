@@ -71,7 +71,8 @@ static int run_update(struct world *w, int i, int k, const struct volume *order)
     struct place *p = &w->nodes[i].places[k];
     if (!p->record)
         return -E_NOT_FOUND;
-    set_record(p, order);
+    if (w->plant != PLANT_UNNOTED_SEAL || order->move.stage != MOVE_SEAL)
+        set_record(p, order);
     return 0;
 }
 

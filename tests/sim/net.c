@@ -45,7 +45,7 @@ static void enqueue(struct world *w, struct connection *c, int direction, struct
 {
     int64_t at_ms = w->now_ms + 1 + chance_below(w, 4);
     if (!w->is_quiet && chance(w, w->profile.slow_message))
-        at_ms += chance_below(w, 3000);
+        at_ms += chance_below(w, c->is_slow ? 20000 : 3000);
     if (at_ms < c->last_ms[direction])
         at_ms = c->last_ms[direction];
     c->last_ms[direction] = at_ms;
@@ -162,7 +162,7 @@ void link_connect(struct world *w, int i)
         link_reconnect_later(w, i);
         return;
     }
-    *c = (struct connection){ .id = ++w->ids, .node = i, .is_open = { true, true } };
+    *c = (struct connection){ .id = ++w->ids, .node = i, .is_open = { true, true }, .is_slow = chance(w, 100) };
     c->last[UP] = &c->first[UP];
     c->last[DOWN] = &c->first[DOWN];
     n->agent.connection = c->id;

@@ -26,7 +26,7 @@ enum { NODES = 5, VOLUMES = 6, NAMES = 3, CONTAINERS = 4, VALUES = 64, SNAPSHOTS
     X(PLANT_NO_DIGEST,          "neither target nor control compare digests") \
     X(PLANT_STALE_SEAL,         "control switches on a seal of an earlier order") \
     X(PLANT_NOT_FINAL,          "control switches on a snapshot that is not the final one") \
-    X(PLANT_UNNOTED_MOUNT,      "a volume is mounted before the record bears the order's epoch and revision") \
+    X(PLANT_UNNOTED_SEAL,       "the owner seals before the order to do so is on its disk") \
     X(PLANT_UNBORN_MOVES,       "a volume that control has not heard of yet changes its owner at once") \
     X(PLANT_OLD_ORDER,          "control does not ask by which order a target keeps its copy") \
     X(PLANT_RELEASE_AT_SETTLE,  "the former owner lets go before it is told to") \
@@ -229,6 +229,7 @@ struct connection {
     uint64_t id; // 0: free
     int node;
     bool is_open[2]; // at control's end, at the agent's
+    bool is_slow;
     struct message *first[2], **last[2];
     int64_t last_ms[2];
 };
