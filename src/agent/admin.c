@@ -26,16 +26,29 @@ static void reply_error(struct http_exchange *x, const struct error *e)
     reply_json(x, error_http(e->code), json_pack("{s:s, s:o}", "code", error_word(e->code), "description", json_text(e->msg)));
 }
 
+// What this node knows of its control service.
+static void add_control(json_t *body, const struct agent *a)
+{
+    json_object_set_new(body, "control_connected", json_boolean(a->welcome));
+    if (a->config.control_host)
+        json_object_set_new(body, "control", json_sprintf("%s port %u", a->config.control_host, a->config.control_port));
+    if (!a->welcome && a->link_problem)
+        json_object_set_new(body, "control_problem", json_text(a->link_problem));
+}
+
 static void on_usage(void *arg, int rc, const struct agent_pool_facts *facts, const struct error *e)
 {
     struct admin_call *call = arg;
-    if (rc < 0)
+    const struct agent *a = call->agent;
+    if (rc < 0) {
         reply_error(call->exchange, e);
-    else
-        reply_json(call->exchange, 200,
-                   json_pack("{s:s, s:s, s:I, s:I, s:I, s:b}", "backend", facts->backend, "node", UUID_TEXT(&call->agent->config.node), "size",
-                             (json_int_t)facts->usage.limit_bytes, "used", (json_int_t)facts->usage.used_bytes, "volumes",
-                             (json_int_t)call->agent->wants.n, "synced", (int)agent_is_synced(call->agent)));
+    } else {
+        json_t *body = json_pack("{s:s, s:s, s:I, s:I, s:I, s:b}", "backend", facts->backend, "node", UUID_TEXT(&a->config.node), "size",
+                                 (json_int_t)facts->usage.limit_bytes, "used", (json_int_t)facts->usage.used_bytes, "volumes",
+                                 (json_int_t)a->wants.n, "synced", (int)agent_is_synced(a));
+        add_control(body, a);
+        reply_json(call->exchange, 200, body);
+    }
     free(call);
 }
 

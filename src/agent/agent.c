@@ -278,6 +278,7 @@ int agent_new(const struct agent_config *config, struct agent **ret, struct erro
     a->config = *config;
     a->refs_fd = refs_fd;
     a->workers = workers_new(config->base, config->backend->in_process);
+    a->link_workers = workers_new(config->base, false);
     a->reconnect = evtimer_new(config->base, on_reconnect, a);
     a->retry = evtimer_new(config->base, on_retry, a);
     a->turn = evtimer_new(config->base, on_turn, a);
@@ -289,6 +290,7 @@ int agent_new(const struct agent_config *config, struct agent **ret, struct erro
         agent_free(a);
         return rc;
     }
+    renew_init(a);
     const struct timeval now = { 0, 0 };
     evtimer_add(a->reopen, &now);
     *ret = a;
@@ -306,9 +308,11 @@ void agent_free(struct agent *a)
         return;
     workers_free(a->workers);
     peers_free(a);
+    workers_free(a->link_workers);
     operations_free(a);
     link_free(a);
     engines_free(a);
+    renew_free(a);
     tdestroy(a->table, free_node);
     volume_set_done(&a->wants);
     struct event *events[] = { a->reconnect, a->retry, a->turn, a->recheck, a->reopen, a->audit };
@@ -318,6 +322,7 @@ void agent_free(struct agent *a)
         a->backend->ops->close(a->backend);
     close(a->refs_fd);
     free(a->pool_error);
+    free(a->link_problem);
     free(a);
 }
 

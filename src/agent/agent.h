@@ -23,8 +23,14 @@ struct agent;
 struct agent_config {
     struct event_base *base;
     struct uuid node, era;
-    const char *host;            // address of this node as others reach it
-    const char *control_socket;  // unix socket of the agent protocol
+    const char *host;            // address of this node as others reach it; NULL: its end of the connection to control
+    const char *control_socket;  // unix socket of the agent protocol, for a control service on this host; or, if that is NULL:
+    const char *control_host;    // name or address of the control service,
+    uint16_t control_port;
+    struct ssl_ctx_st *control_tls; // and a client context with this node's certificate that expects the name "control-service"
+    const char *pki_dir;         // this node's certificates, which are renewed in time; NULL: they are not looked at
+    void (*on_certificates)(void *arg); // time to read them anew: after a renewal, and now and then. NULL: nobody uses them
+    void *on_certificates_arg;
     const char *refs_dir;        // on a tmpfs: references do not outlive a boot
     const struct backend_ops *backend;
     struct backend_config pool;

@@ -14,6 +14,7 @@
 #include <jansson.h>
 #include <sys/queue.h>
 
+struct dial;
 struct event;
 struct line_peer;
 
@@ -114,7 +115,7 @@ struct engine_watch {
 
 struct agent {
     struct agent_config config;
-    struct workers *workers;
+    struct workers *workers, *link_workers; // the link's own: they must not queue behind a slow disk
     struct backend *backend; // of this process: for plain data and the pool's lock; workers use it too
     bool open;
     int refs_fd; // the directory of the references' files
@@ -124,7 +125,13 @@ struct agent {
     size_t orphans;          // volumes on disk that control did not name
     bool synced;
     struct line_peer *link;
+    struct dial *dial;       // a connection to control that is being made
+    char *link_problem;      // why control has not welcomed this node since it last did; NULL: all well, or not known yet
+    bool refused;            // control has said that it does not want this connection
     bool welcome;            // control has answered our hello
+    struct event *renew;     // next look at the certificates; not pending: one is under way, or none was begun
+    bool renew_begun;
+    json_t *new_certificates; // for the worker that keeps them
     struct event *reconnect, *retry, *turn, *recheck, *reopen, *audit;
     unsigned link_failures, recheck_s, open_failures;
     json_int_t last_request;
@@ -185,6 +192,10 @@ void link_report(struct agent *a, json_t *message /* taken */);
 int peers_init(struct agent *a, struct error *e);
 void peers_free(struct agent *a);
 void peers_stop(struct agent *a, const struct uuid *volume); // ends those that this volume goes to
+// renew.c
+void renew_init(struct agent *a);
+void renew_soon(struct agent *a); // control is there
+void renew_free(struct agent *a);
 
 // usage.c
 void usage_measure(struct agent *a, const struct uuid *id, void (*done)(void *arg, int rc, uint64_t used, const struct error *e), void *arg);

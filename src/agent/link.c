@@ -1,6 +1,8 @@
 // The agent's side of its connection to control: what control wants comes in, what is here goes out (docs/protocol.md).
+#include "agent/dial.h"
 #include "agent/internal.h"
 
+#include "base/clock.h"
 #include "base/failpoint.h"
 #include "base/limits.h"
 #include "base/log.h"
@@ -57,6 +59,16 @@ void link_forget(struct agent *a, const void *arg)
             r->done = ignore_reply;
 }
 
+// Says what keeps us from control: once, and again when it is something else.
+static void note_problem(struct agent *a, const char *why)
+{
+    if (a->link_problem && strcmp(a->link_problem, why) == 0)
+        return;
+    free(a->link_problem);
+    a->link_problem = xstrdup(why);
+    log_warn("%s", why);
+}
+
 // ---- messages of control
 
 static void unconfirm(struct agent_volume *v, void *arg)
@@ -79,6 +91,8 @@ static void on_welcome(struct agent *a, const json_t *message)
     log_info("connected to control %s", version ? version : "?");
     a->welcome = true;
     a->link_failures = 0;
+    free(TAKE(a->link_problem, NULL));
+    renew_soon(a);
     agent_for_each(a, unconfirm, NULL);
     agent_for_each(a, report, NULL);
     send_json(a, json_pack("{s:s}", "type", "inventory-end"));
@@ -255,12 +269,27 @@ static void on_usage(struct agent *a, const json_t *message)
         usage_measure(a, &id, on_asked_usage, asked);
 }
 
+static void on_refused(struct agent *a, const json_t *message)
+{
+    const char *text = json_string_value(json_object_get(message, "message"));
+    AUTO(free) char *why = xasprintf("control refuses this node: %s", text ? text : "it does not say why");
+    note_problem(a, why);
+    a->refused = true;
+}
+
+static void on_alive(struct agent *a, const json_t *message)
+{
+    (void)a;
+    (void)message; // that it came is all
+}
+
 static const struct {
     const char *type;
     void (*run)(struct agent *a, const json_t *message);
 } messages[] = {
     { "welcome", on_welcome }, { "want", on_want },       { "want-end", on_want_end }, { "reply", on_reply },
-    { "remove", on_remove },   { "release", on_release }, { "usage", on_usage },
+    { "remove", on_remove },   { "release", on_release }, { "usage", on_usage },       { "alive", on_alive },
+    { "refused", on_refused },
 };
 
 static void on_line(void *arg, char *line, size_t n)
@@ -299,7 +328,10 @@ static void on_closed(void *arg, const char *why)
 {
     struct agent *a = arg;
     struct request *r;
-    log_warn("the connection to control is closed: %s", why);
+    AUTO(free) char *problem = xasprintf("the connection to control is closed: %s", why);
+    if (!a->refused) // it has said why
+        note_problem(a, problem);
+    a->refused = false;
     close_link(a);
     while ((r = LIST_FIRST(&a->requests))) {
         struct error e = ERROR_INIT;
@@ -314,6 +346,7 @@ static void on_closed(void *arg, const char *why)
 void link_free(struct agent *a)
 {
     struct request *r;
+    dial_free(TAKE(a->dial, NULL));
     close_link(a);
     while ((r = LIST_FIRST(&a->requests))) {
         LIST_REMOVE(r, all);
@@ -321,21 +354,53 @@ void link_free(struct agent *a)
     }
 }
 
+static void fail_connect(struct agent *a, const struct error *e)
+{
+    AUTO(free) char *problem = xasprintf("control can't be reached, trying on: %s", e->msg);
+    if (a->link_failures >= 5) // else it may just be restarting
+        note_problem(a, problem);
+    reconnect_later(a);
+}
+
+#define LOOPBACK "127.0.0.1"
+
+static void begin(struct agent *a, int fd, struct ssl_ctx_st *tls)
+{
+    static const struct line_callbacks callbacks = { .on_line = on_line, .on_closed = on_closed };
+    char local[SOCKET_ADDRESS_SIZE];
+    socket_local_address(fd, local);
+    const char *host = a->config.host ? a->config.host : local[0] ? local : LOOPBACK;
+    a->link = line_new(a->config.base, fd, tls, &callbacks, a);
+    if (tls)
+        line_keep_alive(a->link);
+    send_json(a, json_pack("{s:s, s:i, s:s, s:s, s:s, s:s, s:I, s:i}", "type", "hello", "protocol", 1, "version", FLOCKER_VERSION, "node",
+                           UUID_TEXT(&a->config.node), "era", UUID_TEXT(&a->config.era), "host", host, "booted_ms",
+                           (json_int_t)(clock_wall_ms() - clock_boot_ms()), "peer_port", (int)(a->config.peer_port ? a->config.peer_port : PEER_PORT)));
+    FAILPOINT(AGENT_HELLO);
+}
+
+static void on_dialled(void *arg, int fd, const struct error *e)
+{
+    struct agent *a = arg;
+    a->dial = NULL;
+    if (fd < 0)
+        fail_connect(a, e);
+    else
+        begin(a, fd, a->config.control_tls);
+}
+
 void link_connect(struct agent *a)
 {
-    static const struct line_callbacks callbacks = { on_line, on_closed };
     struct error e = ERROR_INIT;
+    if (!a->config.control_socket) {
+        a->dial = dial_start(a->config.base, a->link_workers, a->config.control_host, a->config.control_port, on_dialled, a);
+        return;
+    }
     int fd = socket_connect_unix(a->config.control_socket, CONNECT_MS, &e);
     if (fd < 0) {
-        if (a->link_failures == 5)
-            log_warn("control can't be reached, trying on: %s", e.msg);
-        reconnect_later(a);
+        fail_connect(a, &e);
         return;
     }
     evutil_make_socket_nonblocking(fd);
-    a->link = line_new(a->config.base, fd, NULL, &callbacks, a);
-    send_json(a, json_pack("{s:s, s:i, s:s, s:s, s:s, s:s, s:i}", "type", "hello", "protocol", 1, "version", FLOCKER_VERSION, "node",
-                           UUID_TEXT(&a->config.node), "era", UUID_TEXT(&a->config.era), "host", a->config.host, "peer_port",
-                           (int)(a->config.peer_port ? a->config.peer_port : PEER_PORT)));
-    FAILPOINT(AGENT_HELLO);
+    begin(a, fd, NULL);
 }

@@ -70,6 +70,9 @@ void moves_read_want(struct agent_volume *v, const json_t *message)
     const char *node = json_string_value(json_object_get(peer, "node")), *host = json_string_value(json_object_get(peer, "host"));
     json_int_t port = json_integer_value(json_object_get(peer, "port"));
     v->peer = (struct move_peer){ .is_sealed = json_is_true(json_object_get(peer, "sealed")) };
+    // The agent beside control gives an address of that host alone: it is where control is.
+    if (host && strncmp(host, "127.", 4) == 0 && v->agent->config.control_host)
+        host = v->agent->config.control_host;
     if (!node || !uuid_parse(node, &v->peer.node) || !host || strlen(host) >= sizeof v->peer.host || port < 1 || port > 65535)
         return;
     memcpy(v->peer.host, host, strlen(host) + 1);

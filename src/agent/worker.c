@@ -161,17 +161,19 @@ static void finish(struct worker *k, const char *text, size_t n, const char *die
     start_next(w);
 }
 
-// Hands out and removes the whole lines that have come.
-static void take_progress(struct worker *k)
+// Hands out and removes the whole lines that have come; the last `fresh` bytes have not been looked at.
+static void take_progress(struct worker *k, size_t fresh)
 {
-    char *end, *at = k->text;
-    while ((end = memchr(at, '\n', k->n - (size_t)(at - k->text)))) {
+    char *at = k->text, *end = memchr(at + k->n - fresh, '\n', fresh);
+    for (; end; end = memchr(at, '\n', k->n - (size_t)(at - k->text))) {
         json_t *progress = json_loadb(at, (size_t)(end - at), 0, NULL);
         if (progress && k->task.on_progress)
             k->task.on_progress(k->task.arg, progress);
         json_decref(progress);
         at = end + 1;
     }
+    if (at == k->text)
+        return;
     k->n -= (size_t)(at - k->text);
     memmove(k->text, at, k->n);
 }
@@ -195,7 +197,7 @@ static void on_answer(evutil_socket_t fd, short what, void *arg)
     ssize_t got = read(fd, k->text + k->n, k->room - k->n);
     if (got > 0) {
         k->n += (size_t)got;
-        take_progress(k);
+        take_progress(k, (size_t)got);
         return;
     }
     if (got < 0 && (errno == EINTR || errno == EAGAIN))

@@ -23,6 +23,8 @@
 #include <stddef.h>
 #include <stdint.h>
 
+#define BACKEND_DIGEST_SIZE 32
+
 struct backend;
 struct users_entry; // sys/users.h: a process in another mount namespace (a container) that has the volume mounted
 
@@ -52,19 +54,22 @@ struct backend_usage {
     uint64_t limit_bytes; // the volume's limit or the pool's size; 0: no limit
 };
 
-// What a target has received of a volume. It lies in the pool beside the volumes, and survives the agent and the boot.
+// What a node has received of a volume that it doesn't have: the newest whole copy, and how far the one after it has come.
 struct backend_copy {
     struct uuid id;
-    uint64_t seq;        // number of the newest snapshot that is here whole; 0: none
-    uint8_t digest[32];  // of the stream that brought it
-    bool final;          // it is the last one of its move
-    uint64_t part_seq, part_base; // the snapshot that is being received, and that which it changes (0: none); part_seq 0: nothing
-    uint64_t part_offset;         // bytes of its stream up to the checkpoint
-    uint8_t part_digest[32];      // chain digest there
+    uint64_t seq; // of the copy; 0: there is none, and digest and final mean nothing
+    uint8_t digest[BACKEND_DIGEST_SIZE];
+    bool final;
+    // The checkpoint: of the stream of snapshot part_seq against part_base, part_offset bytes are applied; part_digest is that of them.
+    // part_seq 0: there is none.
+    uint64_t part_seq, part_base, part_offset;
+    uint8_t part_digest[BACKEND_DIGEST_SIZE];
 };
 
-struct receiver; // one stream under way
+struct receiver; // a stream that is being received; one thread's
 
+// Slots from `snapshot` on are there to move volumes between nodes. All or none of them are NULL. They are idempotent, and durable when they
+// return. Digests are what the caller says they are: nothing here computes one.
 struct backend_ops {
     const char *name;
     bool in_process; // its pools live in this process and nothing blocks: it needs no workers
@@ -103,31 +108,46 @@ struct backend_ops {
     // Makes the pool larger, online. E_UNSUPPORTED for a directory, E_CONFLICT if smaller than it is.
     int (*grow)(struct backend *b, uint64_t size, struct error *e);
 
-    // Moves (docs/moves.md): all of these slots, or none: NULL in a backend that can't.
-    // The source. Makes read-only snapshot `seq` of the volume, durable; 0 if it is there. Numbers grow.
+    // ---- the source of a move: read-only snapshots of a volume, numbered from 1 by the caller; destroy removes them with it
+    // Makes snapshot number seq, with all that has been written; 0 if it is there. E_UNSUPPORTED, naming the path, if there is a subvolume
+    // inside the volume: a stream leaves them out.
     int (*snapshot)(struct backend *b, const struct uuid *id, uint64_t seq, struct error *e);
-    int (*snapshots)(struct backend *b, const struct uuid *id, uint64_t *ret_newest, struct error *e); // 0: there is none
-    int (*snapshots_drop)(struct backend *b, const struct uuid *id, uint64_t below, struct error *e); // those with a lower number
-    // Keeps the digest of the stream that a snapshot was sent by, durable; E_NOT_FOUND if none was kept.
-    int (*note_digest)(struct backend *b, const struct uuid *id, uint64_t seq, const uint8_t digest[32], struct error *e);
-    int (*read_digest)(struct backend *b, const struct uuid *id, uint64_t seq, uint8_t ret[32], struct error *e);
-    // Gives the stream of snapshot `seq`, as changes to snapshot `base` unless that is 0, to `sink`, which ends it by a negative return.
-    // The same stream for the same two snapshots. Holds no lock of the volume meanwhile.
+    // The highest number; 0: there are none.
+    int (*snapshots)(struct backend *b, const struct uuid *id, uint64_t *ret_newest, struct error *e);
+    // Removes those with a lower number than `below`, and their digests. E_BUSY while one of them is being sent.
+    int (*snapshots_drop)(struct backend *b, const struct uuid *id, uint64_t below, struct error *e);
+    // Keeps the digest of the stream of a snapshot beside it. E_NOT_FOUND if there is no such snapshot; for read_digest also if it has none.
+    int (*note_digest)(struct backend *b, const struct uuid *id, uint64_t seq, const uint8_t digest[BACKEND_DIGEST_SIZE], struct error *e);
+    int (*read_digest)(struct backend *b, const struct uuid *id, uint64_t seq, uint8_t ret[BACKEND_DIGEST_SIZE], struct error *e);
+    // Makes the stream of snapshot seq, whole (base 0) or against another. The same bytes each time, as long as the pool isn't changed
+    // underneath (balance, defragmentation), so that it can be resumed; the digest tells. `sink` gets at most 1 MiB at a time; negative ends
+    // it. Doesn't hold the volume's lock.
     int (*send)(struct backend *b, const struct uuid *id, uint64_t base, uint64_t seq, int (*sink)(void *arg, const void *data, size_t n),
                 void *arg, struct error *e);
 
-    // The target. Calls on_copy for each copy in the pool.
-    int (*copies)(struct backend *b, void (*on_copy)(void *arg, const struct backend_copy *c), void *arg, struct error *e);
-    // Begins a stream (offset 0), or goes on at the checkpoint that is at `offset`; what was fed after it is thrown away.
+    // ---- the target of a move: copies, which are no volumes yet and survive restarts
+    // Calls on_copy for each volume of which there is a copy or a checkpoint.
+    int (*copies)(struct backend *b, void (*on_copy)(void *arg, const struct backend_copy *copy), void *arg, struct error *e);
+    // Starts to receive the stream of snapshot seq against `base`, which must be the copy's seq, or 0. offset: 0, from the start (a
+    // checkpoint is given up), or that of the checkpoint, which must be of this base and seq (E_NOT_FOUND): what was applied after it is
+    // undone, and the bytes from there on are to follow. The volume's lock is held until receive_free: E_BUSY. E_CONFLICT if the volume
+    // itself is here. The volume's limit does not count yet.
     int (*receive_begin)(struct backend *b, const struct volume *v, uint64_t base, uint64_t seq, uint64_t offset, struct receiver **ret,
                          struct error *e);
+    // Applies the next bytes of the stream. After an error the receiver is only good to be freed. E_CORRUPT for what no sender writes.
     int (*receive_feed)(struct receiver *r, const void *data, size_t n, struct error *e);
-    int (*receive_checkpoint)(struct receiver *r, uint64_t offset, const uint8_t digest[32], struct error *e); // durable
-    int (*receive_finish)(struct receiver *r, const uint8_t digest[32], bool final, struct error *e);          // the snapshot is whole, durable
-    void (*receive_free)(struct receiver *r); // ends it where it is, if it was not finished
-    // The copy becomes the volume, with `v` as its record, in one step. 0 if it has. E_CONFLICT if older data of the volume is here.
+    // Keeps the state after the bytes that were fed up to now: `offset` of them, from the stream's start, with this digest.
+    int (*receive_checkpoint)(struct receiver *r, uint64_t offset, const uint8_t digest[BACKEND_DIGEST_SIZE], struct error *e);
+    // The stream is whole (E_CORRUPT if it isn't) and was found right: what was received is the copy now, and takes the place of the
+    // former one. final: nothing was written to the volume after this snapshot.
+    int (*receive_finish)(struct receiver *r, const uint8_t digest[BACKEND_DIGEST_SIZE], bool final, struct error *e);
+    // Undoes what was applied after the last checkpoint, unless it was finished. To be called before close, from the process that began.
+    void (*receive_free)(struct receiver *r);
+    // The copy becomes the volume, with record and limit of `v`, in one step; a crash leaves one of the two. 0 if that has happened, at
+    // this epoch. E_NOT_FOUND if there is no copy. Whether a copy that isn't final will do is for the caller to say.
     int (*place)(struct backend *b, const struct volume *v, struct error *e);
-    int (*discard)(struct backend *b, const struct uuid *id, struct error *e); // 0 if there is no copy
+    // Removes copy and checkpoint. 0 if there is none.
+    int (*discard)(struct backend *b, const struct uuid *id, struct error *e);
 };
 
 // First member of every implementation.

@@ -72,6 +72,17 @@ void pool_dirs_done(struct pool_dirs *d)
     auto_close(&d->staging);
 }
 
+int pool_open_directory(int at, const char *name, int *ret, struct error *e)
+{
+    *ret = openat(at, name, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
+    return *ret < 0 ? fail_os(e, errno, "open %s", name) : 0;
+}
+
+bool pool_has_entry(int dir_fd, const char *name)
+{
+    return faccessat(dir_fd, name, F_OK, AT_SYMLINK_NOFOLLOW) == 0;
+}
+
 int pool_open_dirs(const struct pool *p, struct pool_dirs *ret, struct error *e)
 {
     static const int flags = O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC;
@@ -220,9 +231,9 @@ static int make_layout(const struct pool *p, int top_fd, struct error *e)
     if (rc < 0)
         return rc;
     FAILPOINT(POOL_MARKED);
-    static const char *const directories[] = { POOL_VOLUMES, POOL_STAGING };
+    static const char *const directories[] = { POOL_VOLUMES, POOL_STAGING, POOL_INCOMING };
     for (size_t i = 0; i < ARRAY_SIZE(directories); i++)
-        if (mkdirat(top_fd, directories[i], 0700) < 0 && errno != EEXIST)
+        if (mkdirat(top_fd, directories[i], 0700) < 0 && errno != EEXIST && errno != EROFS) // a pool of a former version has no incoming
             return fail_os(e, errno, "make directory %s", directories[i]);
     AUTO(close) int lock = openat(top_fd, POOL_LOCK, O_RDONLY | O_CREAT | O_NOFOLLOW | O_CLOEXEC, 0600);
     return lock < 0 ? fail_os(e, errno, "make file " POOL_LOCK) : 0;
@@ -293,6 +304,7 @@ static int pool_open(const struct backend_config *config, struct backend **ret, 
         return e->os_errno ? fail_ctx(e, rc, "open pool %s", p->path) : rc;
     if (!config->is_swept) {
         pool_volume_sweep_staging(p);
+        pool_sweep_incoming(p);
         pool_volume_gather_limits(p);
         pool_volume_sweep_mount_points(p);
     }
@@ -444,4 +456,18 @@ const struct backend_ops backend_btrfs = {
     .usage = pool_volume_usage,
     .pool_usage = pool_usage,
     .grow = pool_grow,
+    .snapshot = pool_snapshot,
+    .snapshots = pool_snapshots,
+    .snapshots_drop = pool_snapshots_drop,
+    .note_digest = pool_note_digest,
+    .read_digest = pool_read_digest,
+    .send = pool_send,
+    .copies = pool_copies,
+    .receive_begin = pool_receive_begin,
+    .receive_feed = pool_receive_feed,
+    .receive_checkpoint = pool_receive_checkpoint,
+    .receive_finish = pool_receive_finish,
+    .receive_free = pool_receive_free,
+    .place = pool_place,
+    .discard = pool_discard,
 };

@@ -28,17 +28,6 @@ DEFINE_AUTO(json_t *, json_decref)
 
 static const int dir_flags = O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC;
 
-static bool is_there(int dir_fd, const char *name)
-{
-    return faccessat(dir_fd, name, F_OK, AT_SYMLINK_NOFOLLOW) == 0;
-}
-
-static int open_directory(int at, const char *name, int *ret, struct error *e)
-{
-    *ret = openat(at, name, dir_flags);
-    return *ret < 0 ? fail_os(e, errno, "open %s", name) : 0;
-}
-
 // ---- records -----------------------------------------------------------------------------------------------------------------
 
 static char *record_text(const struct volume *v)
@@ -80,8 +69,13 @@ static int read_record_in(int volume_fd, const struct uuid *id, struct volume **
 static int read_record(int volumes_fd, const struct uuid *id, struct volume **ret, struct error *e)
 {
     AUTO(close) int fd = -1;
-    int rc = open_directory(volumes_fd, UUID_TEXT(id), &fd, e);
+    int rc = pool_open_directory(volumes_fd, UUID_TEXT(id), &fd, e);
     return rc < 0 ? rc : read_record_in(fd, id, ret, e);
+}
+
+int pool_volume_read_record(const struct pool_dirs *d, const struct uuid *id, struct volume **ret, struct error *e)
+{
+    return read_record(d->volumes, id, ret, e);
 }
 
 const char *pool_volume_name(const struct pool *p, const struct uuid *id, char *ret, size_t size)
@@ -102,7 +96,7 @@ static void drop_group(int volume_fd)
     AUTO(close) int data = -1;
     uint64_t id;
     struct error ignored;
-    if (open_directory(volume_fd, VOLUME_DATA, &data, &ignored) == 0 && btrfs_subvolume_id(data, &id, &ignored) == 0)
+    if (pool_open_directory(volume_fd, VOLUME_DATA, &data, &ignored) == 0 && btrfs_subvolume_id(data, &id, &ignored) == 0)
         btrfs_quota_drop(volume_fd, id);
 }
 
@@ -112,9 +106,12 @@ static int clear_staged(int staging_fd, const char *name, struct error *e)
     AUTO(close) int fd = openat(staging_fd, name, dir_flags);
     if (fd < 0)
         return errno == ENOENT ? 0 : fail_os(e, errno, "open " POOL_STAGING "/%s", name);
-    if (is_there(fd, VOLUME_DATA)) {
+    int rc = pool_drop_outgoing(fd, UINT64_MAX, e);
+    if (rc < 0)
+        return rc;
+    if (pool_has_entry(fd, VOLUME_DATA)) {
         drop_group(fd);
-        int rc = btrfs_subvolume_delete(fd, VOLUME_DATA, e);
+        rc = btrfs_subvolume_delete(fd, VOLUME_DATA, e);
         if (rc < 0)
             return rc;
         FAILPOINT(DESTROY_DATA_DELETED);
@@ -157,7 +154,7 @@ void pool_volume_sweep_staging(const struct pool *p)
 
 // ---- create and destroy ------------------------------------------------------------------------------------------------------
 
-static int set_options(int data_fd, const struct volume_options *o, struct error *e)
+int pool_volume_set_options(int data_fd, const struct volume_options *o, struct error *e)
 {
     // Owner first: chown clears set-id bits.
     if (fchown(data_fd, o->uid, o->gid) < 0 || fchmod(data_fd, o->mode) < 0)
@@ -168,8 +165,9 @@ static int set_options(int data_fd, const struct volume_options *o, struct error
     return 0;
 }
 
-static int make_data(int volume_fd, const struct volume *v, struct error *e)
+static int make_data(int volume_fd, const struct volume *v, void *arg, struct error *e)
 {
+    (void)arg;
     AUTO(close) int fd = -1;
     uint64_t id;
     int rc = FAILPOINT_ERROR(CREATE_STAGED, e);
@@ -177,9 +175,9 @@ static int make_data(int volume_fd, const struct volume *v, struct error *e)
         rc = btrfs_subvolume_create(volume_fd, VOLUME_DATA, e);
     FAILPOINT(CREATE_DATA_MADE);
     if (rc == 0)
-        rc = open_directory(volume_fd, VOLUME_DATA, &fd, e);
+        rc = pool_open_directory(volume_fd, VOLUME_DATA, &fd, e);
     if (rc == 0)
-        rc = set_options(fd, &v->options, e);
+        rc = pool_volume_set_options(fd, &v->options, e);
     if (rc == 0)
         rc = btrfs_subvolume_id(fd, &id, e);
     if (rc == 0)
@@ -187,30 +185,28 @@ static int make_data(int volume_fd, const struct volume *v, struct error *e)
     return rc < 0 || v->size == 0 ? rc : btrfs_quota_limit(volume_fd, id, v->size, e);
 }
 
-static int build(int staging_fd, const char *name, const struct volume *v, struct error *e)
+typedef int (*data_maker)(int volume_fd, const struct volume *v, void *arg, struct error *e);
+
+static int build(int staging_fd, const char *name, const struct volume *v, data_maker make, void *arg, struct error *e)
 {
     AUTO(close) int fd = -1;
     AUTO(free) char *text = record_text(v);
     if (mkdirat(staging_fd, name, 0700) < 0)
         return fail_os(e, errno, "make " POOL_STAGING "/%s", name);
-    int rc = open_directory(staging_fd, name, &fd, e);
+    int rc = pool_open_directory(staging_fd, name, &fd, e);
     if (rc == 0)
-        rc = make_data(fd, v, e);
+        rc = make(fd, v, arg, e);
     FAILPOINT(CREATE_LIMITED);
     return rc < 0 ? rc : atomic_file_create_by(btrfs_fsync_or_inline, fd, VOLUME_RECORD, text, strlen(text), 0600, e);
 }
 
-static int create_in(const struct pool_dirs *d, const struct volume *v, struct error *e)
+int pool_volume_build(const struct pool_dirs *d, const struct volume *v, data_maker make, void *arg, struct error *e)
 {
     char name[UUID_TEXT_SIZE];
-    uuid_format(&v->id, name);
-    // There already: by us before we were killed, perhaps, so that the commit may still be due.
-    if (is_there(d->volumes, name))
-        return btrfs_commit(d->top, e);
-    int rc = clear_staged(d->staging, name, e);
+    int rc = clear_staged(d->staging, uuid_format(&v->id, name), e);
     if (rc < 0)
         return rc;
-    rc = build(d->staging, name, v, e);
+    rc = build(d->staging, name, v, make, arg, e);
     FAILPOINT(CREATE_RECORDED);
     if (rc == 0 && renameat(d->staging, name, d->volumes, name) < 0)
         rc = fail_os(e, errno, "rename " POOL_STAGING "/%s", name);
@@ -220,6 +216,14 @@ static int create_in(const struct pool_dirs *d, const struct volume *v, struct e
     struct error ignored;
     clear_staged(d->staging, name, &ignored);
     return rc;
+}
+
+static int create_in(const struct pool_dirs *d, const struct volume *v, struct error *e)
+{
+    // There already: by us before we were killed, perhaps, so that the commit may still be due.
+    if (pool_has_entry(d->volumes, UUID_TEXT(&v->id)))
+        return btrfs_commit(d->top, e);
+    return pool_volume_build(d, v, make_data, NULL, e);
 }
 
 int pool_volume_create(struct backend *b, const struct volume *v, struct error *e)
@@ -240,7 +244,7 @@ static int destroy_in(const struct pool *p, const struct pool_dirs *d, const str
     char name[UUID_TEXT_SIZE];
     uuid_format(id, name);
     int rc = clear_staged(d->staging, name, e);
-    if (rc == 0 && is_there(d->volumes, name)) {
+    if (rc == 0 && pool_has_entry(d->volumes, name)) {
         rc = pool_volume_check_unused(p, id, e);
         if (rc == 0 && renameat(d->volumes, name, d->staging, name) < 0)
             rc = fail_os(e, errno, "rename " POOL_VOLUMES "/%s", name);
@@ -314,11 +318,11 @@ static int update_in(const struct pool_dirs *d, const struct volume *v, struct e
     AUTO(close) int data = -1;
     bool changed = false;
     char name[UUID_TEXT_SIZE];
-    int rc = open_directory(d->volumes, uuid_format(&v->id, name), &fd, e);
+    int rc = pool_open_directory(d->volumes, uuid_format(&v->id, name), &fd, e);
     if (rc == -E_NOT_FOUND)
         return fail(e, E_NOT_FOUND, "there is no such volume in this pool");
     if (rc == 0)
-        rc = open_directory(fd, VOLUME_DATA, &data, e);
+        rc = pool_open_directory(fd, VOLUME_DATA, &data, e);
     if (rc == 0)
         rc = apply_size(d->top, data, v, &changed, e);
     if (rc < 0)
@@ -353,7 +357,7 @@ int pool_volume_usage(struct backend *b, const struct uuid *id, struct backend_u
     snprintf(path, sizeof path, "%s/" VOLUME_DATA, UUID_TEXT(id));
     int rc = pool_open_dirs(p, &d, e);
     if (rc == 0)
-        rc = open_directory(d.volumes, path, &data, e);
+        rc = pool_open_directory(d.volumes, path, &data, e);
     if (rc == 0)
         rc = read_limits(d.top, data, &now, e);
     if (rc < 0)
@@ -368,7 +372,7 @@ static void gather_one(int volumes_fd, const char *name)
     uint64_t id;
     struct error ignored;
     AUTO(free) char *path = xasprintf("%s/" VOLUME_DATA, name);
-    if (open_directory(volumes_fd, path, &data, &ignored) == 0 && btrfs_subvolume_is(data) && btrfs_subvolume_id(data, &id, &ignored) == 0)
+    if (pool_open_directory(volumes_fd, path, &data, &ignored) == 0 && btrfs_subvolume_is(data) && btrfs_subvolume_id(data, &id, &ignored) == 0)
         btrfs_quota_gather(volumes_fd, id, &ignored);
 }
 
@@ -435,21 +439,23 @@ static int observe_one(const struct observation *o, const char *name, struct bac
     struct uuid id;
     if (!uuid_parse(name, &id) || strcmp(name, UUID_TEXT(&id)) != 0)
         return fail(e, E_CORRUPT, "\"%s\" in the pool's folder of volumes is not a volume", name);
-    int rc = open_directory(o->volumes_fd, name, &fd, e);
+    int rc = pool_open_directory(o->volumes_fd, name, &fd, e);
     if (rc == 0)
         rc = read_record_in(fd, &id, &record, e);
     if (rc < 0)
         return rc;
-    rc = open_directory(fd, VOLUME_DATA, &data, e);
+    rc = pool_open_directory(fd, VOLUME_DATA, &data, e);
     if (rc == -E_NOT_FOUND)
         return fail(e, E_CORRUPT, "its data is missing");
     if (rc == 0 && !btrfs_subvolume_is(data))
         return fail(e, E_CORRUPT, "its data is not a subvolume");
     if (rc == 0 && bsearch(&id, o->mounted, o->n_mounted, sizeof id, compare_ids))
         rc = pool_volume_is_mounted(o->pool, &o->mounts, &o->place, &id, e);
-    if (rc < 0)
+    bool mounted = rc == 1;
+    uint64_t snapshot = 0;
+    if (rc < 0 || (rc = pool_newest_outgoing(fd, &snapshot, e)) < 0)
         return rc;
-    *ret = (struct backend_volume){ .record = TAKE(record, NULL), .mounted = rc == 1 };
+    *ret = (struct backend_volume){ .record = TAKE(record, NULL), .mounted = mounted, .snapshot = snapshot };
     return 0;
 }
 

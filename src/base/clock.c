@@ -3,12 +3,17 @@
 #include "base/error.h"
 
 #include <stdio.h>
-#include <time.h>
 
-static int64_t read_ms(clockid_t id)
+static struct timespec read_clock(clockid_t id)
 {
     struct timespec ts;
     ASSERT(clock_gettime(id, &ts) == 0);
+    return ts;
+}
+
+static int64_t read_ms(clockid_t id)
+{
+    struct timespec ts = read_clock(id);
     return (int64_t)ts.tv_sec * 1000 + ts.tv_nsec / 1000000;
 }
 
@@ -20,6 +25,24 @@ int64_t clock_wall_ms(void)
 int64_t clock_boot_ms(void)
 {
     return read_ms(CLOCK_BOOTTIME);
+}
+
+int64_t clock_boot_us(void)
+{
+    struct timespec ts = read_clock(CLOCK_BOOTTIME);
+    return (int64_t)ts.tv_sec * 1000000 + ts.tv_nsec / 1000;
+}
+
+struct timespec clock_after_ms(int ms)
+{
+    struct timespec ts = read_clock(CLOCK_MONOTONIC);
+    ts.tv_sec += ms / 1000;
+    ts.tv_nsec += ms % 1000 * 1000000L;
+    if (ts.tv_nsec >= 1000000000L) {
+        ts.tv_sec++;
+        ts.tv_nsec -= 1000000000L;
+    }
+    return ts;
 }
 
 const char *clock_format(int64_t wall_ms, char ret[CLOCK_TEXT_SIZE])

@@ -15,8 +15,8 @@
 
 #include <stdbool.h>
 
-// The first word says where it is: control; agent; worker (any step of one), pool, create, update, mount, unmount, destroy, shutdown:
-// a worker, except that the agent opens a pool, too; file: any of them.
+// The first word says where it is: control; agent; worker (any step of one), pool, create, update, mount, unmount, destroy, shutdown,
+// transfer: a worker, except that the agent opens a pool, too; file: any of them.
 #define FAILPOINT_TABLE(X) \
     /*  name                              what has happened there | what has not */ \
     X(CONTROL_STORE_MADE,      "control.store-made")      /* a new store is complete | it has its name */ \
@@ -54,6 +54,13 @@
     X(AGENT_REMOVE_REPLY,      "agent.remove-reply")      /* its references are gone | the engine hears of it */ \
     X(WORKER_START,            "worker.start")            /* a worker was forked | it does anything */ \
     X(WORKER_DONE,             "worker.done")             /* its work is done | its answer is written */ \
+    X(TRANSFER_GRANTED,        "transfer.granted")        /* a request for a snapshot is granted | the snapshot is chosen, or made */ \
+    X(TRANSFER_CHOSEN,         "transfer.chosen")         /* it is there, older ones are dropped | the target hears of it */ \
+    X(TRANSFER_SENT,           "transfer.sent")           /* a chunk is sent | the next one is */ \
+    X(TRANSFER_NOTED,          "transfer.noted")          /* the digest of the stream is noted | its end is sent */ \
+    X(TRANSFER_ASKED,          "transfer.asked")          /* the target has asked | the source has answered */ \
+    X(TRANSFER_APPLIED,        "transfer.applied")        /* a chunk is applied | a checkpoint says so */ \
+    X(TRANSFER_CHECKED,        "transfer.checked")        /* all has come, and is right | the copy says so */ \
     X(FILE_WRITTEN,            "file.written")            /* a new version of a file is on disk | it has its name */ \
     X(FILE_RENAMED,            "file.renamed")            /* it has its name | that is durable */ \
     X(POOL_FILE_SIZED,         "pool.file-sized")         /* a new pool's file has its size | a file system */ \
@@ -79,6 +86,15 @@
     X(DESTROY_STAGED,          "destroy.staged")          /* the volume is in staging | deleted */ \
     X(DESTROY_DATA_DELETED,    "destroy.data-deleted")    /* the subvolume is deleted | the record */ \
     X(DESTROY_CLEARED,         "destroy.cleared")         /* all of it is deleted | that is durable */ \
+    X(TRANSFER_SNAPSHOT,       "transfer.snapshot")       /* a snapshot is made | anybody knows */ \
+    X(TRANSFER_DROPPED,        "transfer.dropped")        /* a snapshot's digest is removed | the snapshot */ \
+    X(TRANSFER_PART_MADE,      "transfer.part-made")      /* there is a subvolume to receive into | its quota group, anything in it */ \
+    X(TRANSFER_MARK_NOTED,     "transfer.mark-noted")     /* a checkpoint's state is written | its snapshot */ \
+    X(TRANSFER_MARKED,         "transfer.marked")         /* a checkpoint is made | the one before it is removed */ \
+    X(TRANSFER_COPIED,         "transfer.copied")         /* what was received is the copy | what it replaces is removed */ \
+    X(TRANSFER_SHARED,         "transfer.shared")         /* the volume that a copy becomes is made in staging | its record */ \
+    X(TRANSFER_PLACED,         "transfer.placed")         /* the volume has its place | the copy is removed */ \
+    X(TRANSFER_DISCARDED,      "transfer.discarded")      /* the copy is removed | that is durable */ \
     X(SHUTDOWN_VOLUMES,        "shutdown.volumes")        /* volumes are unmounted | the pool is */ \
     X(SHUTDOWN_POOL,           "shutdown.pool")           /* the pool is unmounted | its loop device is seen to be gone */
 

@@ -21,6 +21,8 @@
 #define HTTP_REPLY_MS_MAX     30000          // for the peer to take a reply
 #define LINE_BYTES_MAX        (64U << 10)    // one message of the agent protocol
 #define LINE_BACKLOG_MAX      (64U << 20)    // unsent bytes to one agent before it is dropped
+#define LINE_ALIVE_MS         5000           // over a network, each side says at least this often that it is there
+#define LINE_SILENT_MS        20000          // and takes the other for gone when it has heard nothing for this long
 
 #define HOLDS_MAX             100000         // of a cluster
 #define WAITERS_MAX           256            // clients that wait for an effect; one more is answered at once. With the asks well below
@@ -30,8 +32,18 @@
 #define PEERS_MAX             (NODES_MAX + 64) // connections of agents: of each node, and some that have not said hello
 #define WATCHES_MAX           100000         // volumes of other nodes that a node has asked for
 #define PEER_PORT             4525           // where agents listen for each other, unless they say otherwise
+#define JOINERS_MAX           8              // hosts that ask to join at once
+#define TOKENS_MAX            1024           // join tokens that are neither used nor over
+#define TOKEN_TTL_S           3600           // how long a join token is good, unless said otherwise
+#define TOKEN_TTL_S_MAX       (30 * 86400)
+#define CSR_BYTES_MAX         8192           // a request for a certificate, as PEM
 #define CONFIG_BYTES_MAX      (64U << 10)    // agent.yml
 #define CONFIG_DEPTH_MAX      8
+
+#define TRANSFER_LINE_MAX     (4U << 10)     // a request for a snapshot, and the answer to it
+#define TRANSFER_CHUNK        (1U << 20)     // plain bytes of one frame, and the unit of digests: fixed by the protocol
+#define TRANSFER_BYTES_MAX    (1ULL << 62)   // of one stream
+#define TRANSFER_QUEUE        4              // chunks in memory at each end
 
 #define PLUGIN_ANSWER_MS      3500           // every plugin call is answered by then; Podman gives up at 5 s
 #define WORKER_MS_MAX         60000          // a worker that takes longer is reported as stuck
@@ -40,6 +52,8 @@
 #define WORKER_ANSWER_MAX     (64U << 20)    // the inventory of a pool with 100 000 volumes is 60 MB
 #define MOUNT_IDS_MAX         4096           // references (mount ID, engine) of one volume
 #define OPTIONS_MAX           64             // options of one plugin Create
+#define SEND_COMMAND_BYTES_MAX (1U << 20)    // one command of a btrfs send stream; kernels write up to 144 KiB
+#define SEND_PATH_BYTES_MAX   4095           // a path in it, and the target of a symbolic link
 #define TRASH_KEEP_S          (24 * 3600)    // a removed volume can be restored for this long
 
 #endif

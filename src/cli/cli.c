@@ -19,7 +19,9 @@ struct cli_state {
     bool is_json, wants_help, wants_version, is_parsed;
     size_t given_count;
     struct given *given;
-    char *control_path, *agent_path;
+    size_t kept_count;
+    char **kept; // strings that commands borrow
+    bool is_original; // called by the name of a program of the original Flocker that people script: errors look as they did there
     char *text; // what --json kept from standard output
     size_t text_n;
 };
@@ -84,21 +86,12 @@ char *cli_path(const struct cli_context *ctx, const char *path)
     return xasprintf("%s%s", ctx->root, path);
 }
 
-struct client cli_control(const struct cli_context *ctx)
+const char *cli_keep(const struct cli_context *ctx, char *text)
 {
     struct cli_state *s = ctx->state;
-    const char *path = cli_value(ctx, "socket");
-    if (!s->control_path)
-        s->control_path = path ? xstrdup(path) : cli_path(ctx, CONTROL_SOCKET);
-    return (struct client){ .unix_path = s->control_path, .hint = "is `flocker up` done, or `flocker control` running?" };
-}
-
-struct client cli_agent(const struct cli_context *ctx)
-{
-    struct cli_state *s = ctx->state;
-    if (!s->agent_path)
-        s->agent_path = cli_path(ctx, AGENT_SOCKET);
-    return (struct client){ .unix_path = s->agent_path, .hint = "is `flocker up` done, or `flocker agent` running?" };
+    s->kept = xrealloc(s->kept, s->kept_count + 1, sizeof *s->kept);
+    s->kept[s->kept_count++] = text;
+    return text;
 }
 
 // ---- options
@@ -294,8 +287,9 @@ static int open_output(struct cli_context *ctx, struct error *e)
 static int run_command(struct cli_context *ctx, int argc, char **argv, struct error *e)
 {
     const char *root = cli_value(ctx, "root");
+    uint64_t port;
     int rc = check_arguments(ctx->state, argc, argv, e);
-    if (rc < 0)
+    if (rc < 0 || (rc = cli_number(ctx, "control-port", 10, UINT16_MAX, &port, e)) < 0) // so that cli_control can't fail
         return rc;
     ctx->root = root ? root : "";
     rc = ctx->state->command->run(ctx, argc, argv, e);
@@ -372,9 +366,25 @@ static int finish(struct cli_context *ctx, int rc, struct error *e, FILE *out, F
         rc = fail_os(e, failed, "write to standard output");
     if (rc < 0) {
         AUTO(free) char *message = text_escape(e->msg);
-        fprintf(err, "flocker: %s\n", message);
+        fprintf(err, "%s: %s\n", s->is_original ? "Error" : "flocker", message);
     }
+    if (rc < 0 && s->is_original)
+        return 1;
     return rc < 0 ? error_exit(e->code) : 0;
+}
+
+// `flocker-ca initialize x` is `flocker ca initialize x`. The array has room for one more.
+static bool insert_group(int *argc, char **argv)
+{
+    static char word[16];
+    const char *slash = strrchr(argv[0], '/'), *group = group_of_program(slash ? slash + 1 : argv[0]);
+    if (!group)
+        return false;
+    snprintf(word, sizeof word, "%s", group);
+    memmove(argv + 2, argv + 1, ((size_t)*argc - 1) * sizeof *argv);
+    argv[1] = word;
+    ++*argc;
+    return true;
 }
 
 int cli_run(int argc, char **argv, const struct cli_command *more, FILE *out, FILE *err)
@@ -388,6 +398,7 @@ int cli_run(int argc, char **argv, const struct cli_command *more, FILE *out, FI
         copy[i] = argv[i];
     if (argc == 0)
         copy[argc++] = nameless;
+    s.is_original = insert_group(&argc, copy);
     int rc = dispatch(&ctx, argc, copy, &e);
     ASSERT(rc == 0 || (rc < 0 && e.code != E_NONE));
     if (!s.is_parsed) // a mistake before --json was read is told in the form that was asked for too
@@ -396,8 +407,9 @@ int cli_run(int argc, char **argv, const struct cli_command *more, FILE *out, FI
     json_decref(ctx.result);
     free(s.words);
     free(s.given);
-    free(s.control_path);
-    free(s.agent_path);
+    for (size_t i = 0; i < s.kept_count; i++)
+        free(s.kept[i]);
+    free(s.kept);
     free(s.text);
     return status;
 }

@@ -31,49 +31,84 @@ static void print_agent(FILE *out, const json_t *reply)
             number(reply, NULL, "volumes"));
 }
 
-// Asks one of the two and adds what it says to the result. A failure is part of the report: it comes back in *e.
-static int ask(struct cli_context *ctx, const char *who, const struct client *client, const char *target,
-               void (*print)(FILE *out, const json_t *reply), struct error *e)
+// What one of the two says, or why it does not.
+struct answer {
+    const char *who;
+    int rc;
+    struct error error;
+    json_t *reply;
+};
+
+static void auto_answer(struct answer *a)
 {
-    AUTO(json_decref) json_t *reply = NULL;
-    int rc = client_call(client, "GET", target, NULL, &reply, e);
-    if (rc < 0) {
-        AUTO(free) char *message = text_escape(e->msg);
-        fprintf(ctx->out, "%s: %s\n  %s\n", who, rc == -E_DENIED ? "not known" : "down", message);
-        json_object_set_new(
-            ctx->result, who,
-            json_pack("{s:b, s:s, s:o}", "up", 0, "code", error_word(e->code), "description", text_to_json(e->msg)));
-        return rc;
+    json_decref(a->reply);
+}
+
+static void ask(struct answer *a, const struct client *client, const char *target)
+{
+    a->rc = client_call(client, "GET", target, NULL, &a->reply, &a->error);
+}
+
+// A failure is part of the report.
+static void show(struct cli_context *ctx, const struct answer *a, void (*print)(FILE *out, const json_t *reply))
+{
+    if (a->rc < 0) {
+        AUTO(free) char *message = text_escape(a->error.msg);
+        fprintf(ctx->out, "%s: %s\n  %s\n", a->who, a->rc == -E_DENIED ? "not known" : "down", message);
+        json_object_set_new(ctx->result, a->who,
+                            json_pack("{s:b, s:s, s:o}", "up", 0, "code", error_word(a->error.code), "description", text_to_json(a->error.msg)));
+        return;
     }
-    print(ctx->out, reply);
-    json_t *said = json_is_object(reply) ? json_incref(reply) : json_object();
+    print(ctx->out, a->reply);
+    json_t *said = json_is_object(a->reply) ? json_incref(a->reply) : json_object();
     json_object_set_new(said, "up", json_true());
-    json_object_set_new(ctx->result, who, said);
-    return 0;
+    json_object_set_new(ctx->result, a->who, said);
+}
+
+// On a host without control and without a user's certificate, its agent knows at least whether it is connected.
+static bool is_elsewhere(const struct answer *control, const struct answer *agent)
+{
+    return agent->rc == 0 && json_object_get(agent->reply, "control") && (control->rc == -E_UNAVAILABLE || control->rc == -E_NOT_FOUND);
+}
+
+static int show_elsewhere(struct cli_context *ctx, const struct answer *agent, struct error *e)
+{
+    const json_t *r = agent->reply;
+    bool is_connected = json_is_true(json_object_get(r, "control_connected"));
+    const char *why = json_string_value(json_object_get(r, "control_problem"));
+    AUTO(free) char *at = text_escape(json_string_value(json_object_get(r, "control")) ?: "?");
+    fprintf(ctx->out, "control: at %s, %s\n", at, is_connected ? "connected" : "not connected");
+    json_object_set_new(ctx->result, "control", json_pack("{s:b, s:o}", "up", (int)is_connected, "at", text_to_json(at)));
+    show(ctx, agent, print_agent);
+    if (is_connected)
+        return 0;
+    return fail(e, E_UNAVAILABLE, "this node is not connected to control at %s%s%s; containers go on, and nothing new can be made", at,
+                why ? ": " : "", why ? why : "");
 }
 
 static int run_status(struct cli_context *ctx, int argc, char **argv, struct error *e)
 {
-    const struct client control = cli_control(ctx), agent = cli_agent(ctx);
-    struct error control_error = ERROR_INIT, agent_error = ERROR_INIT;
+    const struct client control_client = cli_control(ctx), agent_client = cli_agent(ctx);
+    __attribute__((cleanup(auto_answer))) struct answer control = { .who = "control" };
+    __attribute__((cleanup(auto_answer))) struct answer agent = { .who = "agent" };
     (void)argc;
     (void)argv;
     ctx->result = json_object();
-    int control_rc = ask(ctx, "control", &control, "/v2/status", print_control, &control_error);
-    int agent_rc = ask(ctx, "agent", &agent, "/v2/pool", print_agent, &agent_error);
-    if (control_rc == -E_DENIED || agent_rc == -E_DENIED) // they may well be up
+    ask(&control, &control_client, "/v2/status");
+    ask(&agent, &agent_client, "/v2/pool");
+    if (is_elsewhere(&control, &agent))
+        return show_elsewhere(ctx, &agent, e);
+    show(ctx, &control, print_control);
+    show(ctx, &agent, print_agent);
+    if (control.rc == -E_DENIED || agent.rc == -E_DENIED) // they may well be up
         return fail(e, E_DENIED, "the sockets of control and agent are for root only: ask as root");
-    if (control_rc < 0 && agent_rc < 0)
-        return fail(e, control_error.code, "control and this host's agent are down: start both with `flocker up`");
-    if (control_rc < 0) {
-        *e = control_error;
-        return fail_ctx(e, control_rc, "control is down");
-    }
-    if (agent_rc < 0) {
-        *e = agent_error;
-        return fail_ctx(e, agent_rc, "this host's agent is down");
-    }
-    return 0;
+    if (control.rc < 0 && agent.rc < 0)
+        return fail(e, control.error.code, "control and this host's agent are down: start both with `flocker up`");
+    const struct answer *down = control.rc < 0 ? &control : &agent;
+    if (down->rc == 0)
+        return 0;
+    *e = down->error;
+    return fail_ctx(e, down->rc, control.rc < 0 ? "control is down" : "this host's agent is down");
 }
 
 const struct cli_command commands_status[] = {

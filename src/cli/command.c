@@ -6,6 +6,10 @@
 const struct cli_option options_global[] = {
     { "json", 0, NULL, "Print one JSON document for programs instead of text for people." },
     { "root", 0, "DIR", "Put this before all default paths; for several nodes or tests on one machine." },
+    { "control-service", 0, "HOST", "Ask control there, by TLS; also FLOCKER_CONTROL_SERVICE. Default: by this host's socket, or where agent.yml says." },
+    { "control-port", 0, "PORT", "Its port; default 4523." },
+    { "certs-path", 0, "DIR", "Find cluster.crt and the user's certificate there; also FLOCKER_CERTS_PATH. Default /etc/flocker." },
+    { "user", 0, "NAME", "Show NAME.crt, with NAME.key; also FLOCKER_USER. Default user." },
     { "socket", 0, "PATH", "Control's socket; by default /run/flocker/control.sock below the root." },
     { "help", 'h', NULL, "Show help for the command." },
     { "version", 0, NULL, "Print the version." },
@@ -26,7 +30,7 @@ static bool is_same_group(const struct cli_command *a, const struct cli_command 
 // The CLI's own first, then those of other layers, and help at the end.
 static size_t collect(const struct cli_command *more, bool with_hidden, const struct cli_command **ret)
 {
-    const struct cli_command *const tables[] = { commands_volume,  commands_node, commands_pool, commands_status, more,
+    const struct cli_command *const tables[] = { commands_volume,  commands_node, commands_ca,  commands_pool, commands_status, more,
                                                  commands_control, commands_help };
     size_t n = 0;
     for (size_t i = 0; i < ARRAY_SIZE(tables); i++)
@@ -76,6 +80,11 @@ const struct cli_command *command_of_program(const struct cli_command *more, con
     return NULL;
 }
 
+const char *group_of_program(const char *program)
+{
+    return strcmp(program, "flocker-ca") == 0 ? "ca" : NULL;
+}
+
 bool command_is_in(const struct cli_command *c, const char *words, bool with_self)
 {
     size_t n = strlen(words);
@@ -112,6 +121,7 @@ const char *group_summary(const char *group)
     } known[] = {
         { "volume", "create, list, resize, remove and restore volumes" },
         { "node", "the nodes of the cluster" },
+        { "ca", "the cluster's certificates" },
         { "pool", "this host's storage for volumes" },
         { "control", "the control service" },
     };

@@ -9,12 +9,13 @@
 DEFINE_AUTO(json_t *, json_decref)
 
 #define CONTROL_SOCKET "/run/flocker/control.sock"
+#define CERTS_DIR      "/etc/flocker"
 #define AGENT_SOCKET   "/run/flocker/agent.sock"
 #define WORDS_MAX      2 // of a command's name
 
 // ---- the tables: one per file of commands, each ends with a NULL name
 
-extern const struct cli_command commands_volume[], commands_node[], commands_pool[], commands_status[], commands_control[],
+extern const struct cli_command commands_volume[], commands_node[], commands_ca[], commands_pool[], commands_status[], commands_control[],
     commands_help[];
 extern const struct cli_option options_global[];
 
@@ -24,6 +25,8 @@ const struct cli_command **command_list(const struct cli_command *more, bool wit
 
 // A command of exactly that name, hidden or not.
 const struct cli_command *command_find(const struct cli_command *more, const char *name);
+// The group whose commands a program's name stands for, as "ca" for flocker-ca; NULL: none.
+const char *group_of_program(const char *program);
 const struct cli_command *command_of_program(const struct cli_command *more, const char *program);
 // Whether a command's name is `words` (with_self) or begins with them and a space. "" is the beginning of all.
 bool command_is_in(const struct cli_command *c, const char *words, bool with_self);
@@ -37,6 +40,8 @@ size_t command_first_word(const struct cli_command *c); // its length
 const char *group_summary(const char *group);
 
 const struct cli_command *cli_more(const struct cli_context *ctx);
+// Keeps a string as long as the context.
+const char *cli_keep(const struct cli_context *ctx, char *text /* taken */);
 
 // ---- text for people
 

@@ -3,13 +3,17 @@
 #include "base/mem.h"
 #include "model/json.h"
 #include "net/http.h"
+#include "net/pki.h"
 
 #include <ctype.h>
 #include <string.h>
 
+#include <openssl/ssl.h>
+
 #define TYPE_HEADER "Content-Type: application/json\r\n"
 
 DEFINE_AUTO(json_t *, json_decref)
+DEFINE_AUTO(SSL_CTX *, SSL_CTX_free)
 
 static void auto_http_result_done(struct http_result *r)
 {
@@ -77,6 +81,16 @@ static int fail_transport(const struct client *c, const char *name, int rc, stru
     return rc;
 }
 
+static int open_files(const struct client *c, SSL_CTX **ret, struct error *e)
+{
+    int rc = pki_client_context(c->ca, c->certificate, c->key, ret, e);
+    if (rc != -E_NOT_FOUND)
+        return rc;
+    struct error why = *e;
+    return fail(e, E_NOT_FOUND, "%s; a user's certificate is wanted to talk to control at %s: `flocker ca user NAME` makes one, where cluster.key is",
+                why.msg, c->host);
+}
+
 int client_call(const struct client *c, const char *method, const char *target, json_t *body, json_t **ret, struct error *e)
 {
     AUTO(free) char *text = body ? json_dumps(body, JSON_COMPACT | JSON_ENCODE_ANY) : NULL;
@@ -97,7 +111,13 @@ int client_call(const struct client *c, const char *method, const char *target, 
     struct error bad = ERROR_INIT;
     ASSERT(!body || text);
     json_decref(body);
-    int rc = http_call(&call, &result, e);
+    AUTO(SSL_CTX_free) SSL_CTX *own = NULL;
+    int rc = c->ca ? open_files(c, &own, e) : 0;
+    if (rc < 0)
+        return rc;
+    if (own)
+        call.tls = own;
+    rc = http_call(&call, &result, e);
     if (rc < 0)
         return fail_transport(c, name, rc, e);
     rc = result.body_n ? json_read(result.body, result.body_n, &reply, &bad) : 0;

@@ -13,7 +13,8 @@ struct client {
     const char *unix_path; // or:
     const char *host;      // name or address
     uint16_t port;
-    struct ssl_ctx_st *tls;  // for host; NULL: plain
+    struct ssl_ctx_st *tls;  // for host; NULL: plain, unless:
+    const char *ca, *certificate, *key; // files, for host: a context is made of them for each call. NULL: not by files
     const char *verify_name; // what the server's certificate must say; NULL: host
     const char *hint;        // what to do when nobody listens: "is `flocker up` done?"; may be NULL
     int timeout_ms;          // for a whole call; 0: CLIENT_TIMEOUT_MS

@@ -6,6 +6,7 @@
 #include "base/log.h"
 #include "base/mem.h"
 #include "net/line.h"
+#include "net/socket.h"
 
 #include <errno.h>
 #include <event2/event.h>
@@ -34,6 +35,13 @@ struct agent_peer {
     LIST_HEAD(, ask) asks;
     void *watches; // tree of the ids of volumes that it has no part in and asked for (tsearch)
     size_t watch_count;
+    bool is_remote;            // it came by TLS: it is who its certificate says, not who it says
+    struct uuid certified;     // the node of that certificate; zero: not known yet, or none was shown
+    bool is_joining;           // none was shown: it may only ask to join
+    struct error *late;        // what it will be told in a moment: NULL: nothing
+    bool is_over;              // it was told why it is refused, and has a moment to read that
+    TAILQ_ENTRY(agent_peer) waiting; // remote, before its hello
+    char from[SOCKET_ADDRESS_SIZE];
 };
 
 // A request of one agent that is answered when another has.
@@ -173,11 +181,19 @@ void agents_ask(struct control *c, const struct uuid *node, json_t *message, int
     send_json(p, message);
 }
 
+static bool is_newcomer(const struct agent_peer *p)
+{
+    return p->is_remote && !p->node;
+}
+
 static void peer_free(struct agent_peer *p)
 {
     struct ask *a;
     LIST_REMOVE(p, all);
     p->control->peer_count--;
+    p->control->joiner_count -= p->is_joining;
+    if (is_newcomer(p))
+        TAILQ_REMOVE(&p->control->newcomers, p, waiting);
     if (p->node && p->node->peer == p) {
         p->node->peer = NULL;
         p->node->seen_ms = clock_boot_ms();
@@ -190,6 +206,7 @@ static void peer_free(struct agent_peer *p)
     event_free(p->deadline);
     line_free(p->line);
     tdestroy(p->watches, free);
+    free(p->late);
     free(p);
 }
 
@@ -230,11 +247,42 @@ static bool read_node(const json_t *message, struct node *ret)
     return true;
 }
 
+static int64_t read_booted(const json_t *message)
+{
+    json_int_t ms = json_integer_value(json_object_get(message, "booted_ms"));
+    return ms > 0 && ms < clock_wall_ms() + 86400000 ? ms : 0; // clocks differ
+}
+
+// Tells it why it is not let in, and gives it a moment to read that.
+static void refuse(struct agent_peer *p, const struct error *e)
+{
+    static const struct timeval moment = { 1, 0 };
+    log_warn("an agent%s%s is refused: %s", p->from[0] ? " at " : "", p->from, e->msg);
+    send_json(p, json_pack("{s:s, s:s, s:o}", "type", "refused", "code", error_word(e->code), "message", json_text(e->msg)));
+    p->is_over = true;
+    evtimer_add(p->deadline, &moment);
+}
+
+// A node speaks only for itself. By the unix socket comes only root of this host, who has every node's key that is here anyway.
+static int check_identity(const struct agent_peer *p, const struct uuid *said, struct error *e)
+{
+    const struct control_node *n = control_node(p->control, said);
+    if (p->is_joining)
+        return fail(e, E_DENIED, "it shows no certificate: join this host first, with `flocker join`");
+    if (p->is_remote && !uuid_equal(&p->certified, said))
+        return fail(e, E_DENIED, "it says that it is node %s, and its certificate is that of node %s", UUID_TEXT(said), UUID_TEXT(&p->certified));
+    if (n && n->node.removed)
+        return fail(e, E_DENIED, "node %s was removed from the cluster; to take this host in again, remove node.crt and node.key from its "
+                    "/etc/flocker, and join it with a new token", UUID_TEXT(said));
+    return 0;
+}
+
 // Returns a reason to close the connection, or NULL.
 static const char *on_hello(struct agent_peer *p, const json_t *message)
 {
     struct control *c = p->control;
     struct node said = { .host = "" };
+    struct control_node *node;
     struct error e = ERROR_INIT;
     if (p->node)
         return "it says hello twice";
@@ -242,15 +290,23 @@ static const char *on_hello(struct agent_peer *p, const json_t *message)
         return "it speaks a protocol other than 1: run the same version of Flocker on every host";
     if (!read_node(message, &said))
         return "its hello lacks node, era or host";
-    if (note_node(c, &said, &p->node, &e) < 0)
-        return "the cluster has as many nodes as it can have";
+    if (check_identity(p, &said.id, &e) < 0 || note_node(c, &said, &node, &e) < 0) {
+        refuse(p, &e);
+        return NULL;
+    }
     FAILPOINT(CONTROL_HELLO);
     event_del(p->deadline);
-    struct agent_peer *old = p->node->peer;
-    p->node->peer = p;
-    p->node->connection++;
+    if (p->is_remote) {
+        TAILQ_REMOVE(&c->newcomers, p, waiting);
+        line_keep_alive(p->line);
+    }
+    p->node = node;
+    node->booted_ms = read_booted(message);
+    struct agent_peer *old = node->peer;
+    node->peer = p;
+    node->connection++;
     json_int_t port = json_integer_value(json_object_get(message, "peer_port"));
-    p->node->peer_port = port >= 1 && port <= 65535 ? (uint16_t)port : PEER_PORT;
+    node->peer_port = port >= 1 && port <= 65535 ? (uint16_t)port : PEER_PORT;
     if (old) {
         log_warn("node %s has connected again: its earlier connection is closed", UUID_TEXT(&said.id));
         peer_free(old);
@@ -603,12 +659,79 @@ static const char *on_reply(struct agent_peer *p, const json_t *message)
     return NULL;
 }
 
+// ---- joining and renewing
+
+void agents_expel(struct control *c, struct control_node *n, const struct error *why)
+{
+    struct agent_peer *p = n->peer;
+    (void)c;
+    if (!p)
+        return;
+    n->peer = NULL;
+    p->synced = false;
+    refuse(p, why);
+}
+
+// Whoever guesses tokens waits for each answer, and there is room for a few only.
+static void refuse_later(struct agent_peer *p, const struct error *e)
+{
+    static const struct timeval pause = { 1, 0 };
+    log_warn("%s wants to join with a wrong token, the %llu. since the start", p->from, (unsigned long long)p->control->wrong_tokens);
+    p->late = xcalloc(1, sizeof *p->late);
+    *p->late = *e;
+    p->is_over = true;
+    evtimer_add(p->deadline, &pause);
+}
+
+static const char *on_join(struct agent_peer *p, const json_t *message)
+{
+    static const struct timeval moment = { 5, 0 };
+    struct error e = ERROR_INIT;
+    json_t *reply = NULL;
+    if (!p->is_joining)
+        return "it has a certificate, or comes by the unix socket, and wants to join";
+    int rc = enrol_join(p->control, message, &reply, &e);
+    if (rc == -E_DENIED) {
+        refuse_later(p, &e);
+    } else if (rc < 0) {
+        refuse(p, &e);
+    } else {
+        send_json(p, reply);
+        p->is_over = true;
+        evtimer_add(p->deadline, &moment);
+    }
+    return NULL;
+}
+
+static const char *on_renew(struct agent_peer *p, const json_t *message)
+{
+    struct error e = ERROR_INIT;
+    json_t *reply = NULL;
+    const json_t *n = json_object_get(message, "n");
+    if (!json_is_integer(n))
+        return "a request without a number";
+    if (enrol_renew(p->control, &p->node->node.id, message, &reply, &e) < 0)
+        reply = json_pack("{s:o}", "error", json_from_error(&e));
+    json_object_set_new(reply, "type", json_string("reply"));
+    json_object_set(reply, "n", (json_t *)(uintptr_t)n);
+    send_json(p, reply);
+    return NULL;
+}
+
+static const char *on_alive(struct agent_peer *p, const json_t *message)
+{
+    (void)p;
+    (void)message; // that it came is all
+    return NULL;
+}
+
 static const struct {
     const char *type;
     const char *(*run)(struct agent_peer *p, const json_t *message);
+    bool is_first; // allowed before a hello
 } messages[] = {
-    { "hello", on_hello },     { "report", on_report }, { "inventory-end", on_inventory_end },
-    { "request", on_request }, { "reply", on_reply },
+    { "hello", on_hello, true }, { "join", on_join, true },  { "renew", on_renew },   { "report", on_report }, { "inventory-end", on_inventory_end },
+    { "request", on_request }, { "reply", on_reply },   { "alive", on_alive },
 };
 
 static void on_closed(void *arg, const char *why)
@@ -616,8 +739,8 @@ static void on_closed(void *arg, const char *why)
     struct agent_peer *p = arg;
     if (p->node)
         log_warn("agent of node %s is disconnected: %s", UUID_TEXT(&p->node->node.id), why);
-    else
-        log_warn("a connection to the agents' socket is closed before its hello: %s", why);
+    else if (!p->is_over)
+        log_warn("a connection%s%s to the agents' door is closed before its hello: %s", p->from[0] ? " from " : "", p->from, why);
     peer_free(p);
 }
 
@@ -627,11 +750,13 @@ static void on_line(void *arg, char *line, size_t n)
     struct error e = ERROR_INIT;
     json_t *message = NULL;
     const char *why = "a line that is no message, or of a type that is not known";
+    if (p->is_over)
+        return;
     if (json_read(line, n, &message, &e) == 0) {
         const char *type = json_string_value(json_object_get(message, "type"));
         for (size_t i = 0; type && i < ARRAY_SIZE(messages); i++)
             if (strcmp(messages[i].type, type) == 0)
-                why = !p->node && i != 0 ? "it speaks before its hello" : messages[i].run(p, message);
+                why = !p->node && !messages[i].is_first ? "it speaks before its hello" : messages[i].run(p, message);
     }
     json_decref(message);
     if (why)
@@ -642,33 +767,81 @@ static void on_hello_late(evutil_socket_t fd, short what, void *arg)
 {
     (void)fd;
     (void)what;
-    on_closed(arg, "it said nothing for too long");
+    struct agent_peer *p = arg;
+    if (p->late) {
+        AUTO(free) struct error *why = TAKE(p->late, NULL);
+        refuse(p, why);
+    } else
+        on_closed(p, "it said nothing for too long");
 }
 
-static void peer_new(struct control *c, int fd)
+static void on_anonymous(struct agent_peer *p)
 {
-    static const struct line_callbacks callbacks = { on_line, on_closed };
+    struct error e = ERROR_INIT;
+    p->is_joining = true;
+    if (++p->control->joiner_count <= JOINERS_MAX)
+        return;
+    fail(&e, E_UNAVAILABLE, "%d hosts are joining already; try again", JOINERS_MAX);
+    refuse(p, &e);
+}
+
+static void on_open(void *arg)
+{
+    struct agent_peer *p = arg;
+    const char *name = line_common_name(p->line);
+    char why[200];
+    if (strncmp(name, "node-", 5) == 0 && uuid_parse(name + 5, &p->certified))
+        return;
+    if (!name[0]) {
+        on_anonymous(p);
+        return;
+    }
+    snprintf(why, sizeof why, "its certificate is for '%s', not for a node", name);
+    on_closed(p, why);
+}
+
+static void peer_new(struct control *c, int fd, struct ssl_ctx_st *tls)
+{
+    static const struct line_callbacks callbacks = { .on_line = on_line, .on_closed = on_closed, .on_open = on_open };
     static const struct timeval limit = { HELLO_MS / 1000, HELLO_MS % 1000 * 1000 };
     struct agent_peer *p = xcalloc(1, sizeof *p);
     p->control = c;
+    p->is_remote = tls != NULL;
     LIST_INSERT_HEAD(&c->peers, p, all);
     c->peer_count++;
     p->deadline = evtimer_new(c->config.base, on_hello_late, p);
     evtimer_add(p->deadline, &limit);
-    p->line = line_new(c->config.base, fd, NULL, &callbacks, p);
+    socket_peer_address(fd, p->from);
+    p->line = line_new(c->config.base, fd, tls, &callbacks, p);
+    if (!tls)
+        return;
+    TAILQ_INSERT_TAIL(&c->newcomers, p, waiting);
+    socket_set_nodelay(fd);
 }
 
-// While no more can be had, newcomers wait in the kernel's queue.
+// Whoever reaches the port can fill all places. Then the oldest that has not said who it is goes, as those of an honest cluster are there
+// only for a moment.
+static void make_room(struct control *c)
+{
+    if (c->peer_count >= PEERS_MAX && !TAILQ_EMPTY(&c->newcomers))
+        on_closed(TAILQ_FIRST(&c->newcomers), "it was too slow, and others wait");
+}
+
 static void on_connect(evutil_socket_t listen_fd, short what, void *arg)
 {
     static const struct timeval pause = { 0, 100000 };
     struct control *c = arg;
     (void)what;
+    struct ssl_ctx_st *tls = c->on_remote_agent && listen_fd == event_get_fd(c->on_remote_agent) ? c->config.agents_tls : NULL;
+    make_room(c);
+    // While no more can be had, newcomers wait in the kernel's queue.
     int fd = c->peer_count < PEERS_MAX ? accept4(listen_fd, NULL, NULL, SOCK_NONBLOCK | SOCK_CLOEXEC) : -1;
     if (fd >= 0) {
-        peer_new(c, fd);
+        peer_new(c, fd, tls);
     } else if (c->peer_count >= PEERS_MAX || (errno != EAGAIN && errno != EINTR && errno != ECONNABORTED)) {
         event_del(c->on_agent);
+        if (c->on_remote_agent)
+            event_del(c->on_remote_agent);
         evtimer_add(c->resume, &pause);
     }
 }
@@ -679,13 +852,18 @@ static void on_resume(evutil_socket_t fd, short what, void *arg)
     (void)fd;
     (void)what;
     event_add(c->on_agent, NULL);
+    if (c->on_remote_agent)
+        event_add(c->on_remote_agent, NULL);
 }
 
 int agents_init(struct control *c, struct error *e)
 {
+    TAILQ_INIT(&c->newcomers);
     c->on_agent = event_new(c->config.base, c->config.agents_fd, EV_READ | EV_PERSIST, on_connect, c);
     c->resume = evtimer_new(c->config.base, on_resume, c);
-    if (event_add(c->on_agent, NULL) < 0)
+    if (c->config.agents_tls)
+        c->on_remote_agent = event_new(c->config.base, c->config.agents_tls_fd, EV_READ | EV_PERSIST, on_connect, c);
+    if (event_add(c->on_agent, NULL) < 0 || (c->on_remote_agent && event_add(c->on_remote_agent, NULL) < 0))
         return fail(e, E_IO, "the event loop refuses the agents' socket");
     return 0;
 }
@@ -693,11 +871,13 @@ int agents_init(struct control *c, struct error *e)
 void agents_free(struct control *c)
 {
     struct agent_peer *p;
-    if (c->on_agent)
-        event_free(c->on_agent);
-    if (c->resume)
-        event_free(c->resume);
+    struct event *const events[] = { c->on_agent, c->on_remote_agent, c->resume };
+    for (size_t i = 0; i < ARRAY_SIZE(events); i++)
+        if (events[i])
+            event_free(events[i]);
     while ((p = LIST_FIRST(&c->peers)))
         peer_free(p);
     close(c->config.agents_fd);
+    if (c->config.agents_tls)
+        close(c->config.agents_tls_fd);
 }

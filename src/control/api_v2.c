@@ -70,7 +70,7 @@ static int read_id(const json_t *body, const char *member, struct uuid *ret, str
     return 0;
 }
 
-static int check_members(const json_t *object, const char *const *names, struct error *e)
+int api_check_members(const json_t *object, const char *const *names, struct error *e)
 {
     const char *key;
     json_t *value;
@@ -95,7 +95,7 @@ static int read_options(const json_t *object, struct volume_options *ret, struct
         json_int_t max;
     } numbers[] = { { "uid", &ret->uid, UINT32_MAX - 1 }, { "gid", &ret->gid, UINT32_MAX - 1 }, { "mode", &ret->mode, 07777 } };
     const json_t *nocow = json_object_get(object, "nocow");
-    int rc = object ? check_members(object, members, e) : 0;
+    int rc = object ? api_check_members(object, members, e) : 0;
     if (rc < 0)
         return fail_ctx(e, rc, "\"options\"");
     for (size_t i = 0; i < ARRAY_SIZE(numbers); i++) {
@@ -125,7 +125,7 @@ static int read_wish(const struct call *call, struct volume_wish *wish, struct m
 {
     static const char *const members[] = { "name", "id", "size", "owner", "metadata", "options", NULL };
     const json_t *body = call->body, *size = json_object_get(body, "size");
-    int rc = check_members(body, members, e);
+    int rc = api_check_members(body, members, e);
     if (rc < 0 || (rc = read_name(body, &wish->name, e)) < 0)
         return rc;
     if ((size && (rc = read_size(size, &wish->size, e)) < 0) || (rc = read_id(body, "id", &wish->id, e)) < 0 ||
@@ -287,7 +287,7 @@ static void resize_volume(struct call *call)
     const struct volume *v = volume(call);
     if (!v)
         return;
-    int rc = check_members(call->body, members, &e);
+    int rc = api_check_members(call->body, members, &e);
     if (rc == 0)
         rc = read_size(json_object_get(call->body, "size"), &size, &e);
     if (rc == 0)
@@ -320,7 +320,7 @@ static int read_move(const struct call *call, struct move_wish *wish, struct err
     static const char *const members[] = { "node", "force", "rate_limit", NULL };
     const json_t *node = json_object_get(call->body, "node"), *force = json_object_get(call->body, "force"),
                  *rate = json_object_get(call->body, "rate_limit");
-    int rc = check_members(call->body, members, e);
+    int rc = api_check_members(call->body, members, e);
     if (rc < 0)
         return rc;
     if (!json_is_string(node))
@@ -391,7 +391,7 @@ static void restore_volume(struct call *call)
         v = find_trashed(c, call->segment, &several);
     if (!v && !(v = volume(call))) // a live one of that name: the error says so
         return;
-    int rc = check_members(call->body, members, &e);
+    int rc = api_check_members(call->body, members, &e);
     if (rc == 0)
         rc = read_name(call->body, &name, &e);
     if (rc == 0)
@@ -454,17 +454,7 @@ static void remove_volume(struct call *call)
     ask_agent(call, v, "remove", on_removed);
 }
 
-// ---- nodes and control itself
-
-static void list_nodes(struct call *call)
-{
-    json_t *list = json_array();
-    const struct control_node *n;
-    LIST_FOREACH (n, &call->control->nodes, all)
-        json_array_append_new(list, json_pack("{s:s, s:s, s:s, s:b}", "id", UUID_TEXT(&n->node.id), "host", n->node.host, "era",
-                                              UUID_TEXT(&n->node.era), "connected", (int)(n->peer != NULL)));
-    api_reply(call->exchange, 200, list);
-}
+// ---- control itself
 
 static void get_status(struct call *call)
 {
@@ -488,7 +478,7 @@ static void backup(struct call *call)
     static const char *const members[] = { "path", NULL };
     struct error e = ERROR_INIT;
     const char *path = json_string_value(json_object_get(call->body, "path"));
-    int rc = check_members(call->body, members, &e);
+    int rc = api_check_members(call->body, members, &e);
     if (rc == 0 && (!path || path[0] != '/'))
         rc = fail(&e, E_INVALID, "\"path\" is not an absolute path");
     if (rc == 0)
@@ -509,7 +499,9 @@ const struct route routes_v2[] = {
     { "POST", "/v2/volumes/*/restore", ROUTE_BODY | ROUTE_WAIT, restore_volume, "take it out of the trash, perhaps as \"name\"; wait=SECONDS" },
     { "POST", "/v2/volumes/*/move", ROUTE_BODY | ROUTE_WAIT, move_volume, "move it to \"node\", perhaps with \"force\" or a \"rate_limit\"; wait=SECONDS" },
     { "DELETE", "/v2/volumes/*/move", ROUTE_WAIT, cancel_move, "call its move off; wait=SECONDS" },
-    { "GET", "/v2/nodes", 0, list_nodes, "nodes" },
+    { "GET", "/v2/nodes", 0, api_list_nodes, "nodes" },
+    { "DELETE", "/v2/nodes/*", 0, api_remove_node, "take a node out of the cluster, by id or host; force=1: although volumes are there" },
+    { "POST", "/v2/tokens", ROUTE_BODY, api_new_token, "a token by which a host can join, once; \"ttl\": seconds" },
     { "POST", "/v2/backup", ROUTE_BODY | ROUTE_ROOT, backup, "write a copy of the store to a file" },
     { NULL, NULL, 0, NULL, NULL },
 };

@@ -479,7 +479,7 @@ DEFINE_AUTO(struct control *, control_free)
 int control_new(const struct control_config *config, struct control **ret, struct error *e)
 {
     AUTO(control_free) struct control *c = xcalloc(1, sizeof *c);
-    const struct store_sink sink = { on_volume, on_hold, on_node, c };
+    const struct store_sink sink = { on_volume, on_hold, on_node, c, enrol_load_token };
     c->config = *config;
     c->sweep_ms = INT64_MAX;
     c->wall_less_boot_ms = wall_less_boot();
@@ -523,6 +523,7 @@ void control_free(struct control *c)
     tdestroy(c->others, sighting_free);
     volume_set_done(&c->volumes);
     free(c->holds);
+    free(c->tokens);
     store_close(c->store);
     free(c);
 }

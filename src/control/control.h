@@ -20,6 +20,9 @@ struct control_config {
     int api_fd;               // the REST API for local root,
     int rest_fd;              // and over TLS; -1: not served
     struct ssl_ctx_st *tls;   // for rest_fd
+    struct ssl_ctx_st *agents_tls; // agents of other hosts: NULL: not served. It takes clients without a certificate (they may join)
+    int agents_tls_fd;        // looked at only with agents_tls
+    const char *pki_dir;      // where cluster.crt is, and cluster.key if this control may make certificates; NULL: it can't
     int64_t trash_keep_ms;    // how long a removed volume can be restored
 };
 

@@ -8,6 +8,7 @@
 #include "model/json.h"
 #include "model/volume_set.h"
 #include "net/http.h"
+#include "net/token.h"
 #include "plan/decide.h"
 #include "plan/move.h"
 
@@ -40,6 +41,7 @@ struct control_node {
     uint64_t connection;     // grows with each
     uint16_t peer_port;      // where its agent listens for others
     int64_t seen_ms;         // boot clock, when it was last connected
+    int64_t booted_ms;       // wall clock, when its era began; 0: it has not said
 };
 
 // A client that waits until the owner has carried out what it wished.
@@ -61,6 +63,9 @@ struct control {
     struct volume_set volumes;
     size_t hold_count, hold_room;
     struct hold *holds; // sorted by volume
+    size_t token_count;
+    struct join_token *tokens; // in no order
+    uint64_t wrong_tokens;     // that hosts have come with, since the start
     uint64_t tag[2];    // of the configuration of volumes: changes with each change, the same after a restart
     void *sightings;    // of owners: tree of struct sighting by id (tsearch)
     void *others;       // of the other node of a move, the same
@@ -68,10 +73,11 @@ struct control {
     void *node_tree; // the same, by id
     size_t node_count;
     LIST_HEAD(, agent_peer) peers;
-    size_t peer_count, ask_count;
+    TAILQ_HEAD(, agent_peer) newcomers; // of other hosts that have not said hello; the oldest first
+    size_t peer_count, ask_count, joiner_count;
     LIST_HEAD(, waiter) waiters;
     size_t waiter_count;
-    struct event *sweep, *on_agent, *resume;
+    struct event *sweep, *on_agent, *on_remote_agent, *resume;
     int64_t sweep_ms; // wall clock, when the sweep is to run
     int64_t wall_less_boot_ms; // at the last sweep: what it has grown by since, the wall clock was set forward by
     int64_t purge_from_ms; // boot clock: nothing that runs out in the trash is destroyed before
@@ -131,6 +137,24 @@ void agents_tell_watchers(struct control *c, const struct volume *v); // nodes t
 typedef void agents_done(void *arg, int rc, const json_t *reply, const struct error *e);
 void agents_ask(struct control *c, const struct uuid *node, json_t *message /* taken */, int limit_ms, agents_done *done, void *arg);
 
+// Closes the node's connection, if it has one, after telling it why; it counts as gone at once.
+void agents_expel(struct control *c, struct control_node *n, const struct error *why);
+
+// ---- enrol.c
+int enrol_load_token(void *control, const struct join_token *t, struct error *e); // for the store's sink
+// A new join token; `node`: the one that the host becomes, zero for a new one.
+int enrol_new_token(struct control *c, int64_t ttl_s, const struct uuid *node, char ret[TOKEN_TEXT_SIZE], int64_t *ret_expires_ms, struct error *e);
+// What a host without a certificate has sent. On success the token is used up, and *ret is what to answer. E_DENIED: the token is no good.
+int enrol_join(struct control *c, const json_t *message, json_t **ret, struct error *e);
+// New certificates for a node; *ret is a reply without type and number.
+int enrol_renew(struct control *c, const struct uuid *node, const json_t *message, json_t **ret, struct error *e);
+// E_CONFLICT while volumes are on the node, or move to it, unless `force`.
+int enrol_remove_node(struct control *c, struct control_node *n, bool force, struct error *e);
+
+// ---- api_nodes.c
+// By id, by host, or by the beginning of the id if only one begins so; a removed node only if no other is called that.
+int control_find_node(const struct control *c, const char *text, struct control_node **ret, struct error *e);
+
 // ---- api.c
 void api_on_request(struct http_exchange *x, void *control);
 void api_reply(struct http_exchange *x, int status, json_t *body /* taken */);
@@ -159,6 +183,11 @@ struct route {
 #define ROUTE_TAG    2U // honours X-If-Configuration-Matches
 #define ROUTE_ROOT   4U // only for local root
 #define ROUTE_WAIT   8U // takes wait=SECONDS
+
+void api_list_nodes(struct call *call);
+void api_remove_node(struct call *call);
+void api_new_token(struct call *call);
+int api_check_members(const json_t *object, const char *const *names, struct error *e); // that it is an object and has no others
 
 extern const struct route routes_v1[], routes_v2[]; // end with a NULL method
 void control_tag(const struct control *c, char ret[33]);

@@ -8,7 +8,11 @@
 #include <string.h>
 #include <unistd.h>
 
-#define DAYS 3650
+static bool is_there(const char *etc, const char *file, const char *suffix)
+{
+    AUTO(free) char *path = xasprintf("%s/%s.%s", etc, file, suffix);
+    return access(path, F_OK) == 0;
+}
 
 int certificates_make(const char *etc, struct error *e)
 {
@@ -16,24 +20,26 @@ int certificates_make(const char *etc, struct error *e)
     const struct uuid id = rng_uuid();
     snprintf(node, sizeof node, "node-%s", UUID_TEXT(&id));
     gethostname(host, sizeof host - 1);
-    const char *const names[] = { "control-service", "localhost", host, NULL }, *const local[] = { "localhost", host, NULL };
+    const char *const names[] = { PKI_CONTROL_NAME, "localhost", host, NULL }, *const local[] = { "localhost", host, NULL };
     const char *const addresses[] = { "127.0.0.1", "::1", NULL };
     const struct {
         const char *file;
         struct pki_request request;
     } all[] = {
-        { "control-service", { "control-service", PKI_SERVER, names, addresses, DAYS } },
-        { "node", { node, PKI_SERVER | PKI_CLIENT, local, addresses, DAYS } },
-        { "user", { "user-admin", PKI_CLIENT, NULL, NULL, DAYS } },
-        { "plugin", { "plugin-flocker", PKI_SERVER, local, addresses, DAYS } },
-        { "engine", { "engine-docker", PKI_CLIENT, NULL, NULL, DAYS } },
+        { "control-service", { PKI_CONTROL_NAME, PKI_SERVER, names, addresses, PKI_DAYS } },
+        { "node", { node, PKI_SERVER | PKI_CLIENT, local, addresses, PKI_DAYS } },
+        { "user", { "user-admin", PKI_CLIENT, NULL, NULL, PKI_DAYS } },
+        { "plugin", { "plugin-flocker", PKI_SERVER, local, addresses, PKI_DAYS } },
+        { "engine", { "engine-docker", PKI_CLIENT, NULL, NULL, PKI_DAYS } },
     };
-    int rc = pki_has(etc, "cluster") ? 0 : -1;
-    for (size_t i = 0; i < ARRAY_SIZE(all) && rc == 0; i++)
-        rc = pki_has(etc, all[i].file) ? 0 : -1;
-    if (rc == 0)
-        return 0;
-    if (!pki_has(etc, "cluster") && (rc = pki_make_ca(etc, host, DAYS, e)) < 0)
+    int rc;
+    if (is_there(etc, PKI_CA_FILE, "crt") && !is_there(etc, PKI_CA_FILE, "key")) {
+        if (pki_has(etc, all[0].file))
+            return 0;
+        return fail(e, E_CONFLICT, "the cluster's certificate in %s was made elsewhere, and %s.crt and .key are missing there: make them where "
+                    "cluster.key is, with `flocker ca control HOST`, and copy them here", etc, all[0].file);
+    }
+    if (!pki_has(etc, PKI_CA_FILE) && (rc = pki_make_ca(etc, host, PKI_CA_DAYS, e)) < 0)
         return fail_ctx(e, rc, "make the cluster's certificates");
     for (size_t i = 0; i < ARRAY_SIZE(all); i++)
         if (!pki_has(etc, all[i].file) && (rc = pki_make_certificate(etc, etc, all[i].file, &all[i].request, e)) < 0)

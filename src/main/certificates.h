@@ -7,7 +7,7 @@
 
 // In `etc`, whichever are missing: the cluster's CA (cluster), control-service, node (with a fresh node id), user (for the REST API),
 // plugin (for the plugin's TCP door) and engine (for an engine that uses that door). A directory that has a cluster.crt and no cluster.key
-// belongs to a cluster made elsewhere: E_CONFLICT if something is missing there.
+// belongs to a cluster made elsewhere: nothing is made there, and it is E_CONFLICT if control-service is missing.
 int certificates_make(const char *etc, struct error *e);
 // The node's id: from the CN of node.crt.
 int certificates_node(const char *etc, struct uuid *ret, struct error *e);

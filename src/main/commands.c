@@ -14,8 +14,10 @@
 
 #define CONTROL_OPTIONS \
     { "rest", 0, "ADDRESS:PORT", "Serve the REST API there, with TLS; none: not at all. Default " REST_DEFAULT "." }, \
+    { "agents", 0, "ADDRESS:PORT", "Serve agents of other hosts there, as 0.0.0.0:4524, with mutual TLS; none: a cluster of this host alone. Default none." }, \
     { "trash-keep", 0, "SECONDS", "Keep removed volumes that long. Default 86400, a day." }
 #define AGENT_OPTIONS \
+    { "control", 0, "HOST[:PORT]", "The control service is there; default: as agent.yml says, or this host." }, \
     { "config", 0, "FILE", "Read settings from there; options go before them. Default /etc/flocker/agent.yml, if there is one." }, \
     { "pool", 0, "PATH", "Keep volumes there: a file (made if need be), a block device, or a directory of a btrfs." }, \
     { "pool-size", 0, "SIZE", "Size of a pool file that is made. Default: half of what is free. It takes up only what is used." }, \
@@ -23,12 +25,18 @@
     { "qgroups", 0, NULL, "Limit sizes by classic qgroups even where the kernel has simple quotas." }, \
     { "backend", 0, "NAME", "btrfs, or memory, which keeps no data and is for trying things out. Default btrfs." }, \
     { "plugin-listen", 0, "ADDRESS:PORT", "Serve the volume plugin there too, with mutual TLS." }, \
-    { "host", 0, "ADDRESS", "This node's address as others see it. Default 127.0.0.1." }
+    { "peers", 0, "ADDRESS:PORT", "Serve other agents there, to which volumes move, with mutual TLS; none: not at all. Default 0.0.0.0:4525 where control is on another host, or serves agents of others; else none." }, \
+    { "host", 0, "ADDRESS", "This node's address as others see it. Default: its end of the connection to control; 127.0.0.1 on the control host." }
 #define END { NULL, 0, NULL, NULL }
 
 static const struct cli_option control_options[] = { CONTROL_OPTIONS, END };
 static const struct cli_option agent_options[] = { AGENT_OPTIONS, END };
 static const struct cli_option up_options[] = { CONTROL_OPTIONS, AGENT_OPTIONS, END };
+static const struct cli_option join_options[] = {
+    { "token", 0, "TOKEN", "What `flocker node token` has printed. It works once." },
+    { "no-start", 0, NULL, "Do not start the agent: a service manager will." },
+    AGENT_OPTIONS, END,
+};
 static const struct cli_option down_options[] = {
     { "keep-mounted", 0, NULL, "Stop although volumes are in use; they stay mounted and their containers go on." }, END,
 };
@@ -36,15 +44,15 @@ static const struct cli_option down_options[] = {
 static int read_control(const struct cli_context *ctx, struct control_options *ret, struct error *e)
 {
     uint64_t keep_s = TRASH_KEEP_S;
-    const char *rest = cli_value(ctx, "rest");
+    const char *rest = cli_value(ctx, "rest"), *agents = cli_value(ctx, "agents");
     int rc = cli_number(ctx, "trash-keep", 10, 100ULL * 365 * 86400, &keep_s, e);
-    *ret = (struct control_options){ rest ? rest : REST_DEFAULT, (int64_t)keep_s };
+    *ret = (struct control_options){ rest ? rest : REST_DEFAULT, agents ? agents : "none", (int64_t)keep_s };
     return rc;
 }
 
 static int read_agent(const struct cli_context *ctx, struct agent_options *ret, struct error *e)
 {
-    const char *size = cli_value(ctx, "pool-size"), *host = cli_value(ctx, "host");
+    const char *size = cli_value(ctx, "pool-size");
     *ret = (struct agent_options){
         .config = cli_value(ctx, "config"),
         .pool = cli_value(ctx, "pool"),
@@ -52,7 +60,9 @@ static int read_agent(const struct cli_context *ctx, struct agent_options *ret, 
         .qgroups = cli_value(ctx, "qgroups") != NULL,
         .backend = cli_value(ctx, "backend"),
         .plugin_listen = cli_value(ctx, "plugin-listen"),
-        .host = host ? host : "127.0.0.1",
+        .peers = cli_value(ctx, "peers"),
+        .host = cli_value(ctx, "host"),
+        .control = cli_value(ctx, "control"),
     };
     return size ? size_parse(size, &ret->pool_size, e) : 0;
 }
@@ -126,10 +136,33 @@ static int run_up(struct cli_context *ctx, int argc, char **argv, struct error *
         return rc;
     hand_on(ctx, control_options, &control_words);
     hand_on(ctx, agent_options, &agent_words);
+    if (strcmp(control.agents, "none") != 0 && !agent.peers) // volumes of this host are to move to those others
+        agent_words.items[agent_words.n++] = xasprintf("--peers=%s", PEERS_DEFAULT);
     said_to = ctx->out;
-    rc = role_up(&p, &(struct up_arguments){ control_words.items, control_words.n, agent_words.items, agent_words.n }, say, e);
+    rc = role_up(&p, &(struct up_arguments){ control_words.items, control_words.n, agent_words.items, agent_words.n, agent.config, agent.control }, say, e);
     words_done(&control_words);
     words_done(&agent_words);
+    return rc;
+}
+
+static int run_join(struct cli_context *ctx, int argc, char **argv, struct error *e)
+{
+    struct agent_options agent;
+    struct paths p;
+    struct words words = { 0 };
+    const char *token = cli_value(ctx, "token");
+    (void)argc;
+    if (!token)
+        return fail(e, E_INVALID, "--token is missing: `flocker node token` on the control host prints one");
+    int rc = read_agent(ctx, &agent, e);
+    if (rc < 0 || (rc = paths_init(&p, ctx->root, e)) < 0)
+        return rc;
+    said_to = ctx->out;
+    if ((rc = role_join(&p, argv[0], token, say, e)) < 0 || cli_value(ctx, "no-start"))
+        return rc;
+    hand_on(ctx, agent_options, &words);
+    rc = role_up(&p, &(struct up_arguments){ NULL, 0, words.items, words.n, agent.config, NULL }, say, e);
+    words_done(&words);
     return rc;
 }
 
@@ -149,6 +182,11 @@ const struct cli_command main_commands[] = {
       "certificates, a store and a pool; later ones change nothing.\n\n"
       "    flocker up\n    flocker up --pool=/dev/sdb --format",
       up_options, run_up, NULL, NULL, false },
+    { "join", "HOST", "make this host a node of a cluster",
+      "HOST, or HOST:PORT, is where the control service is. The token says which service that must be, and lets this host in. The key of "
+      "this host is made here and stays here. Then the agent is started, as by `flocker up`.\n\n"
+      "    flocker join 10.0.0.1 --token join1.Zm9...",
+      join_options, run_join, NULL, NULL, false },
     { "down", "", "stop Flocker on this host",
       "Unmounts all volumes and the pool, then stops the agent and the control service. Refused, naming the user, while a volume is in use.",
       down_options, run_down, NULL, NULL, false },

@@ -15,19 +15,54 @@ int listen_unix(const char *systemd_name, const char *path, int *ret_fd, struct 
     return fd < 0 ? fd : 0;
 }
 
+// The port behind the last colon, unless that is in an IPv6 address without brackets.
+static bool split(const char *text, size_t *ret_host_n, const char **ret_port)
+{
+    const char *colon = strrchr(text, ':'), *bracket = strrchr(text, ']');
+    bool has_port = colon && (bracket ? colon > bracket : strchr(text, ':') == colon);
+    *ret_host_n = has_port ? (size_t)(colon - text) : strlen(text);
+    *ret_port = has_port ? colon + 1 : NULL;
+    return (text[0] == '[') == (bracket != NULL) && (!bracket || bracket[1] == '\0' || bracket + 1 == colon);
+}
+
+int host_port_parse(const char *text, char ret_host[HOST_SIZE], uint16_t *ret_port, struct error *e)
+{
+    static const char allowed[] = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789.-_:";
+    size_t n;
+    char *end = NULL;
+    const char *port;
+    bool is_good = split(text, &n, &port);
+    long number = port && *port >= '0' && *port <= '9' ? strtol(port, &end, 10) : -1;
+    if (is_good && text[0] == '[') {
+        text++;
+        n -= 2;
+    }
+    if (!is_good || n == 0 || n >= HOST_SIZE || strspn(text, allowed) < n || (port && (number < 0 || number > UINT16_MAX || *end)))
+        return fail(e, E_INVALID, "'%.80s' is not a host name or address, with :PORT or without", text);
+    memcpy(ret_host, text, n);
+    ret_host[n] = '\0';
+    if (port)
+        *ret_port = (uint16_t)number;
+    return 0;
+}
+
+bool host_is_local(const char *host)
+{
+    return strcmp(host, "localhost") == 0 || strcmp(host, "::1") == 0 || strncmp(host, "127.", 4) == 0;
+}
+
 int listen_tcp(const char *systemd_name, const char *where, int *ret_fd, struct error *e)
 {
-    char address[64], *end = NULL;
-    const char *colon = strrchr(where, ':');
-    const char *from = where[0] == '[' ? where + 1 : where;
-    long port = colon ? strtol(colon + 1, &end, 10) : -1;
-    int fd = socket_from_systemd(systemd_name);
-    if (!colon || colon <= from || *end || port < 0 || port > 65535)
+    char address[HOST_SIZE];
+    const char *port_text;
+    size_t n;
+    uint16_t port = 0;
+    struct error ignored;
+    if (host_port_parse(where, address, &port, &ignored) < 0 || !split(where, &n, &port_text) || !port_text)
         return fail(e, E_INVALID, "'%.80s' is not ADDRESS:PORT", where);
-    int n = (int)(colon - from) - (from != where);
-    snprintf(address, sizeof address, "%.*s", n, from);
+    int fd = socket_from_systemd(systemd_name);
     if (fd < 0)
-        fd = socket_listen_tcp(address, (uint16_t)port, e);
+        fd = socket_listen_tcp(address, port, e);
     *ret_fd = fd;
     return fd < 0 ? fd : 0;
 }

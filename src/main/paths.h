@@ -6,6 +6,9 @@
 
 #define PATH_SIZE 512
 
+#define REST_PORT   4523 // of the control service
+#define AGENTS_PORT 4524
+
 #define PATHS_TABLE(X) \
     X(etc,           "/etc/flocker",                             0700) \
     X(var,           "/var/lib/flocker",                         0700) \

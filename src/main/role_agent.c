@@ -2,13 +2,14 @@
 
 #include "agent/admin.h"
 #include "agent/agent.h"
-#include "agent/config.h"
+#include "client/config.h"
 #include "base/log.h"
 #include "base/mem.h"
 #include "docker/plugin.h"
 #include "main/certificates.h"
 #include "main/daemon.h"
 #include "main/listen.h"
+#include "main/upstream.h"
 #include "net/http.h"
 #include "net/pki.h"
 #include "net/socket.h"
@@ -38,19 +39,6 @@ static enum backend_source source_of(const char *path)
     return S_ISBLK(st.st_mode) ? POOL_DEVICE : S_ISDIR(st.st_mode) ? POOL_DIRECTORY : POOL_FILE;
 }
 
-// Reads agent.yml. No file at the default place is as good as one that says nothing.
-static int read_file(const struct paths *p, const struct agent_options *o, struct config *ret, struct error *e)
-{
-    char path[600];
-    snprintf(path, sizeof path, "%s/agent.yml", p->etc);
-    int rc = config_read(o->config ? o->config : path, ret, e);
-    if (rc == 0 && ret->note[0])
-        log_info("%s", ret->note);
-    if (rc == 0 && strcmp(ret->control_host, "127.0.0.1") != 0 && strcmp(ret->control_host, "localhost") != 0)
-        log_warn("control-service.hostname %.100s is not used: this version talks to the control service of its own host", ret->control_host);
-    return rc == -E_NOT_FOUND && !o->config ? 0 : rc;
-}
-
 static const char *first(const char *a, const char *b, const char *c)
 {
     return a ? a : b ? b : c;
@@ -73,9 +61,54 @@ static int configure(const struct paths *p, const struct agent_options *o, const
     };
     config->era = process_boot_id();
     config->host = o->host;
-    config->control_socket = p->agents_sock;
     config->refs_dir = p->refs;
     return certificates_node(p->etc, &config->node, e);
+}
+
+static int find_control(const struct paths *p, const char *option, const struct config *file, struct upstream *u, SSL_CTX **tls,
+                        struct agent_config *config, struct error *e)
+{
+    char ca[600], crt[600], key[600];
+    int rc = upstream_find(file, option, u, e);
+    if (rc < 0)
+        return rc;
+    if (!u->is_remote) {
+        config->control_socket = p->agents_sock;
+        return 0;
+    }
+    snprintf(ca, sizeof ca, "%s/cluster.crt", p->etc);
+    snprintf(crt, sizeof crt, "%s/node.crt", p->etc);
+    snprintf(key, sizeof key, "%s/node.key", p->etc);
+    rc = pki_client_context(ca, crt, key, tls, e);
+    if (rc == 0)
+        rc = pki_expect_name(*tls, PKI_CONTROL_NAME, e);
+    config->control_host = u->host;
+    config->control_port = u->port;
+    config->control_tls = *tls;
+    return rc;
+}
+
+// The door at which agents of other nodes fetch volumes, and this one's way through theirs.
+static int open_peers(const struct paths *p, const char *where, struct agent_config *config, SSL_CTX **server, SSL_CTX **client, struct error *e)
+{
+    char ca[600], crt[600], key[600];
+    int fd = -1;
+    snprintf(ca, sizeof ca, "%s/cluster.crt", p->etc);
+    snprintf(crt, sizeof crt, "%s/node.crt", p->etc);
+    snprintf(key, sizeof key, "%s/node.key", p->etc);
+    int rc = pki_client_context(ca, crt, key, client, e);
+    config->peer_client = *client;
+    if (rc < 0 || strcmp(where, "none") == 0)
+        return rc;
+    rc = pki_server_context(ca, crt, key, server, e);
+    if (rc == 0)
+        rc = listen_tcp("peers", where, &fd, e);
+    if (rc < 0)
+        return rc;
+    config->peer_server = *server;
+    config->peer_fd = fd;
+    config->peer_port = socket_port(fd);
+    return 0;
 }
 
 static int open_tls_door(const struct paths *p, const char *where, struct plugin_config *config, SSL_CTX **tls, struct error *e)
@@ -93,10 +126,37 @@ static int open_tls_door(const struct paths *p, const char *where, struct plugin
     return rc;
 }
 
+// What of TLS the agent has in use.
+struct in_use {
+    const struct paths *paths;
+    SSL_CTX *control, *plugin, *peer_server, *peer_client;
+};
+
+static void reload(const struct paths *p, SSL_CTX *ctx, const char *file)
+{
+    struct error e = ERROR_INIT;
+    AUTO(free) char *crt = xasprintf("%s/%s.crt", p->etc, file), *key = xasprintf("%s/%s.key", p->etc, file);
+    if (ctx && pki_reload(ctx, crt, key, &e) < 0)
+        log_error("certificates stay as they were: %s", e.msg);
+}
+
+static void on_certificates(void *arg)
+{
+    const struct in_use *u = arg;
+    reload(u->paths, u->control, "node");
+    reload(u->paths, u->peer_server, "node");
+    reload(u->paths, u->peer_client, "node");
+    reload(u->paths, u->plugin, "plugin");
+}
+
 int role_agent(const struct paths *p, const struct agent_options *o, struct error *e)
 {
     __attribute__((cleanup(auto_daemon))) struct daemon d = { NULL, { NULL, NULL }, NULL };
     AUTO(SSL_CTX_free) SSL_CTX *tls = NULL;
+    AUTO(SSL_CTX_free) SSL_CTX *control_tls = NULL;
+    AUTO(SSL_CTX_free) SSL_CTX *peer_server = NULL;
+    AUTO(SSL_CTX_free) SSL_CTX *peer_client = NULL;
+    struct upstream upstream;
     AUTO(agent_free) struct agent *agent = NULL;
     AUTO(http_server_free) struct http_server *admin = NULL;
     AUTO(plugin_free) struct plugin *plugin = NULL;
@@ -105,9 +165,17 @@ int role_agent(const struct paths *p, const struct agent_options *o, struct erro
     struct plugin_config doors = { .tcp_fd = -1 };
     int admin_fd = -1;
     int rc = daemon_init(&d, "flocker-agent", e);
-    if (rc < 0 || (rc = paths_make(p, e)) < 0 || (rc = read_file(p, o, &file, e)) < 0 ||
-        (rc = configure(p, o, &file, &config, e)) < 0)
+    if (rc < 0 || (rc = paths_make(p, e)) < 0 || (rc = upstream_read_config(p, o->config, &file, e)) < 0 ||
+        (rc = configure(p, o, &file, &config, e)) < 0 || (rc = find_control(p, o->control, &file, &upstream, &control_tls, &config, e)) < 0)
         return rc;
+    if ((rc = open_peers(p, o->peers ? o->peers : upstream.is_remote ? PEERS_DEFAULT : "none", &config, &peer_server, &peer_client, e)) < 0)
+        return rc;
+    struct in_use tls_in_use = { p, control_tls, NULL, peer_server, peer_client };
+    config.pki_dir = p->etc;
+    config.on_certificates = on_certificates;
+    config.on_certificates_arg = &tls_in_use;
+    if (file.note[0])
+        log_info("%s", file.note);
     config.base = doors.base = d.base;
     if ((rc = listen_unix("agent", p->agent_sock, &admin_fd, e)) < 0 || (rc = listen_unix("plugin", p->plugin_sock, &doors.unix_fd, e)) < 0 ||
         (rc = open_tls_door(p, first(o->plugin_listen, file.docker_listen, NULL), &doors, &tls, e)) < 0 || (rc = agent_new(&config, &agent, e)) < 0)
@@ -115,6 +183,7 @@ int role_agent(const struct paths *p, const struct agent_options *o, struct erro
     admin = admin_new(d.base, admin_fd, agent, e);
     if (!admin)
         return -(int)e->code;
+    tls_in_use.plugin = tls;
     doors.agent = agent;
     if ((rc = plugin_new(&doors, &plugin, e)) < 0)
         return rc;

@@ -2,6 +2,7 @@
 
 #include "base/clock.h"
 #include "base/mem.h"
+#include "main/upstream.h"
 #include "net/http.h"
 #include "net/socket.h"
 #include "sys/mountinfo.h"
@@ -70,8 +71,8 @@ static struct probe ask(const struct service *s)
     const struct http_call call = { .unix_path = s->sock, .method = "GET", .target = s->probe, .timeout_ms = 5000 };
     ret.rc = http_call(&call, &r, &e);
     ret.is_ready = ret.rc == 0 && r.status == 200 && strstr(r.body, s->ready_word);
-    AUTO(json_decref) json_t *said = ret.rc == 0 && r.status != 200 ? json_loads(r.body, 0, NULL) : NULL;
-    const char *why = json_string_value(json_object_get(said, "description"));
+    AUTO(json_decref) json_t *said = ret.rc == 0 ? json_loads(r.body, 0, NULL) : NULL;
+    const char *why = json_string_value(json_object_get(said, r.status != 200 ? "description" : "control_problem"));
     snprintf(ret.reason, sizeof ret.reason, "%s", ret.rc < 0 ? e.msg : why ? why : "it is not connected to control");
     http_result_done(&r);
     return ret;
@@ -135,6 +136,22 @@ static int explain_denied(int rc, struct error *e)
     return rc == -E_DENIED && geteuid() != 0 ? fail(e, E_DENIED, "%s; only root may do this", why.msg) : rc;
 }
 
+static void auto_config(struct config *c)
+{
+    config_done(c);
+}
+
+static int has_remote_control(const struct paths *p, const struct up_arguments *arguments, bool *ret, struct error *e)
+{
+    __attribute__((cleanup(auto_config))) struct config file = { NULL };
+    struct upstream u;
+    int rc = upstream_read_config(p, arguments->config, &file, e);
+    if (rc < 0 || (rc = upstream_find(&file, arguments->control_at, &u, e)) < 0)
+        return rc;
+    *ret = u.is_remote;
+    return 0;
+}
+
 int role_up(const struct paths *p, const struct up_arguments *arguments, void (*say)(const char *line), struct error *e)
 {
     char control_log[PATH_SIZE + 16], agent_log[PATH_SIZE + 16], root[PATH_SIZE + 16];
@@ -147,9 +164,12 @@ int role_up(const struct paths *p, const struct up_arguments *arguments, void (*
     const struct service control = { "control", p->control_sock, "/v2/status", "", control_log, control_argv, arguments->control_n };
     struct service agent = { "agent", p->agent_sock, "/v2/pool", "\"synced\":true", agent_log, agent_argv, arguments->agent_n };
     struct error agent_error = ERROR_INIT;
+    bool control_is_elsewhere = false;
     int rc = paths_make(p, e);
-    if (rc < 0)
+    if (rc < 0 || (rc = has_remote_control(p, arguments, &control_is_elsewhere, e)) < 0)
         return explain_denied(rc, e);
+    if (control_is_elsewhere)
+        return explain_denied(start(&agent, say, e), e);
     rc = start(&control, say, e);
     if (rc == 0)
         return start(&agent, say, e);

@@ -9,10 +9,13 @@
 #include <stdint.h>
 
 struct control_options {
-    const char *rest; // ADDRESS:PORT of the REST API; "none": not served
+    const char *rest;   // ADDRESS:PORT of the REST API; "none": not served
+    const char *agents; // ADDRESS:PORT for agents of other hosts; "none": not served
     int64_t trash_keep_s;
 };
 int role_control(const struct paths *p, const struct control_options *o, struct error *e);
+
+#define PEERS_DEFAULT "0.0.0.0:4525"
 
 // What the command line says; what it leaves out (NULL, 0, false) is taken from agent.yml, and what that leaves out has a default.
 struct agent_options {
@@ -23,16 +26,24 @@ struct agent_options {
     bool qgroups;              // limits by classic qgroups
     const char *backend;       // "btrfs", or "memory" for trying things out; NULL: btrfs
     const char *plugin_listen; // ADDRESS:PORT of the plugin's TLS door; NULL: none
-    const char *host;          // this node's address as others see it
+    const char *peers;         // ADDRESS:PORT for other agents; "none"; NULL: every address if control is on another host, else none
+    const char *host;          // this node's address as others see it; NULL: its end of the connection to control
+    const char *control;       // HOST or HOST:PORT of the control service; NULL: as agent.yml says; of this host: by its socket
 };
 int role_agent(const struct paths *p, const struct agent_options *o, struct error *e);
 
-// Starts control and agent in the background unless they answer already, and waits until they do. `say` gets one line for each thing done.
+// Makes this host a node of the cluster whose control service is at `where` (HOST or HOST:PORT): certificates and agent.yml, for an agent
+// that is started next. E_CONFLICT if it belongs to a cluster already, E_DENIED if the token or that service is not right; then nothing but
+// keys is left behind, which the next attempt uses.
+int role_join(const struct paths *p, const char *where, const char *token, void (*say)(const char *line), struct error *e);
+
+// Starts control (unless it is on another host) and agent in the background unless they answer already, and waits until they do. `say` gets one line for each thing done.
 struct up_arguments { // "--option=value" words for the two; borrowed
     char *const *control;
     size_t control_n;
     char *const *agent;
     size_t agent_n;
+    const char *config, *control_at; // what is in the agent's words: from them follows whether control belongs on this host
 };
 int role_up(const struct paths *p, const struct up_arguments *arguments, void (*say)(const char *line), struct error *e);
 // Stops both. Unmounts everything first unless keep_mounted; E_BUSY if something is in use: then nothing is stopped.

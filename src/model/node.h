@@ -4,6 +4,7 @@
 
 #include "base/uuid.h"
 
+#include <stdbool.h>
 #include <stdint.h>
 
 #define NODE_HOST_SIZE 64
@@ -12,6 +13,7 @@ struct node {
     struct uuid id;
     struct uuid era;           // the kernel's boot id; zero: not heard of since control started
     char host[NODE_HOST_SIZE]; // the address by which it reaches control
+    bool removed;              // taken out of the cluster by a user: its certificate counts no more
 };
 
 #endif

@@ -1,5 +1,6 @@
 #include "net/line.h"
 
+#include "base/clock.h"
 #include "base/error.h"
 #include "base/mem.h"
 #include "net/net_internal.h"
@@ -21,6 +22,8 @@ struct line_peer {
     void *arg;
     struct bufferevent *bev; // NULL: closed
     struct event *closing;   // calls on_closed in a turn of the loop of its own
+    struct event *alive;     // NULL: line_keep_alive was not called, or the connection has ended
+    int64_t sent_ms, heard_ms, alive_ms; // boot clock: the last message out, the last bytes in, when `alive` is due
     bool in_callback;        // line_free must leave the memory to the caller of the callback
     bool is_freed;
     char why[160];
@@ -31,7 +34,10 @@ static void peer_close(struct line_peer *p)
 {
     if (p->bev)
         bufferevent_free(p->bev);
+    if (p->alive)
+        event_free(p->alive);
     p->bev = NULL;
+    p->alive = NULL;
 }
 
 static void peer_destroy(struct line_peer *p)
@@ -81,6 +87,7 @@ static void on_read(struct bufferevent *bev, void *arg)
 {
     (void)bev;
     struct line_peer *p = arg;
+    p->heard_ms = p->alive ? clock_boot_ms() : 0;
     while (peer_deliver(p))
         ;
     if (p->is_freed)
@@ -95,12 +102,24 @@ static void note_tls_peer(struct line_peer *p)
         pki_subject_name(certificate, p->common_name, sizeof p->common_name);
 }
 
+static void peer_open(struct line_peer *p)
+{
+    if (!p->callbacks.on_open)
+        return;
+    p->in_callback = true;
+    p->callbacks.on_open(p->arg);
+    p->in_callback = false;
+    if (p->is_freed)
+        peer_destroy(p);
+}
+
 static void on_event(struct bufferevent *bev, short what, void *arg)
 {
     struct line_peer *p = arg;
     int err = EVUTIL_SOCKET_ERROR();
     if (what & BEV_EVENT_CONNECTED) {
         note_tls_peer(p);
+        peer_open(p);
         return;
     }
     unsigned long tls_err = bufferevent_get_openssl_error(bev);
@@ -162,6 +181,49 @@ void line_send(struct line_peer *p, const char *text, size_t n)
     }
     bufferevent_write(p->bev, text, n);
     bufferevent_write(p->bev, "\n", 1);
+    p->sent_ms = p->alive ? clock_boot_ms() : 0;
+}
+
+// ---- signs of life
+
+#define OWN_ABSENCE_MS 1000 // a timer that comes this late says that we, not the peer, were away
+
+static void alive_arm(struct line_peer *p)
+{
+    int64_t send_ms = p->sent_ms + LINE_ALIVE_MS, end_ms = p->heard_ms + LINE_SILENT_MS, now_ms = clock_boot_ms();
+    p->alive_ms = send_ms < end_ms ? send_ms : end_ms;
+    int64_t delay_ms = p->alive_ms > now_ms ? p->alive_ms - now_ms : 0;
+    const struct timeval delay = { delay_ms / 1000, delay_ms % 1000 * 1000 };
+    evtimer_add(p->alive, &delay);
+}
+
+static void on_alive(evutil_socket_t fd, short what, void *arg)
+{
+    (void)fd, (void)what;
+    struct line_peer *p = arg;
+    int64_t now_ms = clock_boot_ms();
+    if (now_ms - p->alive_ms > OWN_ABSENCE_MS && now_ms - p->heard_ms > LINE_SILENT_MS - LINE_ALIVE_MS)
+        p->heard_ms = now_ms - LINE_SILENT_MS + LINE_ALIVE_MS;
+    if (now_ms - p->heard_ms >= LINE_SILENT_MS) {
+        char why[sizeof p->why];
+        snprintf(why, sizeof why, "nothing has come from it for %d s", LINE_SILENT_MS / 1000);
+        peer_end(p, why);
+        return;
+    }
+    if (now_ms - p->sent_ms >= LINE_ALIVE_MS)
+        line_send(p, LINE_ALIVE, strlen(LINE_ALIVE));
+    if (p->alive)
+        alive_arm(p);
+}
+
+void line_keep_alive(struct line_peer *p)
+{
+    if (!p->bev || p->alive)
+        return;
+    p->sent_ms = p->heard_ms = clock_boot_ms();
+    p->alive = evtimer_new(bufferevent_get_base(p->bev), on_alive, p);
+    ASSERT(p->alive);
+    alive_arm(p);
 }
 
 size_t line_backlog(const struct line_peer *p)

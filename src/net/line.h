@@ -19,7 +19,12 @@ struct line_callbacks {
     // The connection has ended; called at most once, never from within line_send, and nothing is called after it. `why` is for people.
     // The peer must still be freed (also allowed right here).
     void (*on_closed)(void *arg, const char *why);
+    // TLS: the handshake is done, and line_common_name known. Called once, before any line. NULL: not wanted.
+    void (*on_open)(void *arg);
 };
+
+// What line_keep_alive sends. A receiver takes it as any other message, and does nothing with it.
+#define LINE_ALIVE "{\"type\":\"alive\"}"
 
 // `fd` is connected and non-blocking, and owned by the peer from here on. With `tls` (borrowed) the TLS role is that of the context: one
 // for a server accepts, one for a client connects. The context verifies the chain; a client that wants a certain name of the server sets
@@ -28,9 +33,14 @@ struct line_callbacks {
 struct line_peer *line_new(struct event_base *base, int fd, struct ssl_ctx_st *tls, const struct line_callbacks *callbacks, void *arg);
 // Queues a message. More than LINE_BACKLOG_MAX unsent bytes close the peer. After the end of the connection it does nothing.
 void line_send(struct line_peer *p, const char *text, size_t n);
+// From here on a message LINE_ALIVE goes out when nothing else has for LINE_ALIVE_MS, and the connection ends when nothing has come for
+// LINE_SILENT_MS: over a network nothing else tells that a peer is gone. A process that was itself stopped meanwhile gives its peer the time
+// to be heard. Not needed over a unix socket.
+void line_keep_alive(struct line_peer *p);
 // Unsent bytes.
 size_t line_backlog(const struct line_peer *p);
-// TLS: subject CN of the peer's verified certificate, known when the first message comes; "" before that and without TLS.
+// TLS: subject CN of the peer's verified certificate, known from on_open on; "" before that, without TLS, and for a client that has shown no
+// certificate, where the context lets it.
 const char *line_common_name(const struct line_peer *p);
 // Closes the connection without calling anything; what is unsent is lost. Safe within callbacks. NULL is fine.
 void line_free(struct line_peer *p);

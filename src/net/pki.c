@@ -3,7 +3,7 @@
 #include "base/clock.h"
 #include "base/mem.h"
 #include "base/rng.h"
-#include "net/net_internal.h"
+#include "net/pki_internal.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -19,21 +19,15 @@
 #include <openssl/x509.h>
 #include <openssl/x509v3.h>
 
-#define CA_FILE       "cluster"
 #define DAYS_MAX      36500
-#define CLOCK_SKEW_S  (24 * 3600) // a certificate is valid on machines whose clock is up to a day behind
+#define DAY_S         (24 * 3600)
 #define DNS_NAME_MAX  253
 #define X509_VERSION3 2
 
-DEFINE_AUTO(X509 *, X509_free)
-DEFINE_AUTO(EVP_PKEY *, EVP_PKEY_free)
 DEFINE_AUTO(BIGNUM *, BN_free)
 DEFINE_AUTO(X509_EXTENSION *, X509_EXTENSION_free)
-DEFINE_AUTO(GENERAL_NAMES *, GENERAL_NAMES_free)
-DEFINE_AUTO(SSL_CTX *, SSL_CTX_free)
 
-// fail() with OpenSSL's reason; leaves its error queue empty.
-static int fail_ssl(struct error *e, enum errcode code, const char *what)
+int pki_fail(struct error *e, enum errcode code, const char *what)
 {
     unsigned long err = ERR_peek_last_error();
     const char *reason = err ? ERR_reason_error_string(err) : NULL;
@@ -91,8 +85,7 @@ static int write_all(int fd, const char *text, size_t n)
     return fsync(fd);
 }
 
-// Writes what `from` holds to <dir>/<file>.<suffix>, whole or not at all, over nothing that exists.
-static int write_file(const char *dir, const char *file, const char *suffix, mode_t mode, BIO *from, struct error *e)
+int pki_write_file(const char *dir, const char *file, const char *suffix, mode_t mode, bool replace, BIO *from, struct error *e)
 {
     char *text = NULL;
     long n = BIO_get_mem_data(from, &text);
@@ -101,7 +94,7 @@ static int write_file(const char *dir, const char *file, const char *suffix, mod
     AUTO(close) int fd = mkostemp(temp, O_CLOEXEC); // 0600
     if (fd < 0)
         return fail_os(e, errno, "write %s", path);
-    if (fchmod(fd, mode) < 0 || write_all(fd, text, (size_t)n) < 0 || renameat2(AT_FDCWD, temp, AT_FDCWD, path, RENAME_NOREPLACE) < 0) {
+    if (fchmod(fd, mode) < 0 || write_all(fd, text, (size_t)n) < 0 || renameat2(AT_FDCWD, temp, AT_FDCWD, path, replace ? 0 : RENAME_NOREPLACE) < 0) {
         int err = errno;
         unlink(temp);
         return fail_os(e, err, "write %s", path);
@@ -116,15 +109,15 @@ static int write_pair(const char *dir, const char *file, EVP_PKEY *key, X509 *ce
     int rc;
     if (!key_text || !text || !PEM_write_bio_PrivateKey(key_text, key, NULL, NULL, 0, NULL, NULL) ||
         !PEM_write_bio_X509(text, certificate))
-        rc = fail_ssl(e, E_IO, "write key and certificate as text");
-    else if ((rc = write_file(dir, file, "key", 0600, key_text, e)) == 0)
-        rc = write_file(dir, file, "crt", 0644, text, e);
+        rc = pki_fail(e, E_IO, "write key and certificate as text");
+    else if ((rc = pki_write_file(dir, file, "key", 0600, false, key_text, e)) == 0)
+        rc = pki_write_file(dir, file, "crt", 0644, false, text, e);
     BIO_free(key_text);
     BIO_free(text);
     return rc;
 }
 
-static int no_password(char *buf, int size, int for_writing, void *arg)
+int pki_no_password(char *buf, int size, int for_writing, void *arg)
 {
     (void)buf, (void)size, (void)for_writing, (void)arg;
     return -1; // without this OpenSSL asks at the terminal
@@ -142,37 +135,37 @@ static int open_pem(const char *path, BIO **ret, struct error *e)
     return 0;
 }
 
-static int read_certificate(const char *path, X509 **ret, struct error *e)
+int pki_read_certificate(const char *path, X509 **ret, struct error *e)
 {
     BIO *in = NULL;
     int rc = open_pem(path, &in, e);
     if (rc < 0)
         return rc;
-    X509 *certificate = PEM_read_bio_X509(in, NULL, no_password, NULL);
+    X509 *certificate = PEM_read_bio_X509(in, NULL, pki_no_password, NULL);
     BIO_free(in);
     if (!certificate)
-        return fail_ctx(e, fail_ssl(e, E_CORRUPT, "not a PEM certificate"), "read %s", path);
+        return fail_ctx(e, pki_fail(e, E_CORRUPT, "not a PEM certificate"), "read %s", path);
     *ret = certificate;
     return 0;
 }
 
-static int read_key(const char *path, EVP_PKEY **ret, struct error *e)
+int pki_read_key(const char *path, EVP_PKEY **ret, struct error *e)
 {
     BIO *in = NULL;
     int rc = open_pem(path, &in, e);
     if (rc < 0)
         return rc;
-    EVP_PKEY *key = PEM_read_bio_PrivateKey(in, NULL, no_password, NULL);
+    EVP_PKEY *key = PEM_read_bio_PrivateKey(in, NULL, pki_no_password, NULL);
     BIO_free(in);
     if (!key)
-        return fail_ctx(e, fail_ssl(e, E_CORRUPT, "not a PEM private key without a password"), "read %s", path);
+        return fail_ctx(e, pki_fail(e, E_CORRUPT, "not a PEM private key without a password"), "read %s", path);
     *ret = key;
     return 0;
 }
 
 // ---- names
 
-static bool name_entry(const X509 *certificate, int nid, char *ret, size_t n)
+bool pki_name_entry(const X509 *certificate, int nid, char *ret, size_t n)
 {
     const X509_NAME *name = X509_get_subject_name(certificate);
     int at = X509_NAME_get_index_by_NID(name, nid, -1);
@@ -191,13 +184,13 @@ static bool name_entry(const X509 *certificate, int nid, char *ret, size_t n)
 
 bool pki_subject_name(const struct x509_st *certificate, char *ret, size_t n)
 {
-    return name_entry(certificate, NID_commonName, ret, n);
+    return pki_name_entry(certificate, NID_commonName, ret, n);
 }
 
 int pki_common_name(const char *certificate_path, char *ret, size_t n, struct error *e)
 {
     AUTO(X509_free) X509 *certificate = NULL;
-    int rc = read_certificate(certificate_path, &certificate, e);
+    int rc = pki_read_certificate(certificate_path, &certificate, e);
     if (rc < 0)
         return rc;
     if (!pki_subject_name(certificate, ret, n))
@@ -238,7 +231,7 @@ static bool add_ip(GENERAL_NAMES *names, const char *text)
     return add_name(names, GEN_IPADD, a2i_IPADDRESS(text));
 }
 
-static int add_alternative_names(X509 *certificate, const struct pki_request *r, struct error *e)
+int pki_names(const struct pki_request *r, GENERAL_NAMES **ret, struct error *e)
 {
     static const char *const none[] = { NULL };
     AUTO(GENERAL_NAMES_free) GENERAL_NAMES *names = GENERAL_NAMES_new();
@@ -250,8 +243,7 @@ static int add_alternative_names(X509 *certificate, const struct pki_request *r,
             ERR_clear_error();
             return fail(e, E_INVALID, "\"%s\" is not an IP address", *ip);
         }
-    if (sk_GENERAL_NAME_num(names) > 0 && X509_add1_ext_i2d(certificate, NID_subject_alt_name, names, 0, X509V3_ADD_DEFAULT) != 1)
-        return fail_ssl(e, E_IO, "add names to the certificate");
+    *ret = sk_GENERAL_NAME_num(names) > 0 ? TAKE(names, NULL) : NULL;
     return 0;
 }
 
@@ -267,18 +259,32 @@ static int set_serial(X509 *certificate)
     return number && BN_to_ASN1_INTEGER(number, X509_get_serialNumber(certificate)) != NULL;
 }
 
+// For tests: FLOCKER_CERTIFICATE_S in the environment is the validity of certificates that a CA signs, from now on.
+static void shorten(int64_t *life_s, int64_t *skew_s)
+{
+    const char *text = getenv("FLOCKER_CERTIFICATE_S");
+    long s = text ? strtol(text, NULL, 10) : 0;
+    if (s < 1)
+        return;
+    *life_s = s;
+    *skew_s = 0;
+}
+
 static int set_validity(X509 *certificate, int days, const X509 *ca, struct error *e)
 {
     time_t now = (time_t)(clock_wall_ms() / 1000);
+    int64_t life_s = days * (int64_t)DAY_S, skew_s = DAY_S; // so that it is valid on machines whose clock is up to a day behind
+    if (ca)
+        shorten(&life_s, &skew_s);
     if (days < 1 || days > DAYS_MAX)
         return fail(e, E_INVALID, "a certificate must be valid for 1 to %d days, not %d", DAYS_MAX, days);
-    if (!X509_time_adj_ex(X509_getm_notBefore(certificate), 0, -CLOCK_SKEW_S, &now) ||
-        !X509_time_adj_ex(X509_getm_notAfter(certificate), days, 0, &now))
-        return fail_ssl(e, E_IO, "set the certificate's validity");
+    if (!X509_time_adj_ex(X509_getm_notBefore(certificate), 0, (long)-skew_s, &now) ||
+        !X509_time_adj_ex(X509_getm_notAfter(certificate), 0, (long)life_s, &now))
+        return pki_fail(e, E_IO, "set the certificate's validity");
     // One that outlived its CA would be refused anyway, by a message that is harder to understand.
     if (ca && ASN1_TIME_compare(X509_get0_notAfter(certificate), X509_get0_notAfter(ca)) > 0 &&
         !X509_set1_notAfter(certificate, X509_get0_notAfter(ca)))
-        return fail_ssl(e, E_IO, "set the certificate's validity");
+        return pki_fail(e, E_IO, "set the certificate's validity");
     return 0;
 }
 
@@ -286,9 +292,9 @@ static int set_subject(X509 *certificate, const char *common_name, const char *c
 {
     X509_NAME *name = X509_get_subject_name(certificate);
     if (!X509_NAME_add_entry_by_NID(name, NID_commonName, MBSTRING_UTF8, (const unsigned char *)common_name, -1, -1, 0))
-        return fail_ctx(e, fail_ssl(e, E_INVALID, "not a common name of 1 to 64 characters"), "\"%s\"", common_name);
+        return fail_ctx(e, pki_fail(e, E_INVALID, "not a common name of 1 to 64 characters"), "\"%s\"", common_name);
     if (!X509_NAME_add_entry_by_NID(name, NID_organizationalUnitName, MBSTRING_UTF8, (const unsigned char *)cluster, -1, -1, 0))
-        return fail_ssl(e, E_IO, "set the certificate's cluster");
+        return pki_fail(e, E_IO, "set the certificate's cluster");
     return 0;
 }
 
@@ -306,7 +312,7 @@ static int add_extensions(X509 *certificate, X509 *issuer, const struct extensio
             continue;
         AUTO(X509_EXTENSION_free) X509_EXTENSION *extension = X509V3_EXT_conf_nid(NULL, &ctx, list[i].nid, list[i].value);
         if (!extension || !X509_add_ext(certificate, extension, -1))
-            return fail_ctx(e, fail_ssl(e, E_IO, OBJ_nid2ln(list[i].nid)), "add extension");
+            return fail_ctx(e, pki_fail(e, E_IO, OBJ_nid2ln(list[i].nid)), "add extension");
     }
     return 0;
 }
@@ -317,12 +323,12 @@ static int new_certificate(EVP_PKEY *key, const char *common_name, const char *c
 {
     AUTO(X509_free) X509 *certificate = X509_new();
     if (!certificate || !X509_set_version(certificate, X509_VERSION3) || !set_serial(certificate) || !X509_set_pubkey(certificate, key))
-        return fail_ssl(e, E_IO, "make a certificate");
+        return pki_fail(e, E_IO, "make a certificate");
     int rc = set_validity(certificate, days, ca, e);
     if (rc < 0 || (rc = set_subject(certificate, common_name, cluster, e)) < 0)
         return rc;
     if (!X509_set_issuer_name(certificate, X509_get_subject_name(ca ? ca : certificate)))
-        return fail_ssl(e, E_IO, "set the certificate's issuer");
+        return pki_fail(e, E_IO, "set the certificate's issuer");
     *ret = TAKE(certificate, NULL);
     return 0;
 }
@@ -336,51 +342,45 @@ int pki_make_ca(const char *dir, const char *name, int days, struct error *e)
         { NID_authority_key_identifier, "keyid:always" },
     };
     AUTO(X509_free) X509 *certificate = NULL;
-    int rc = must_be_free(dir, CA_FILE, e);
+    int rc = must_be_free(dir, PKI_CA_FILE, e);
     if (rc < 0)
         return rc;
     AUTO(EVP_PKEY_free) EVP_PKEY *key = EVP_EC_gen("P-256");
     if (!key)
-        return fail_ssl(e, E_IO, "make a key");
+        return pki_fail(e, E_IO, "make a key");
     struct uuid cluster = rng_uuid();
     if ((rc = new_certificate(key, name, UUID_TEXT(&cluster), days, NULL, &certificate, e)) < 0 ||
         (rc = add_extensions(certificate, certificate, extensions, ARRAY_SIZE(extensions), e)) < 0)
         return fail_ctx(e, rc, "make the cluster's certificate");
     if (!X509_sign(certificate, key, EVP_sha256()))
-        return fail_ssl(e, E_IO, "sign the cluster's certificate");
-    return write_pair(dir, CA_FILE, key, certificate, e);
+        return pki_fail(e, E_IO, "sign the cluster's certificate");
+    return write_pair(dir, PKI_CA_FILE, key, certificate, e);
 }
 
-struct ca {
-    X509 *certificate;
-    EVP_PKEY *key;
-    char cluster[UUID_TEXT_SIZE];
-};
-
-static void ca_done(struct ca *ca)
+void pki_ca_done(struct pki_ca *ca)
 {
     X509_free(ca->certificate);
     EVP_PKEY_free(ca->key);
 }
 
-static int ca_read(const char *dir, struct ca *ca, struct error *e)
+int pki_ca_read(const char *dir, struct pki_ca *ca, struct error *e)
 {
     struct uuid cluster;
-    AUTO(free) char *certificate_path = file_path(dir, CA_FILE, "crt");
-    AUTO(free) char *key_path = file_path(dir, CA_FILE, "key");
-    int rc = read_certificate(certificate_path, &ca->certificate, e);
-    if (rc < 0 || (rc = read_key(key_path, &ca->key, e)) < 0)
+    AUTO(free) char *certificate_path = file_path(dir, PKI_CA_FILE, "crt");
+    AUTO(free) char *key_path = file_path(dir, PKI_CA_FILE, "key");
+    int rc = pki_read_certificate(certificate_path, &ca->certificate, e);
+    if (rc < 0 || (rc = pki_read_key(key_path, &ca->key, e)) < 0)
         return rc;
     if (!X509_check_private_key(ca->certificate, ca->key)) {
         ERR_clear_error();
         return fail(e, E_CORRUPT, "%s is not the key of %s", key_path, certificate_path);
     }
-    if (!name_entry(ca->certificate, NID_organizationalUnitName, ca->cluster, sizeof ca->cluster) || !uuid_parse(ca->cluster, &cluster))
+    if (!pki_name_entry(ca->certificate, NID_organizationalUnitName, ca->cluster, sizeof ca->cluster) || !uuid_parse(ca->cluster, &cluster))
         return fail(e, E_INVALID, "%s is not a cluster's certificate: its OU is not a UUID", certificate_path);
     return 0;
 }
 
-static int issue(struct ca *ca, const char *dir, const char *file, const struct pki_request *r, struct error *e)
+int pki_issue(const struct pki_ca *ca, EVP_PKEY *key, const struct pki_request *r, GENERAL_NAMES *names, X509 **ret, struct error *e)
 {
     static const char *const usages[] = { NULL, "serverAuth", "clientAuth", "serverAuth,clientAuth" };
     if (r->use < 1 || r->use >= ARRAY_SIZE(usages))
@@ -393,78 +393,28 @@ static int issue(struct ca *ca, const char *dir, const char *file, const struct 
         { NID_authority_key_identifier, "keyid:always" },
     };
     AUTO(X509_free) X509 *certificate = NULL;
-    AUTO(EVP_PKEY_free) EVP_PKEY *key = EVP_EC_gen("P-256");
-    if (!key)
-        return fail_ssl(e, E_IO, "make a key");
     int rc = new_certificate(key, r->common_name, ca->cluster, r->days, ca->certificate, &certificate, e);
-    if (rc < 0 || (rc = add_extensions(certificate, ca->certificate, extensions, ARRAY_SIZE(extensions), e)) < 0 ||
-        (rc = add_alternative_names(certificate, r, e)) < 0)
+    if (rc < 0 || (rc = add_extensions(certificate, ca->certificate, extensions, ARRAY_SIZE(extensions), e)) < 0)
         return rc;
+    if (names && X509_add1_ext_i2d(certificate, NID_subject_alt_name, names, 0, X509V3_ADD_DEFAULT) != 1)
+        return pki_fail(e, E_IO, "add names to the certificate");
     if (!X509_sign(certificate, ca->key, EVP_sha256()))
-        return fail_ssl(e, E_IO, "sign the certificate");
-    return write_pair(dir, file, key, certificate, e);
+        return pki_fail(e, E_IO, "sign the certificate");
+    *ret = TAKE(certificate, NULL);
+    return 0;
 }
 
 int pki_make_certificate(const char *ca_dir, const char *dir, const char *file, const struct pki_request *r, struct error *e)
 {
-    struct ca ca = { 0 };
+    __attribute__((cleanup(pki_ca_done))) struct pki_ca ca = { NULL, NULL, "" };
+    AUTO(GENERAL_NAMES_free) GENERAL_NAMES *names = NULL;
+    AUTO(X509_free) X509 *certificate = NULL;
     int rc = must_be_free(dir, file, e);
-    if (rc < 0)
+    if (rc < 0 || (rc = pki_ca_read(ca_dir, &ca, e)) < 0 || (rc = pki_names(r, &names, e)) < 0)
         return rc;
-    rc = ca_read(ca_dir, &ca, e);
-    if (rc == 0)
-        rc = issue(&ca, dir, file, r, e);
-    ca_done(&ca);
-    return rc;
-}
-
-// ---- TLS contexts
-
-// Loads a pair and one's own CA, and nothing of the system's.
-static int load_pair(SSL_CTX *ctx, const char *ca, const char *certificate, const char *key, struct error *e)
-{
-    AUTO(X509_free) X509 *ca_certificate = NULL, *own = NULL;
-    AUTO(EVP_PKEY_free) EVP_PKEY *own_key = NULL;
-    int rc = read_certificate(ca, &ca_certificate, e);
-    if (rc < 0 || (rc = read_certificate(certificate, &own, e)) < 0 || (rc = read_key(key, &own_key, e)) < 0)
-        return rc;
-    if (!X509_STORE_add_cert(SSL_CTX_get_cert_store(ctx), ca_certificate))
-        return fail_ctx(e, fail_ssl(e, E_INVALID, "not usable as a CA"), "%s", ca);
-    if (SSL_CTX_use_certificate(ctx, own) != 1)
-        return fail_ctx(e, fail_ssl(e, E_INVALID, "not usable as a certificate"), "%s", certificate);
-    if (SSL_CTX_use_PrivateKey(ctx, own_key) != 1 || SSL_CTX_check_private_key(ctx) != 1)
-        return fail_ctx(e, fail_ssl(e, E_INVALID, "not the certificate's key"), "%s", key);
-    if (SSL_CTX_add_client_CA(ctx, ca_certificate) != 1)
-        return fail_ctx(e, fail_ssl(e, E_IO, "cannot be named to clients"), "%s", ca);
-    return 0;
-}
-
-static int make_context(const SSL_METHOD *method, int verify, const char *ca, const char *certificate, const char *key,
-                        struct ssl_ctx_st **ret, struct error *e)
-{
-    AUTO(SSL_CTX_free) SSL_CTX *ctx = SSL_CTX_new(method);
-    if (!ctx || SSL_CTX_set_min_proto_version(ctx, TLS1_2_VERSION) != 1)
-        return fail_ssl(e, E_IO, "make a TLS context");
-    // No resumption: every connection shows its certificate, and nothing is kept of those that have ended.
-    SSL_CTX_set_session_cache_mode(ctx, SSL_SESS_CACHE_OFF);
-    SSL_CTX_set_num_tickets(ctx, 0);
-    SSL_CTX_set_options(ctx, SSL_OP_NO_TICKET | SSL_OP_NO_RENEGOTIATION | SSL_OP_NO_COMPRESSION);
-    SSL_CTX_set_mode(ctx, SSL_MODE_RELEASE_BUFFERS);
-    SSL_CTX_set_verify(ctx, verify, NULL);
-    SSL_CTX_set_verify_depth(ctx, 1);
-    int rc = load_pair(ctx, ca, certificate, key, e);
-    if (rc < 0)
-        return rc;
-    *ret = TAKE(ctx, NULL);
-    return 0;
-}
-
-int pki_server_context(const char *ca, const char *certificate, const char *key, struct ssl_ctx_st **ret, struct error *e)
-{
-    return make_context(TLS_server_method(), SSL_VERIFY_PEER | SSL_VERIFY_FAIL_IF_NO_PEER_CERT, ca, certificate, key, ret, e);
-}
-
-int pki_client_context(const char *ca, const char *certificate, const char *key, struct ssl_ctx_st **ret, struct error *e)
-{
-    return make_context(TLS_client_method(), SSL_VERIFY_PEER, ca, certificate, key, ret, e);
+    AUTO(EVP_PKEY_free) EVP_PKEY *key = EVP_EC_gen("P-256");
+    if (!key)
+        return pki_fail(e, E_IO, "make a key");
+    rc = pki_issue(&ca, key, r, names, &certificate, e);
+    return rc < 0 ? rc : write_pair(dir, file, key, certificate, e);
 }

@@ -8,6 +8,7 @@
 #include <fcntl.h>
 #include <netdb.h>
 #include <netinet/in.h>
+#include <netinet/tcp.h>
 #include <signal.h>
 #include <stdbool.h>
 #include <stdlib.h>
@@ -76,17 +77,25 @@ int socket_listen_unix(const char *path, mode_t mode, struct error *e)
     return TAKE(fd, -1);
 }
 
-int socket_listen_tcp(const char *address, uint16_t port, struct error *e)
+static bool numeric_address(const char *address, uint16_t port, struct sockaddr_storage *ret, socklen_t *ret_n)
 {
     char service[8];
     snprintf(service, sizeof service, "%u", port);
     struct addrinfo *found = NULL, want = { .ai_flags = AI_NUMERICHOST | AI_NUMERICSERV | AI_PASSIVE, .ai_socktype = SOCK_STREAM };
     if (getaddrinfo(address, service, &want, &found) != 0)
-        return fail(e, E_INVALID, "listen at %s: not a numeric IP address", address);
-    struct sockaddr_storage at;
-    socklen_t at_n = found->ai_addrlen;
-    memcpy(&at, found->ai_addr, at_n);
+        return false;
+    *ret_n = found->ai_addrlen;
+    memcpy(ret, found->ai_addr, *ret_n);
     freeaddrinfo(found);
+    return true;
+}
+
+int socket_listen_tcp(const char *address, uint16_t port, struct error *e)
+{
+    struct sockaddr_storage at;
+    socklen_t at_n;
+    if (!numeric_address(address, port, &at, &at_n))
+        return fail(e, E_INVALID, "listen at %s: not a numeric IP address", address);
     AUTO(close) int fd = socket(at.ss_family, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
     if (fd < 0)
         return fail_os(e, errno, "listen at %s", address);
@@ -97,6 +106,43 @@ int socket_listen_tcp(const char *address, uint16_t port, struct error *e)
         return errno == EADDRINUSE ? fail(e, E_BUSY, "listen at %s port %u: another process listens there", address, port)
                                    : fail_os(e, errno, "listen at %s port %u", address, port);
     return TAKE(fd, -1);
+}
+
+int socket_start_tcp(const char *address, uint16_t port, struct error *e)
+{
+    struct sockaddr_storage at;
+    socklen_t at_n;
+    if (!numeric_address(address, port, &at, &at_n))
+        return fail(e, E_INVALID, "connect to %s: not a numeric IP address", address);
+    AUTO(close) int fd = socket(at.ss_family, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
+    if (fd < 0 || (connect(fd, (const struct sockaddr *)&at, at_n) < 0 && errno != EINPROGRESS))
+        return fail(e, E_UNAVAILABLE, "connect to %s port %u: %s", address, port, strerror(errno));
+    return TAKE(fd, -1);
+}
+
+static void address_text(int (*get)(int fd, struct sockaddr *at, socklen_t *n), int fd, char ret[SOCKET_ADDRESS_SIZE])
+{
+    struct sockaddr_storage at;
+    socklen_t n = sizeof at;
+    ret[0] = '\0';
+    if (get(fd, (struct sockaddr *)&at, &n) == 0 && at.ss_family != AF_UNIX)
+        getnameinfo((const struct sockaddr *)&at, n, ret, SOCKET_ADDRESS_SIZE, NULL, 0, NI_NUMERICHOST);
+}
+
+void socket_local_address(int fd, char ret[SOCKET_ADDRESS_SIZE])
+{
+    address_text(getsockname, fd, ret);
+}
+
+void socket_peer_address(int fd, char ret[SOCKET_ADDRESS_SIZE])
+{
+    address_text(getpeername, fd, ret);
+}
+
+void socket_set_nodelay(int fd)
+{
+    int on = 1;
+    setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &on, sizeof on); // only a matter of speed
 }
 
 uint16_t socket_port(int fd)

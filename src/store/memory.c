@@ -9,9 +9,10 @@
 struct memory {
     struct store base;
     struct volume_set volumes;
-    size_t holds_n, nodes_n;
+    size_t holds_n, nodes_n, tokens_n;
     struct hold *holds; // in the order of volumes
     struct node *nodes; // in the order of ids
+    struct join_token *tokens;
 };
 
 static int memory_open(const char *path, struct store **ret, struct error *e)
@@ -30,6 +31,7 @@ static void memory_close(struct store *s)
     volume_set_done(&m->volumes);
     free(m->holds);
     free(m->nodes);
+    free(m->tokens);
     free(m);
 }
 
@@ -43,10 +45,12 @@ static int memory_load(struct store *s, const struct store_sink *sink, struct er
         rc = sink->on_volume(sink->arg, volume_copy(m->volumes.by_id[i]), e);
     for (size_t i = 0; rc >= 0 && i < m->holds_n; i++)
         rc = sink->on_hold(sink->arg, &m->holds[i], e);
+    for (size_t i = 0; rc >= 0 && sink->on_token && i < m->tokens_n; i++)
+        rc = sink->on_token(sink->arg, &m->tokens[i], e);
     return rc < 0 ? rc : 0;
 }
 
-// Holds and nodes are arrays of records that start with their key, sorted by it.
+// Holds, nodes and tokens are arrays of records that start with their key, sorted by it.
 static size_t place_of(const void *array, size_t n, size_t size, const struct uuid *key, bool *ret_found)
 {
     size_t i = 0;
@@ -132,7 +136,8 @@ static int commit_volumes(struct memory *m, const struct store_change *changes, 
 
 static int memory_commit(struct store *s, const struct store_change *changes, size_t n, struct error *e)
 {
-    _Static_assert(offsetof(struct hold, volume) == 0 && offsetof(struct node, id) == 0, "the key comes first");
+    _Static_assert(offsetof(struct hold, volume) == 0 && offsetof(struct node, id) == 0 && offsetof(struct join_token, id) == 0,
+                   "the key comes first");
     struct memory *m = (struct memory *)s;
     int rc = commit_volumes(m, changes, n, e); // only volumes can be refused
     if (rc < 0)
@@ -147,6 +152,10 @@ static int memory_commit(struct store *s, const struct store_change *changes, si
             m->nodes = put_record(m->nodes, &m->nodes_n, sizeof *m->nodes, c->node);
         else if (c->kind == STORE_REMOVE_NODE)
             remove_record(m->nodes, &m->nodes_n, sizeof *m->nodes, &c->id);
+        else if (c->kind == STORE_PUT_TOKEN)
+            m->tokens = put_record(m->tokens, &m->tokens_n, sizeof *m->tokens, c->token);
+        else if (c->kind == STORE_REMOVE_TOKEN)
+            remove_record(m->tokens, &m->tokens_n, sizeof *m->tokens, &c->id);
     }
     return 0;
 }

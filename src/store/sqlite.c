@@ -12,8 +12,8 @@
 // clang-format off
 enum statement {
     BEGIN, COMMIT, ROLLBACK,
-    PUT_VOLUME, REMOVE_VOLUME, PUT_HOLD, REMOVE_HOLD, PUT_NODE, REMOVE_NODE,
-    VOLUMES, NAMES, HOLDS, NODES,
+    PUT_VOLUME, REMOVE_VOLUME, PUT_HOLD, REMOVE_HOLD, PUT_NODE, REMOVE_NODE, PUT_TOKEN, REMOVE_TOKEN,
+    VOLUMES, NAMES, HOLDS, NODES, TOKENS,
     STATEMENT_COUNT
 };
 // clang-format on
@@ -30,13 +30,17 @@ static const char *const statement_text[STATEMENT_COUNT] = {
     [PUT_HOLD] = "INSERT INTO hold (volume, node, expires_ms, sum) VALUES (?, ?, ?, ?) ON CONFLICT (volume) DO UPDATE SET"
                  " node = excluded.node, expires_ms = excluded.expires_ms, sum = excluded.sum",
     [REMOVE_HOLD] = "DELETE FROM hold WHERE volume = ?",
-    [PUT_NODE] = "INSERT INTO node (id, era, host, sum) VALUES (?, ?, ?, ?) ON CONFLICT (id) DO UPDATE SET"
-                 " era = excluded.era, host = excluded.host, sum = excluded.sum",
+    [PUT_NODE] = "INSERT INTO node (id, era, host, sum, removed) VALUES (?, ?, ?, ?, ?) ON CONFLICT (id) DO UPDATE SET"
+                 " era = excluded.era, host = excluded.host, sum = excluded.sum, removed = excluded.removed",
     [REMOVE_NODE] = "DELETE FROM node WHERE id = ?",
+    [PUT_TOKEN] = "INSERT INTO token (id, node, expires_ms, sum) VALUES (?, ?, ?, ?) ON CONFLICT (id) DO UPDATE SET"
+                  " node = excluded.node, expires_ms = excluded.expires_ms, sum = excluded.sum",
+    [REMOVE_TOKEN] = "DELETE FROM token WHERE id = ?",
     [VOLUMES] = "SELECT id, name, live, epoch, record, sum FROM volume ORDER BY id",
     [NAMES] = "SELECT id, name FROM volume INDEXED BY volume_live_name WHERE live = 1 AND name IS NOT NULL ORDER BY name",
     [HOLDS] = "SELECT volume, node, expires_ms, sum FROM hold ORDER BY volume",
-    [NODES] = "SELECT id, era, host, sum FROM node ORDER BY id",
+    [NODES] = "SELECT id, era, host, sum, removed FROM node ORDER BY id",
+    [TOKENS] = "SELECT id, node, expires_ms, sum FROM token ORDER BY id",
 };
 
 struct sqlite_store {
@@ -263,7 +267,8 @@ static int64_t sum_of_node(const struct node *n)
     ASSERT(n);
     uint64_t sum = schema_sum(SUM_INIT, n->id.b, sizeof n->id.b);
     sum = schema_sum(sum, n->era.b, sizeof n->era.b);
-    return (int64_t)schema_sum(sum, n->host, strlen(n->host));
+    sum = schema_sum(sum, n->host, strlen(n->host));
+    return (int64_t)(n->removed ? schema_sum(sum, "\n", 1) : sum); // those of version 1 stay right
 }
 
 static int put_node(struct sqlite_store *s, const struct node *n)
@@ -273,7 +278,26 @@ static int put_node(struct sqlite_store *s, const struct node *n)
     bind_uuid(st, 2, &n->era);
     bind_text(st, 3, n->host);
     bind_int(st, 4, sum_of_node(n));
+    bind_int(st, 5, n->removed);
     return run(s, PUT_NODE);
+}
+
+static int64_t sum_of_token(const struct join_token *t)
+{
+    ASSERT(t);
+    uint64_t sum = schema_sum(SUM_INIT, t->id.b, sizeof t->id.b);
+    sum = schema_sum(sum, t->node.b, sizeof t->node.b);
+    return (int64_t)schema_sum(sum, &t->expires_ms, sizeof t->expires_ms);
+}
+
+static int put_token(struct sqlite_store *s, const struct join_token *t)
+{
+    sqlite3_stmt *st = s->statements[PUT_TOKEN];
+    bind_uuid(st, 1, &t->id);
+    bind_uuid(st, 2, &t->node);
+    bind_int(st, 3, t->expires_ms);
+    bind_int(st, 4, sum_of_token(t));
+    return run(s, PUT_TOKEN);
 }
 
 static int remove_record(struct sqlite_store *s, enum statement which, const struct uuid *id)
@@ -297,6 +321,10 @@ static int apply(struct sqlite_store *s, const struct store_change *c)
         return put_node(s, c->node);
     case STORE_REMOVE_NODE:
         return remove_record(s, REMOVE_NODE, &c->id);
+    case STORE_PUT_TOKEN:
+        return put_token(s, c->token);
+    case STORE_REMOVE_TOKEN:
+        return remove_record(s, REMOVE_TOKEN, &c->id);
     }
     ASSERT(false); // a kind of change that is not in the switch
 }
@@ -451,7 +479,7 @@ static int load_hold(struct sqlite_store *s, sqlite3_stmt *st, void *arg, struct
 static int load_node(struct sqlite_store *s, sqlite3_stmt *st, void *arg, struct error *e)
 {
     const struct store_sink *sink = ((struct load *)arg)->sink;
-    struct node n = { .host = "" };
+    struct node n = { .host = "", .removed = sqlite3_column_int64(st, 4) != 0 };
     const char *host = (const char *)sqlite3_column_text(st, 2);
     bool is_good = host && strlen(host) < sizeof n.host && read_uuid(st, 0, &n.id) && read_uuid(st, 1, &n.era);
     if (is_good)
@@ -459,6 +487,15 @@ static int load_node(struct sqlite_store *s, sqlite3_stmt *st, void *arg, struct
     if (!is_good || sum_of_node(&n) != sqlite3_column_int64(st, 3))
         return storefile_corrupt(s->path, "is damaged (a node)", e);
     return sink->on_node(sink->arg, &n, e);
+}
+
+static int load_token(struct sqlite_store *s, sqlite3_stmt *st, void *arg, struct error *e)
+{
+    const struct store_sink *sink = ((struct load *)arg)->sink;
+    struct join_token t = { .expires_ms = sqlite3_column_int64(st, 2) };
+    if (!read_uuid(st, 0, &t.id) || !read_uuid(st, 1, &t.node) || sum_of_token(&t) != sqlite3_column_int64(st, 3))
+        return storefile_corrupt(s->path, "is damaged (a join token)", e);
+    return sink->on_token ? sink->on_token(sink->arg, &t, e) : 0;
 }
 
 static int sqlite_load(struct store *base, const struct store_sink *sink, struct error *e)
@@ -474,6 +511,8 @@ static int sqlite_load(struct store *base, const struct store_sink *sink, struct
         rc = storefile_corrupt(s->path, "is damaged (index of names)", e);
     if (rc == 0)
         rc = each_row(s, HOLDS, load_hold, &l, e);
+    if (rc == 0)
+        rc = each_row(s, TOKENS, load_token, &l, e);
     if (rc == -E_CORRUPT)
         set_suspect(s, true);
     return rc;

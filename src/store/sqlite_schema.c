@@ -32,6 +32,14 @@ static const char *const migrations[] = {
     " host TEXT NOT NULL,"
     " sum INTEGER NOT NULL"
     ") STRICT, WITHOUT ROWID;",
+
+    "ALTER TABLE node ADD COLUMN removed INTEGER NOT NULL DEFAULT 0 CHECK (removed IN (0, 1));"
+    "CREATE TABLE token ("
+    " id BLOB NOT NULL PRIMARY KEY CHECK (length(id) = 16),"
+    " node BLOB NOT NULL CHECK (length(node) = 16),"
+    " expires_ms INTEGER NOT NULL,"
+    " sum INTEGER NOT NULL"
+    ") STRICT, WITHOUT ROWID;",
 };
 
 int64_t schema_version(void)

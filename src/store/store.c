@@ -58,9 +58,13 @@ static void assert_change(const struct store_change *c)
         ASSERT(c->node && !uuid_is_zero(&c->node->id));
         ASSERT(memchr(c->node->host, '\0', sizeof c->node->host));
         return;
+    case STORE_PUT_TOKEN:
+        ASSERT(c->token && !uuid_is_zero(&c->token->id));
+        return;
     case STORE_REMOVE_VOLUME:
     case STORE_REMOVE_HOLD:
     case STORE_REMOVE_NODE:
+    case STORE_REMOVE_TOKEN:
         ASSERT(!uuid_is_zero(&c->id));
         return;
     }

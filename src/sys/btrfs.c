@@ -65,6 +65,15 @@ int btrfs_subvolume_next_nested(int fd, uint64_t id, uint64_t first, struct btrf
     return 1;
 }
 
+int btrfs_directory_path(int fd, uint64_t subvolume, uint64_t directory, char ret[4096])
+{
+    struct btrfs_ioctl_ino_lookup_args args = { .treeid = subvolume, .objectid = directory };
+    if (ioctl(fd, BTRFS_IOC_INO_LOOKUP, &args) < 0)
+        return -errno;
+    snprintf(ret, 4096, "%s", args.name);
+    return 0;
+}
+
 // Opens a directory by its number: paths inside may be longer than the system can take.
 static int open_by_number(int fd, uint64_t subvolume, uint64_t inode)
 {

@@ -27,6 +27,9 @@ struct btrfs_nested {
 // The one directly inside subvolume `id` that has the lowest number from `first` on. 1: found, 0: there is none, negative: -errno.
 int btrfs_subvolume_next_nested(int fd, uint64_t id, uint64_t first, struct btrfs_nested *ret);
 
+// The path of a directory below its subvolume's root, "" for the root, else with a slash at its end. 0, or -errno.
+int btrfs_directory_path(int fd, uint64_t subvolume, uint64_t directory, char ret[4096]);
+
 // Makes all metadata changes up to now durable: names, subvolumes, limits. Unlike a sync it doesn't write out data that other
 // users of the file system have in memory, which may be gigabytes.
 int btrfs_commit(int fd, struct error *e);

@@ -183,6 +183,33 @@ int btrfs_quota_gather(int fd, uint64_t id, struct error *e)
     return err ? fail_os(e, err, "put subvolume %" PRIu64 " into its quota group", id) : 0;
 }
 
+int btrfs_quota_join(int fd, uint64_t owner, uint64_t id, struct error *e)
+{
+    if (!btrfs_quota_is_simple(fd))
+        return 0;
+    uint64_t group = GROUP(BTRFS_GROUP_LEVEL, owner);
+    int err = group_is_there(fd, group) ? 0 : make_group(fd, group, true);
+    if (err == 0 || err == EEXIST)
+        err = gather_one(fd, id, group);
+    return err ? fail_os(e, err, "put subvolume %" PRIu64 " into a quota group", id) : 0;
+}
+
+int btrfs_quota_share(int fd, uint64_t from, uint64_t to, struct error *e)
+{
+    if (!btrfs_quota_is_simple(fd))
+        return 0;
+    uint64_t member;
+    int rc, err = 0;
+    for (uint64_t first = 0; err == 0 && (rc = next_relation(fd, GROUP(BTRFS_GROUP_LEVEL, from), first, &member)) > 0; first = member + 1) {
+        err = LEVEL_OF(member) == 0 ? assign(fd, member, GROUP(BTRFS_GROUP_LEVEL, to), true) : 0;
+        if (err == EEXIST || err == ENOENT) // a member already, or gone, which it is when nothing that it wrote is in use
+            err = 0;
+    }
+    if (err == 0 && rc < 0)
+        err = -rc;
+    return err ? fail_os(e, err, "put what was received into a quota group") : 0;
+}
+
 int btrfs_quota_limit(int fd, uint64_t id, uint64_t bytes, struct error *e)
 {
     int err = set_limit(fd, btrfs_quota_is_simple(fd) ? GROUP(BTRFS_GROUP_LEVEL, id) : id, bytes);

@@ -29,6 +29,11 @@ bool btrfs_quota_is_simple(int fd); // false also if quotas are off
 // Simple mode: makes subvolume `id` and all inside it members of its group, and of no other one's; makes the group, and moves to it
 // the limit on 0/<id> that former versions set. Classic: does nothing.
 int btrfs_quota_gather(int fd, uint64_t id, struct error *e);
+// Simple mode: whatever subvolume `id` writes counts to the group of subvolume `owner`, too; that group is made if need be. It stays so when
+// `id` is gone, as long as anything that it wrote is in use by others, such as snapshots of it. Classic: does nothing.
+int btrfs_quota_join(int fd, uint64_t owner, uint64_t id, struct error *e);
+// Simple mode: what counts to the group of `from` counts to that of `to`, which was gathered, as well. Classic: does nothing.
+int btrfs_quota_share(int fd, uint64_t from, uint64_t to, struct error *e);
 // Limits what subvolume `id` and those inside hold; 0: no limit. Gather first.
 int btrfs_quota_limit(int fd, uint64_t id, uint64_t bytes, struct error *e);
 // As of the last commit. E_NOT_FOUND if the subvolume is not accounted for.

@@ -115,7 +115,7 @@ def background(call):
 def test_second_node(host, rest):
     first = rest.node()
     with Agent(host) as agent:
-        entry = {"id": agent.node, "host": "10.1.2.3", "era": agent.era, "connected": True}
+        entry = {"id": agent.node, "host": "10.1.2.3", "era": agent.era, "connected": True, "state": "up"}
         assert entry in rest.ok("GET", "/v2/nodes")
         assert {"host": "10.1.2.3", "uuid": agent.node} in rest.ok("GET", "/v1/state/nodes")
         assert rest.ok("GET", f"/v1/state/nodes/by_era/{agent.era}") == {"uuid": agent.node}
@@ -123,7 +123,7 @@ def test_second_node(host, rest):
         assert error_code(reply) == (400, "invalid") and "several nodes" in reply.json["description"]
         volume = create(rest, agent)
         assert show(rest, volume)["host"] == "10.1.2.3"
-    wait_for("the end of the connection", lambda: {**entry, "connected": False} in rest.ok("GET", "/v2/nodes"))
+    wait_for("the end of the connection", lambda: {**entry, "connected": False, "state": "down"} in rest.ok("GET", "/v2/nodes"))
     assert {"host": "10.1.2.3", "uuid": agent.node} in rest.ok("GET", "/v1/state/nodes"), "not gone at its first disconnect"
     assert rest.ok("GET", f"/v1/state/nodes/by_era/{agent.era}") == {"uuid": agent.node}
     with Agent(host, agent.node) as again:

@@ -1,7 +1,7 @@
 // agent.yml over any bytes. What is accepted keeps the promises of the header; an error is one printable line that names the file.
 #include "fuzz.h"
 
-#include "agent/config.h"
+#include "client/config.h"
 #include "base/mem.h"
 
 #include <string.h>

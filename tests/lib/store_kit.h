@@ -89,7 +89,20 @@ static inline int kit_on_hold(void *arg, const struct hold *h, struct error *e)
 static inline int kit_on_node(void *arg, const struct node *n, struct error *e)
 {
     (void)e;
-    AUTO(free) char *text = xasprintf("node %s %s %s", UUID_TEXT(&n->id), UUID_TEXT(&n->era), n->host);
+    AUTO(free) char *text = xasprintf("node %s %s %s%s", UUID_TEXT(&n->id), UUID_TEXT(&n->era), n->host, n->removed ? " removed" : "");
+    json_array_append_new(arg, json_string(text));
+    return 0;
+}
+
+static inline struct join_token kit_token(uint32_t n)
+{
+    return (struct join_token){ .id = kit_id(n), .node = n % 2 ? kit_id(n + 1) : (struct uuid){ { 0 } }, .expires_ms = (int64_t)n * 1000 };
+}
+
+static inline int kit_on_token(void *arg, const struct join_token *t, struct error *e)
+{
+    (void)e;
+    AUTO(free) char *text = xasprintf("token %s %s %lld", UUID_TEXT(&t->id), UUID_TEXT(&t->node), (long long)t->expires_ms);
     json_array_append_new(arg, json_string(text));
     return 0;
 }
@@ -98,7 +111,8 @@ static inline int kit_on_node(void *arg, const struct node *n, struct error *e)
 static inline char *kit_try_dump(struct store *s, struct error *e)
 {
     json_t *all = json_array();
-    const struct store_sink sink = { .on_volume = kit_on_volume, .on_hold = kit_on_hold, .on_node = kit_on_node, .arg = all };
+    const struct store_sink sink = { .on_volume = kit_on_volume, .on_hold = kit_on_hold, .on_node = kit_on_node, .arg = all,
+                                     .on_token = kit_on_token };
     int rc = store_load(s, &sink, e);
     char *text = rc < 0 ? NULL : json_dumps(all, JSON_COMPACT);
     json_decref(all);

@@ -1,7 +1,7 @@
 // agent.yml: what is accepted and what it comes to, and that each error names file, line, key and what is allowed.
 #include "test.h"
 
-#include "agent/config.h"
+#include "client/config.h"
 #include "base/mem.h"
 
 #include <fcntl.h>

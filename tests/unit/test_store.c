@@ -260,6 +260,41 @@ static int count_node(void *arg, const struct node *n, struct error *e)
     return c->left-- > 0 ? 0 : fail(e, E_TOO_LARGE, "enough");
 }
 
+// A token is kept until it is removed; whoever does not want tokens is not told of them.
+static void tokens_are_kept(void **state)
+{
+    struct fixture *f = *state;
+    struct error e = ERROR_INIT;
+    struct join_token first = kit_token(1), second = kit_token(2), replaced = first;
+    replaced.expires_ms = -5;
+    replaced.node = (struct uuid){ { 0 } };
+    const struct store_change puts[] = { { .kind = STORE_PUT_TOKEN, .token = &first }, { .kind = STORE_PUT_TOKEN, .token = &second } };
+    assert_int_equal(store_commit(f->s, puts, 2, &e), 0);
+    AUTO(free) char *both = kit_dump(f->s);
+    assert_non_null(strstr(both, UUID_TEXT(&first.node)));
+    const struct store_change more[] = { { .kind = STORE_PUT_TOKEN, .token = &replaced }, { .kind = STORE_REMOVE_TOKEN, .id = second.id } };
+    assert_int_equal(store_commit(f->s, more, 2, &e), 0);
+    AUTO(free) char *want = xasprintf("[\"token %s 00000000-0000-0000-0000-000000000000 -5\"]", UUID_TEXT(&first.id));
+    assert_content(f->s, want);
+    struct counter c = { .left = 0 };
+    const struct store_sink sink = { count_volume, count_hold, count_node, &c, NULL };
+    assert_int_equal(store_load(f->s, &sink, &e), 0);
+}
+
+// That a node was removed from the cluster outlives everything.
+static void a_removed_node_stays_removed(void **state)
+{
+    struct fixture *f = *state;
+    struct error e = ERROR_INIT;
+    struct node node = kit_node(7);
+    const struct store_change put = { .kind = STORE_PUT_NODE, .node = &node };
+    assert_int_equal(store_commit(f->s, &put, 1, &e), 0);
+    node.removed = true;
+    assert_int_equal(store_commit(f->s, &put, 1, &e), 0);
+    AUTO(free) char *want = xasprintf("[\"node %s %s %s removed\"]", UUID_TEXT(&node.id), UUID_TEXT(&node.era), node.host);
+    assert_content(f->s, want);
+}
+
 static void the_sink_ends_the_load(void **state)
 {
     struct fixture *f = *state;
@@ -275,13 +310,13 @@ static void the_sink_ends_the_load(void **state)
     }
     for (int left = 0; left < 9; left++) {
         struct counter c = { .left = left };
-        const struct store_sink sink = { count_volume, count_hold, count_node, &c };
+        const struct store_sink sink = { count_volume, count_hold, count_node, &c, NULL };
         assert_int_equal(store_load(f->s, &sink, &e), -E_TOO_LARGE);
         assert_string_equal(e.msg, "enough");
         assert_int_equal(c.volumes + c.holds + c.nodes, left + 1);
     }
     struct counter c = { .left = 9 };
-    const struct store_sink sink = { count_volume, count_hold, count_node, &c };
+    const struct store_sink sink = { count_volume, count_hold, count_node, &c, NULL };
     assert_int_equal(store_load(f->s, &sink, &e), 0);
     assert_int_equal(kit_put_new(f->s, 50, "after", &e), 0);
 }
@@ -308,6 +343,7 @@ static void agrees_with_memory(void **state)
         struct volume *volumes[CHANGES] = { NULL };
         struct hold holds[CHANGES];
         struct node nodes[CHANGES];
+        struct join_token tokens[CHANGES];
         size_t n = next_random(&seed) % CHANGES + 1;
         for (size_t i = 0; i < n; i++) {
             uint32_t which = next_random(&seed) % 20 + 1;
@@ -318,8 +354,11 @@ static void agrees_with_memory(void **state)
             holds[i] = kit_hold(which);
             nodes[i] = kit_node(which);
             nodes[i].era = kit_id(next_random(&seed));
-            changes[i] = (struct store_change){ .kind = next_random(&seed) % 2 ? STORE_PUT_VOLUME : (enum store_change_kind)(next_random(&seed) % 6),
-                .volume = volumes[i], .hold = &holds[i], .node = &nodes[i], .id = kit_id(which) };
+            nodes[i].removed = next_random(&seed) % 4 == 0;
+            tokens[i] = kit_token(which);
+            tokens[i].expires_ms += next_random(&seed) % 2;
+            changes[i] = (struct store_change){ .kind = next_random(&seed) % 2 ? STORE_PUT_VOLUME : (enum store_change_kind)(next_random(&seed) % (STORE_REMOVE_TOKEN + 1)),
+                .volume = volumes[i], .hold = &holds[i], .node = &nodes[i], .token = &tokens[i], .id = kit_id(which) };
         }
         int rc = store_commit(f->s, changes, n, &e);
         assert_int_equal(rc, store_commit(reference, changes, n, &e2));
@@ -345,6 +384,8 @@ int main(void)
         BOTH(only_live_volumes_own_names),
         BOTH(values_at_their_limits),
         BOTH(the_sink_ends_the_load),
+        BOTH(tokens_are_kept),
+        BOTH(a_removed_node_stays_removed),
         BOTH(agrees_with_memory),
     };
     return RUN_TESTS(tests);

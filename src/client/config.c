@@ -1,4 +1,4 @@
-#include "agent/config.h"
+#include "client/config.h"
 
 #include "base/limits.h"
 #include "base/mem.h"

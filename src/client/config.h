@@ -1,8 +1,8 @@
-// agent.yml: what an agent is told by its file. The keys of the original Flocker that still mean something, and those of our backends.
+// agent.yml: what an agent, and the command line on its host, are told by its file. The keys of the original Flocker that still mean something, and those of our backends.
 //
 //   version: 1                 required
 //   control-service:
-//     hostname: 127.0.0.1      name or address of the control service; read, but this version talks to that of its own host alone
+//     hostname: 127.0.0.1      name or address of the control service; this host's own: by its socket
 //     port: 4524
 //   dataset:
 //     backend: btrfs           btrfs or memory
@@ -14,8 +14,8 @@
 //   docker:
 //     listen: 0.0.0.0:4521     the plugin's TLS door
 //   logging: {...}             the original's; accepted and ignored
-#ifndef FLOCKER_AGENT_CONFIG_H
-#define FLOCKER_AGENT_CONFIG_H
+#ifndef FLOCKER_CLIENT_CONFIG_H
+#define FLOCKER_CLIENT_CONFIG_H
 
 #include "base/error.h"
 #include "base/limits.h"

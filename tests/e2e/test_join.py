@@ -1,0 +1,189 @@
+"""Hosts become nodes of a cluster, and cease to be; their certificates are renewed while they run."""
+import time
+
+import pytest
+
+from cluster import agent_log, control_log, join, make_cluster, node_of, nodes, start_control, token, wait_state
+from host import CommandFailed
+from paths import wait_for
+
+PLUGIN = "/run/docker/plugins/flocker/flocker.sock"
+
+
+@pytest.fixture(scope="module", name="pair")
+def pair_of_module(module_hosts, flocker_binary):
+    return make_cluster(module_hosts, flocker_binary, 2)
+
+
+def refused(host, *words, env=None):
+    with pytest.raises(CommandFailed) as caught:
+        host.flocker(*words, env=env, timeout=60)
+    return caught.value.stderr
+
+
+def refused_join(host, control, text):
+    return refused(host, "join", control.network.address(control), "--token", text)
+
+
+def newcomer(maker, control, name):
+    host = maker(name, network=control.network)
+    host.flocker_binary = control.flocker_binary
+    return host
+
+
+def serial(host, name="node"):
+    return host.run(["openssl", "x509", "-in", f"/etc/flocker/{name}.crt", "-noout", "-serial"]).stdout
+
+
+def pid(host, role="agent"):
+    return host.path(f"/run/flocker/{role}.pid").read_text()
+
+
+def test_a_host_joins_and_serves_volumes(pair):
+    one, two = pair
+    assert {node["state"] for node in nodes(one).values()} == {"up"}
+    node = node_of(one, two)
+    assert node["id"] in two.run(["openssl", "x509", "-in", "/etc/flocker/node.crt", "-noout", "-subject"]).stdout
+    assert not two.path("/etc/flocker/cluster.key").exists()
+    assert not two.path("/run/flocker/control.sock").exists()
+    reply = two.ask(PLUGIN, "POST", "/VolumeDriver.Create", b'{"Name":"far","Opts":{}}')
+    assert reply[0] == 200 and b'"Err":""' in reply[1].replace(b" ", b""), reply
+    volume = one.flocker_json("volume", "inspect", "far")[0]
+    assert volume["owner"] == node["id"] and volume["ready"], volume
+    assert "ERA AGE" in one.flocker("node", "ls").stdout
+
+
+def test_status_of_a_host_without_control(pair):
+    _, two = pair
+    said = two.flocker("status").stdout
+    assert "control: at 10.77.0.1 port 4524, connected" in said and "agent: up" in said
+    assert "agent is running" in two.flocker("up").stdout, "and control is not started here"
+    assert not two.path("/var/lib/flocker/control.db").exists()
+
+
+def test_the_command_line_from_any_host(pair):
+    one, two = pair
+    assert "`flocker ca user NAME`" in refused(two, "volume", "ls")
+    one.flocker("ca", "user", "alice", "-o", "/tmp")
+    two.path("/tmp/certs").mkdir()
+    for name in ("alice.crt", "alice.key"):
+        two.path(f"/tmp/certs/{name}").write_bytes(one.path(f"/tmp/{name}").read_bytes())
+    two.path("/tmp/certs/cluster.crt").write_bytes(one.path("/etc/flocker/cluster.crt").read_bytes())
+    flags = ["--control-service", "10.77.0.1", "--certs-path", "/tmp/certs", "--user", "alice"]
+    assert "far" in two.flocker("volume", "ls", *flags).stdout
+    environment = {"FLOCKER_CONTROL_SERVICE": "10.77.0.1", "FLOCKER_CERTS_PATH": "/tmp/certs", "FLOCKER_USER": "alice"}
+    assert "far" in two.flocker("volume", "ls", env=environment).stdout
+    assert "port 4600" in refused(two, "volume", "ls", "--control-port", "4600", env=environment)
+    # agent.yml says where control is, and one's own certificate is found beside it.
+    for name in ("crt", "key"):
+        two.path(f"/etc/flocker/user.{name}").write_bytes(two.path(f"/tmp/certs/alice.{name}").read_bytes())
+    assert "far" in two.flocker("volume", "ls").stdout
+    for name in ("crt", "key"):
+        two.path(f"/etc/flocker/user.{name}").unlink()
+
+
+def test_a_token_works_once(hosts, flocker_binary):
+    one = start_control(hosts("one", network=hosts.network()), flocker_binary)
+    two, three = newcomer(hosts, one, "two"), newcomer(hosts, one, "three")
+    text = token(one)
+    two.flocker("join", one.network.address(one), "--token", text, timeout=60)
+    assert "was used" in refused_join(three, one, text)
+    assert "already" in refused_join(two, one, token(one))
+    # It is in no file of control's, and survives its restart.
+    text = token(one)
+    stored = b"".join(file.read_bytes() for file in one.path("/var/lib/flocker").glob("control.db*"))
+    assert text.encode() not in stored
+    one.kill_flocker("control")
+    start_control(one, flocker_binary)
+    three.flocker("join", f"{one.network.address(one)}:4524", "--token", text, timeout=60)
+    wait_state(one, three, "up")
+    assert text not in control_log(one)
+
+
+def test_tokens_that_are_no_good(hosts, flocker_binary):
+    network = hosts.network()
+    one = start_control(hosts("one", network=network), flocker_binary)
+    other = start_control(hosts("other", network=network), flocker_binary)
+    two = newcomer(hosts, one, "two")
+    assert "join1." in refused_join(two, one, "nonsense")
+    short = token(one, "--ttl=1")
+    end = time.monotonic() + 1.1
+    wait_for("the token's end", lambda: time.monotonic() > end)
+    assert "expired" in refused_join(two, one, short)
+    assert "not the control service that the token is of" in refused_join(two, one, token(other))
+    good = token(one)
+    assert "wrong, or was used" in refused_join(two, one, good[:-2] + ("AA" if good[-2:] != "AA" else "BA"))
+    assert not two.path("/etc/flocker/node.crt").exists()
+    assert "belongs to another cluster" in refused_join(other, one, token(one))
+    assert wait_for("the log", lambda: "wrong token" in control_log(one))
+    two.flocker("join", one.network.address(one), "--token", good, timeout=60)
+
+
+def test_without_the_key_of_the_cluster_nobody_joins(hosts, flocker_binary):
+    one = start_control(hosts("one", network=hosts.network()), flocker_binary)
+    text = token(one)
+    one.path("/etc/flocker/cluster.key").rename(one.path("/etc/flocker/elsewhere"))
+    assert "cluster.key" in refused(one, "node", "token")
+    two = newcomer(hosts, one, "two")
+    assert "cluster.key" in refused_join(two, one, text)
+    one.path("/etc/flocker/elsewhere").rename(one.path("/etc/flocker/cluster.key"))
+    two.flocker("join", one.network.address(one), "--token", text, timeout=60)  # it was not used up
+
+
+def test_a_control_of_one_host_alone_gives_no_token(host, flocker_binary):
+    host.start_flocker(flocker_binary)
+    assert "--agents" in refused(host, "node", "token")
+
+
+def test_a_removed_node_is_refused(hosts, flocker_binary):
+    one, two = make_cluster(hosts, flocker_binary, 2)
+    gone = node_of(one, two)["id"]
+    two.ask(PLUGIN, "POST", "/VolumeDriver.Create", b'{"Name":"db","Opts":{}}')
+    assert "db" in refused(one, "node", "rm", "10.77.0.2") and node_of(one, two)["state"] == "up"
+    one.flocker("node", "rm", gone[:8], "--force")
+    assert node_of(one, two)["state"] == "removed"
+    wait_for("the reason in the agent's log", lambda: "was removed" in agent_log(two))
+    two.kill_flocker("agent")
+    assert "was removed" in refused(two, "up")
+    one.kill_flocker("control")
+    start_control(one, flocker_binary)
+    assert nodes(one)["10.77.0.2"]["state"] == "removed"
+    assert "can only join as a new node" in refused(one, "node", "token", "--node", gone)
+    # Its host can come back, as another node.
+    two.flocker("down", "--keep-mounted")
+    for name in ("node.crt", "node.key"):
+        two.path(f"/etc/flocker/{name}").unlink()
+    join(two, one)
+    states = sorted(node["state"] for node in one.flocker_json("node", "ls"))
+    assert states == ["removed", "up", "up"]
+
+
+def test_a_lost_certificate_is_made_anew_for_the_same_node(hosts, flocker_binary):
+    one, two = make_cluster(hosts, flocker_binary, 2)
+    before = node_of(one, two)["id"]
+    two.flocker("down")
+    two.path("/etc/flocker/node.crt").unlink()
+    text = token(one, "--node", "10.77.0.2")
+    two.flocker("join", "10.77.0.1", "--token", text, timeout=60)
+    assert wait_state(one, two, "up") and node_of(one, two)["id"] == before
+
+
+def test_certificates_are_renewed_without_a_restart(hosts, flocker_binary):
+    short = {"FLOCKER_CERTIFICATE_S": "15"}
+    one, two = make_cluster(hosts, flocker_binary, 2, env=short)
+    pids = [pid(one, "control"), pid(one), pid(two)]
+    before = [serial(one, "control-service"), serial(one), serial(two)]
+
+    def have_all_changed():
+        return not set(before) & {serial(one, "control-service"), serial(one), serial(two)}
+
+    wait_for("all three renewals", have_all_changed, 30)
+    first = serial(two)
+    wait_for("the second renewal", lambda: serial(two) != first, 30)  # the first certificate is over, or nearly
+    assert pids == [pid(one, "control"), pid(one), pid(two)]
+    one.kill_flocker("control")
+    start_control(one, flocker_binary, short)  # a new connection needs a certificate that is good now
+    wait_state(one, two, "up")
+    assert pids[1:] == [pid(one), pid(two)]
+    command = "openssl s_client -connect 127.0.0.1:4523 </dev/null 2>/dev/null | openssl x509 -noout -checkend 0"
+    assert "will not expire" in one.run(["sh", "-c", command]).stdout
