@@ -3,7 +3,7 @@ BUILD   ?= build
 prefix  ?= /usr
 DESTDIR ?=
 
-.PHONY: all deps up down test sanitize fuzz bench check install uninstall clean
+.PHONY: all deps up down test sim sanitize fuzz bench check install uninstall clean
 
 all: $(BUILD)/build.ninja
 	@ninja -C $(BUILD)
@@ -20,6 +20,10 @@ down: all
 
 test:
 	@tools/test
+
+sim: $(BUILD)/build.ninja
+	@ninja --quiet -C $(BUILD) tests/sim/sim
+	@$(BUILD)/tests/sim/sim $(if $(SEED),--seed $(SEED),--seeds $(or $(SEEDS),10000))
 
 sanitize:
 	@tools/sanitize

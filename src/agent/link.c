@@ -112,7 +112,7 @@ static void on_want(struct agent *a, const json_t *message)
         volume_set_remove(&a->wants, &same->id); // what the disk said of a name that control gives to another
     struct agent_volume *v = agent_volume_add(a, &want->id);
     bool concerned = volume_concerns(want, &a->config.node);
-    bool over = !v->record && !v->copy.is_here &&
+    bool over = !v->record && !v->copy.is_here && v->step == STEP_NONE &&
                 (concerned ? want->state == VOLUME_DELETED && want->move.stage == MOVE_NONE : want->state != VOLUME_LIVE);
     v->confirmed = true;
     v->promised_ms = 0;

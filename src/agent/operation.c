@@ -50,8 +50,10 @@ static void finish(struct operation *o, int rc, const struct error *e)
     operation_free(o);
     if (claimed && v) {
         v->removing = v->checked = false;
-        if (kind == OP_RELEASE && rc == 0)
+        if (kind == OP_RELEASE && rc == 0) {
             v->promised_ms = clock_boot_ms() + PROMISE_MS;
+            turn_later(v, PROMISE_MS + 10); // if nobody comes for it, and it is to be mounted
+        }
     }
     failpoint(replies[kind]);
     done(arg, rc, e);

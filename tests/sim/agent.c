@@ -248,7 +248,7 @@ static void start(struct world *w, int i, int k, const struct volume *want, enum
     v->order = volume_copy(want);
     v->half_made |= step == STEP_CREATE;
     v->step_acted = false;
-    if (step == STEP_DISCARD)
+    if (step == STEP_DISCARD && w->plant != PLANT_DISCARD_RELIED)
         v->copy.snapshot = (struct move_snapshot){ .number = 0 }; // nobody is to rely on it from now on
     if (step == STEP_FETCH)
         fetch_start(w, i, k);
@@ -276,9 +276,21 @@ static enum step plan_planted(const struct world *w, const struct volume *want, 
         here->mounted = false;
     if (w->plant == PLANT_RELEASE_AT_SETTLE && order.move.stage == MOVE_SETTLE)
         order.move.stage = MOVE_RELEASE;
+    if (w->plant == PLANT_TRASH_UNMOUNTS)
+        here->mount_wanted &= order.state == VOLUME_LIVE;
+    if (w->plant == PLANT_DELETED_STAYS && order.state == VOLUME_DELETED && here->record)
+        return STEP_NONE;
     if (w->plant == PLANT_DISCARD_OWN && mine && here->has_copy && !here->record)
         return STEP_DISCARD;
     return plan_step(&order, here, self);
+}
+
+static bool has_final(const struct world *w, int i, const struct agent_volume *v, const struct volume *want)
+{
+    const struct move_snapshot *s = &v->copy.snapshot;
+    if (want && uuid_equal(&want->owner, &w->nodes[i].id))
+        return s->number != 0;
+    return s->final && (w->plant == PLANT_STALE_FINAL || s->number >= v->peer_final);
 }
 
 static enum step plan(struct world *w, int i, int k, const struct volume *want)
@@ -295,7 +307,7 @@ static enum step plan(struct world *w, int i, int k, const struct volume *want)
         .has_snapshots = v->snapshot.number != 0 || v->snapshots_unsure,
         .sealed = want && v->sealed_revision == want->revision,
         .has_copy = v->copy.is_here,
-        .copy_final = v->copy.snapshot.final && (!v->peer_final || v->copy.snapshot.number >= v->peer_final),
+        .copy_final = has_final(w, i, v, want),
         .fetch_due = wants_fetch(w, i, v),
     };
     const struct volume_here as_it_is = here;
@@ -453,7 +465,7 @@ static void on_want(struct world *w, int i, const struct message *m)
     forget_namesake(a, want);
     struct agent_volume *v = volume_at(w, i, m->k);
     bool is_concerned = volume_concerns(want, &w->nodes[i].id);
-    bool is_over = !v->record && !v->copy.is_here && v->step == STEP_NONE &&
+    bool is_over = !v->record && !v->copy.is_here && (v->step == STEP_NONE || w->plant == PLANT_OVER_TOO_SOON) &&
                    (is_concerned ? want->state == VOLUME_DELETED && want->move.stage == MOVE_NONE : want->state != VOLUME_LIVE);
     v->is_known = v->confirmed = true;
     v->promised_ms = 0;

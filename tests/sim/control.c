@@ -237,7 +237,8 @@ static void on_report(struct world *w, int i, const struct message *m)
         read_report(w, i, &w->control.others[m->k], m);
     else if (m->has_copy) {
         w->control.nodes[i].is_watching[m->k] = true;
-        send_want(w, i, v); // also before its inventory's end
+        if (w->plant != PLANT_COPY_NOT_TOLD || w->control.nodes[i].is_synced)
+            send_want(w, i, v); // also before its inventory's end
     }
     moves_turn(w, m->k);
 }

@@ -34,7 +34,8 @@ static void finish(struct world *w, int i, struct operation *o, int rc)
         v->removing = v->checked = false;
         if (was.kind == OP_RELEASE && rc == 0) {
             v->promised_ms = node_clock(w, i) + PROMISE_MS;
-            post(w, PROMISE_MS + PROMISE_MS / 50, turn_due, i, was.k, agent_at(w, i)->life, 0);
+            if (w->plant != PLANT_PROMISE_FORGOTTEN)
+                post(w, PROMISE_MS + PROMISE_MS / 50, turn_due, i, was.k, agent_at(w, i)->life, 0);
             w->nodes[i].places[was.k].promised_ms = w->now_ms + PROMISE_MS * 9 / 10;
         }
     }

@@ -24,7 +24,7 @@ enum { NODES = 5, VOLUMES = 6, NAMES = 3, CONTAINERS = 4, VALUES = 64, SNAPSHOTS
     X(PLANT_MOUNT_SEALED,       "the owner lets a container mount what it has sealed") \
     X(PLANT_SEAL_MOUNTED,       "the final snapshot is taken while the volume is mounted") \
     X(PLANT_NO_DIGEST,          "neither target nor control compare digests") \
-    X(PLANT_STALE_SEAL,         "control switches on a seal of an earlier order") \
+    X(PLANT_STALE_SEAL,         "control switches on what both ends said under an earlier order") \
     X(PLANT_NOT_FINAL,          "control switches on a snapshot that is not the final one") \
     X(PLANT_UNNOTED_SEAL,       "the owner seals before the order to do so is on its disk") \
     X(PLANT_UNBORN_MOVES,       "a volume that control has not heard of yet changes its owner at once") \
@@ -39,7 +39,18 @@ enum { NODES = 5, VOLUMES = 6, NAMES = 3, CONTAINERS = 4, VALUES = 64, SNAPSHOTS
     X(PLANT_OLD_CONNECTION,     "control relies on what was said by an earlier connection") \
     X(PLANT_LAZY_UNMOUNT,       "an unmount succeeds although a container has the volume") \
     X(PLANT_PROMISE_BROKEN,     "the owner mounts what it has promised to another node") \
-    X(PLANT_INFERENCE,          "what control does not name is destroyed")
+    X(PLANT_INFERENCE,          "what control does not name is destroyed") \
+    /* what the simulator has found, put back */ \
+    X(PLANT_STALE_FINAL,        "a target takes the final snapshot of an earlier seal for that of the last one") \
+    X(PLANT_DISCARD_RELIED,     "a target reports a copy that it is about to discard") \
+    X(PLANT_OVER_TOO_SOON,      "a target forgets a volume that is removed while it fetches it") \
+    X(PLANT_COPY_NOT_TOLD,      "a node that reports a copy in its inventory is not told what became of the volume") \
+    X(PLANT_SILENT_SNAPSHOT,    "the snapshot of a worker that died is not known of") \
+    X(PLANT_DIGEST_LOST,        "a fetch that breaks off makes the source forget the digest of an earlier one") \
+    X(PLANT_EVICT_SPINS,        "who is stopped by force, again and again while the engine has not said so") \
+    X(PLANT_PROMISE_FORGOTTEN,  "nobody looks when a promise is over") \
+    X(PLANT_TRASH_UNMOUNTS,     "a volume that is removed is unmounted under a container that just starts") \
+    X(PLANT_DELETED_STAYS,      "what was made while control took it for destroyed stays")
 
 enum plant {
     PLANT_NOTHING,
@@ -243,7 +254,8 @@ struct fetch {
     bool target_runs, source_runs;   // the workers
     bool target_waits, source_waits; // the agents, for their ends
     bool is_told;                    // the source's agent knows which volume it serves
-    bool is_whole, is_noted;         // the target has it; the source's worker has said which snapshot it was
+    bool is_whole, is_noted;         // the target has it; the source's worker has said which snapshot it was,
+    bool is_sent;                    // and has got to its end
     struct volume *order;
     uint64_t base, seq, grant_final, grant_first;
     uint8_t base_digest[MOVE_DIGEST_SIZE], digest[MOVE_DIGEST_SIZE];

@@ -66,6 +66,8 @@ static void note_snapshot(struct world *w, struct agent_volume *v, const struct 
 {
     const struct snapshot *s = place_snapshot(&w->nodes[f->source].places[f->k], f->seq);
     struct move_snapshot taken = { .number = f->seq, .has_digest = s && s->has_digest };
+    if (w->plant == PLANT_DIGEST_LOST && !f->is_sent)
+        taken.has_digest = false;
     if (taken.number < v->snapshot.number)
         return;
     if (taken.has_digest)
@@ -81,7 +83,7 @@ static void on_served(struct world *w, const struct event *ev)
         return;
     struct agent_volume *v = &w->nodes[ev->node].agent.volumes[ev->k];
     f->source_waits = false;
-    v->snapshots_unsure |= !f->is_noted;
+    v->snapshots_unsure |= !f->is_noted && w->plant != PLANT_SILENT_SNAPSHOT;
     if (!f->is_noted && !v->snapshot.has_digest)
         v->sealed_revision = 0; // the target may have it already, and would not ask again: another one is taken
     if (f->is_noted && f->seq) {
@@ -144,8 +146,7 @@ static bool receive(struct world *w, struct fetch *f)
     if (f->base && c->number != f->base)
         return false;
     c->is_here = true;
-    if (f->is_current) {
-        c->final |= f->final;
+    if (f->is_current) { // that it is the final one is not written down
         memcpy(f->digest, c->digest, sizeof f->digest);
         return true;
     }
@@ -196,6 +197,7 @@ static void on_produced(struct world *w, const struct event *ev)
     }
     memcpy(f->digest, s->digest, sizeof f->digest);
     f->is_damaged = fault(w, w->profile.damage);
+    f->is_sent = true;
     end_source(w, f, chance_delay(w), !fault(w, w->profile.fail_step)); // or it dies before it has said what it did
     post(w, chance_delay(w), on_end_frame, f->target, f->k, 0, f->id);
 }
