@@ -248,7 +248,7 @@ static void start(struct world *w, int i, int k, const struct volume *want, enum
     v->order = volume_copy(want);
     v->half_made |= step == STEP_CREATE;
     v->step_acted = false;
-    if (step == STEP_DISCARD && w->plant != PLANT_DISCARD_RELIED)
+    if (step == STEP_DISCARD)
         v->copy.snapshot = (struct move_snapshot){ .number = 0 }; // nobody is to rely on it from now on
     if (step == STEP_FETCH)
         fetch_start(w, i, k);

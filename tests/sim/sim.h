@@ -42,7 +42,6 @@ enum { NODES = 5, VOLUMES = 6, NAMES = 3, CONTAINERS = 4, VALUES = 64, SNAPSHOTS
     X(PLANT_INFERENCE,          "what control does not name is destroyed") \
     /* what the simulator has found, put back */ \
     X(PLANT_STALE_FINAL,        "a target takes the final snapshot of an earlier seal for that of the last one") \
-    X(PLANT_DISCARD_RELIED,     "a target reports a copy that it is about to discard") \
     X(PLANT_OVER_TOO_SOON,      "a target forgets a volume that is removed while it fetches it") \
     X(PLANT_COPY_NOT_TOLD,      "a node that reports a copy in its inventory is not told what became of the volume") \
     X(PLANT_SILENT_SNAPSHOT,    "the snapshot of a worker that died is not known of") \
@@ -254,8 +253,8 @@ struct fetch {
     bool target_runs, source_runs;   // the workers
     bool target_waits, source_waits; // the agents, for their ends
     bool is_told;                    // the source's agent knows which volume it serves
-    bool is_whole, is_noted;         // the target has it; the source's worker has said which snapshot it was,
-    bool is_sent;                    // and has got to its end
+    bool is_whole;                   // the target has it
+    bool is_sent, is_noted;          // the source's worker has got to its end; it has said which snapshot it was
     struct volume *order;
     uint64_t base, seq, grant_final, grant_first;
     uint8_t base_digest[MOVE_DIGEST_SIZE], digest[MOVE_DIGEST_SIZE];
