@@ -50,6 +50,7 @@ struct agent_volume {
     bool removing;       // a Remove is under way: no new mounts
     struct event *linger; // NULL, or until when the volume stays mounted without a reference
     bool checked;        // with removing: unmounted, and no container has it
+    bool discarding;     // control was asked to forget it: nothing is made or mounted until that is answered
     bool snapshots_unsure; // a worker that may have taken one has died
     struct move_snapshot snapshot; // the newest one that a move took of it here; of that, `final` is:
     uint64_t sealed_revision;      // the order by which it was taken as the last one; 0: by none

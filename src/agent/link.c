@@ -176,11 +176,21 @@ static void orphan(struct agent_volume *v, void *arg)
     volume_set_remove(&v->agent->wants, &v->id);
 }
 
+static void has_heard(struct agent_volume *v, void *arg)
+{
+    (void)arg;
+    if (!v->discarding)
+        return;
+    v->discarding = false;
+    turn(v);
+}
+
 static void on_want_end(struct agent *a, const json_t *message)
 {
     (void)message;
     a->orphans = 0;
     agent_for_each(a, orphan, NULL);
+    agent_for_each(a, has_heard, NULL);
     FAILPOINT(AGENT_SYNCED);
     malloc_trim(0); // of the inventory and of all that was wanted: as large again as what stays
     a->synced = true;

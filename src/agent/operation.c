@@ -220,12 +220,31 @@ static void list_turn(struct operation *o)
 
 // ---- create
 
+struct discard {
+    struct agent *agent;
+    struct uuid id;
+};
+
+// An entry that stays is harmless: it is made when it can be, or removed by its user. If control has gone, its next orders will show.
 static void on_discarded(void *arg, int rc, const json_t *reply, const struct error *e)
 {
-    (void)arg;
-    (void)rc;
+    struct discard *d = arg;
+    struct agent_volume *v = agent_volume(d->agent, &d->id);
     (void)reply;
-    (void)e; // an entry that stays is harmless: it is made when it can be, or removed by its user
+    (void)e;
+    if (v && rc != -E_UNAVAILABLE) {
+        v->discarding = false;
+        turn(v);
+    }
+    free(d);
+}
+
+static void discard(struct agent_volume *v)
+{
+    struct discard *d = xcalloc(1, sizeof *d);
+    *d = (struct discard){ v->agent, v->id };
+    v->discarding = true;
+    link_request(v->agent, json_pack("{s:s, s:s, s:s}", "type", "request", "op", "discard", "id", UUID_TEXT(&v->id)), on_discarded, d);
 }
 
 static void on_created(void *arg, int rc, const json_t *reply, const struct error *e);
@@ -293,8 +312,8 @@ static void create_turn(struct operation *o)
     turn(v);
     if (!has_failed(o, v))
         return;
-    if (v->step == STEP_NONE && v->error.code != E_CORRUPT)
-        link_request(a, json_pack("{s:s, s:s, s:s}", "type", "request", "op", "discard", "id", UUID_TEXT(&v->id)), on_discarded, NULL);
+    if (v->step == STEP_NONE && v->error.code != E_CORRUPT && !v->discarding)
+        discard(v);
     finish_failed(o, v);
 }
 

@@ -314,7 +314,7 @@ void turn(struct agent_volume *v)
         stop_fetch(v, want);
     if (want && !move_is_open(want))
         peers_stop(v->agent, &v->id);
-    if (!v->agent->open || v->step != STEP_NONE || v->looking)
+    if (!v->agent->open || v->step != STEP_NONE || v->looking || v->discarding)
         return;
     if (v->failures && v->retry_ms > clock_boot_ms())
         return;

@@ -569,9 +569,11 @@ static int request_discard(struct agent_peer *p, const json_t *message, json_t *
     int rc = named_volume(p, message, &v, e);
     if (rc == 0 && !is_owner(p, v))
         return fail(e, E_CONFLICT, "volume %s belongs to node %s", UUID_TEXT(&v->id), UUID_TEXT(&v->owner));
-    if (rc == 0 && v->born)
-        return fail(e, E_CONFLICT, "volume %s has data: it can only be removed", UUID_TEXT(&v->id));
-    return rc < 0 ? rc : request_remove(p, message, body, e);
+    struct volume *changed = NULL;
+    if (rc < 0 || (rc = decide_discard(v, clock_wall_ms(), &changed, e)) < 0)
+        return rc;
+    set_id(body, v);
+    return control_put(p->control, changed, e);
 }
 
 // A volume that the node has no part in: it is told now, and whenever it changes.

@@ -339,7 +339,7 @@ void turn(struct world *w, int i, int k)
         stop_fetch(w, i, k, want);
     if (want && !move_is_open(want))
         peers_stop(w, i, k);
-    if (!a->is_open || v->step != STEP_NONE || v->looking)
+    if (!a->is_open || v->step != STEP_NONE || v->looking || v->discarding)
         return;
     if (v->failures && v->retry_ms > node_clock(w, i))
         return;
@@ -509,8 +509,12 @@ static void on_want_end(struct world *w, int i)
     }
     a->is_synced = true;
     turn_soon(w, i);
-    for (int k = 0; k < VOLUMES && w->plant == PLANT_INFERENCE; k++)
-        turn(w, i, k);
+    for (int k = 0; k < VOLUMES; k++) {
+        bool was_discarding = a->volumes[k].discarding;
+        a->volumes[k].discarding = false;
+        if (was_discarding || w->plant == PLANT_INFERENCE)
+            turn(w, i, k);
+    }
 }
 
 // Of find_again: what is gone meanwhile is forgotten.
@@ -523,6 +527,15 @@ static void on_found_again(struct world *w, int i, const struct message *m)
         return;
     volume_set_remove(&a->wants, &id);
     drop(w, i, m->k);
+}
+
+static void on_discarded(struct world *w, int i, const struct message *m)
+{
+    struct agent_volume *v = volume_at(w, i, m->k);
+    if (!v->discarding || v->discard != m->n)
+        return;
+    v->discarding = false;
+    turn(w, i, m->k);
 }
 
 static void on_ask(struct world *w, int i, const struct message *m)
@@ -553,6 +566,8 @@ void agent_on_message(struct world *w, int i, const struct message *m)
     case MSG_REPLY:
         if (m->request == REQUEST_FIND && !m->by_name)
             on_found_again(w, i, m);
+        else if (m->request == REQUEST_DISCARD)
+            on_discarded(w, i, m);
         else
             operation_on_reply(w, i, m);
         break;

@@ -83,7 +83,7 @@ void check_acknowledged(struct world *w, int i, int k)
 void check_destroyed(struct world *w, int i, int k)
 {
     const struct volume *mine = w->nodes[i].places[k].record;
-    if (w->truth[k].may_go)
+    if (w->truth[k].may_go || !w->truth[k].acknowledged.n)
         return;
     for (int n = 0; n < w->node_count; n++) {
         const struct place *p = &w->nodes[n].places[k];
@@ -100,6 +100,8 @@ static bool is_settled_at(const struct world *w, int i, int k, const struct volu
     const struct place *p = &w->nodes[i].places[k];
     bool mine = node_index(&v->owner) == i && v->state != VOLUME_DELETED;
     const char *left = NULL;
+    if (mine && v->state == VOLUME_TRASHED && !v->born)
+        return true; // it was perhaps begun: what there is goes with the purge
     if (p->snapshot_count)
         left = "a snapshot";
     else if (p->copy.is_here)

@@ -38,8 +38,6 @@ static int store_commit(struct world *w, int k, const struct volume *v)
     }
     if (v && v->epoch < ARRAY_SIZE(w->truth[k].owners))
         w->truth[k].owners[v->epoch] = node_index(&v->owner);
-    if (v && v->state == VOLUME_PURGING)
-        w->truth[k].may_go = true;
     if (w->plant == PLANT_STORE_NOT_DURABLE && v) {
         store_set(&w->pending, k, v);
         post(w, 300, on_durable, 0, k, w->control.life, 0);
@@ -415,7 +413,10 @@ static int request_discard(struct world *w, int i, struct message *m)
     const struct volume *v = volume_of(w, m->k);
     if (!v)
         return -E_NOT_FOUND;
-    return node_index(&v->owner) != i || v->born ? -E_CONFLICT : remove_volume(w, m->k);
+    struct error e = ERROR_INIT;
+    struct volume *changed = NULL;
+    int rc = node_index(&v->owner) != i ? -E_CONFLICT : decide_discard(v, wall_ms(w), &changed, &e);
+    return rc < 0 ? rc : control_put(w, changed);
 }
 
 static int request_find(struct world *w, int i, struct message *m)
@@ -561,6 +562,8 @@ static int wish_purge(struct world *w, const struct volume *v)
     struct volume *changed = NULL;
     int rc = decide_purge(v, &changed, &e);
     trace(w, "user: purge v%d", volume_index(&v->id));
+    if (rc == 0)
+        w->truth[volume_index(&v->id)].may_go = true;
     return put_decided(w, v, changed, rc);
 }
 

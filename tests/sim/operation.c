@@ -129,8 +129,11 @@ static void create_turn(struct world *w, int i, struct operation *o)
     turn(w, i, o->k);
     if (!has_failed(o, v))
         return;
-    if (v->step == STEP_NONE && v->error != E_CORRUPT)
+    if (v->step == STEP_NONE && v->error != E_CORRUPT && !v->discarding) {
         request(w, i, o, REQUEST_DISCARD);
+        v->discarding = w->plant != PLANT_DISCARDED_USED;
+        v->discard = o->request;
+    }
     finish(w, i, o, -(int)v->error);
 }
 

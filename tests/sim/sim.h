@@ -41,6 +41,7 @@ enum { NODES = 5, VOLUMES = 6, NAMES = 3, CONTAINERS = 4, VALUES = 64, SNAPSHOTS
     X(PLANT_PROMISE_BROKEN,     "the owner mounts what it has promised to another node") \
     X(PLANT_INFERENCE,          "what control does not name is destroyed") \
     /* what the simulator has found, put back */ \
+    X(PLANT_DISCARDED_USED,     "a volume is made and used after control was asked to forget it") \
     X(PLANT_STALE_FINAL,        "a target takes the final snapshot of an earlier seal for that of the last one") \
     X(PLANT_OVER_TOO_SOON,      "a target forgets a volume that is removed while it fetches it") \
     X(PLANT_COPY_NOT_TOLD,      "a node that reports a copy in its inventory is not told what became of the volume") \
@@ -122,7 +123,8 @@ struct operation {
 struct agent_volume {
     bool is_known; // has an entry in the agent's table
     struct volume *record, *order;
-    bool half_made, mounted, unsure, held, confirmed, removing, checked, looking;
+    bool half_made, mounted, unsure, held, confirmed, removing, checked, looking, discarding;
+    int64_t discard; // number of that request
     struct refs refs;
     struct move_snapshot snapshot;
     bool snapshots_unsure; // a worker that may have taken one has died
