@@ -114,8 +114,8 @@ struct control_node *control_node_add(struct control *c, const struct node *node
 // ---- moves.c
 // Commits the next stage of a move, if what the two nodes have said allows it.
 void moves_turn(struct control *c, const struct uuid *volume);
-// Whether the owner has said that the final snapshot of the present order is there.
-bool moves_is_sealed(const struct control *c, const struct volume *v);
+// The number of the final snapshot, once the owner has said that it took it by the present order; 0: it has not.
+uint64_t moves_final_number(const struct control *c, const struct volume *v);
 json_t *moves_to_v2(const struct control *c, const struct volume *v); // NULL: none is under way
 // Requests of agents; as those in agents.c.
 int moves_request_acquire(struct agent_peer *p, const json_t *message, json_t *reply, struct error *e);
