@@ -64,6 +64,7 @@ struct agent_volume {
     bool fetch_waits;     // until another one has ended: in the agent's list
     LIST_ENTRY(agent_volume) waiting_fetch;
     bool looking;        // a worker looks for users in other mount namespaces
+    char *unavailable;   // of another node's: why that can't be reached, as control says; NULL: it can
     struct error error;  // of the last attempt; E_NONE: all well
     unsigned failures;   // in a row; those that have failed are in the agent's list
     LIST_ENTRY(agent_volume) failing;
@@ -152,6 +153,7 @@ struct agent {
     LIST_HEAD(, serving) servings;
     size_t serving_count;
     struct event *on_peer, *peer_resume;
+    struct event *tell_pool; // NULL until it is needed
 };
 
 // agent.c
@@ -210,6 +212,13 @@ void peers_stop(struct agent *a, const struct uuid *volume); // ends those that 
 void renew_init(struct agent *a);
 void renew_soon(struct agent *a); // control is there
 void renew_free(struct agent *a);
+
+// inventory.c
+// {"records": [{"id", "volume": <record>, "placing"}, ...], "more"}: what is on disk here, by id, from `after` on; without a "volume" it is a copy
+// that a move has brought.
+json_t *inventory_page(const struct agent *a, const struct uuid *after);
+size_t inventory_kept(const struct agent *a);  // volumes whose data is here, and that are not this node's by control's word
+void inventory_tell_pool(struct agent *a);     // in a moment
 
 // usage.c
 void usage_measure(struct agent *a, const struct uuid *id, void (*done)(void *arg, int rc, uint64_t used, const struct error *e), void *arg);

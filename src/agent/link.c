@@ -120,6 +120,9 @@ static void on_want(struct agent *a, const json_t *message)
     v->promised_ms = 0;
     moves_read_want(v, message);
     v->held = json_is_true(json_object_get(message, "held"));
+    const char *unavailable = json_string_value(json_object_get(message, "unavailable"));
+    free(v->unavailable);
+    v->unavailable = unavailable ? xstrdup(unavailable) : NULL;
     if (over) {
         volume_set_remove(&a->wants, &want->id);
         volume_free(want);
@@ -145,9 +148,11 @@ static void on_found_again(void *arg, int rc, const json_t *reply, const struct 
     struct agent_volume *v = agent_volume(again->agent, &again->id);
     (void)reply;
     (void)e;
-    if (rc == -E_NOT_FOUND && v && !v->record && !v->copy.is_here) {
+    if (rc == -E_NOT_FOUND && v && !v->record) { // nothing is done any more to what has come of it, either
         volume_set_remove(&again->agent->wants, &again->id);
-        if (v->step == STEP_NONE && !v->looking)
+        if (v->copy.is_here)
+            turn(v);
+        else if (v->step == STEP_NONE && !v->looking)
             agent_volume_drop(v);
     }
     free(again);
@@ -166,7 +171,7 @@ static void find_again(struct agent_volume *v)
 static void orphan(struct agent_volume *v, void *arg)
 {
     (void)arg;
-    if (!v->confirmed && !v->record && !v->copy.is_here)
+    if (!v->confirmed && !v->record)
         find_again(v);
     if (v->confirmed || !v->record)
         return;
@@ -196,6 +201,7 @@ static void on_want_end(struct agent *a, const json_t *message)
     FAILPOINT(AGENT_SYNCED);
     malloc_trim(0); // of the inventory and of all that was wanted: as large again as what stays
     a->synced = true;
+    inventory_tell_pool(a);
     turn_soon(a);
 }
 
@@ -245,10 +251,10 @@ static void on_asked_usage(void *arg, int rc, uint64_t used, const struct error 
     answer(arg, rc, json_pack("{s:I}", "used", (json_int_t)used), e);
 }
 
-// NULL if the message names no volume.
-static struct asked *asked_about(struct agent *a, const json_t *message, struct uuid *id)
+// NULL if the message has no id as that member.
+static struct asked *asked_about(struct agent *a, const json_t *message, const char *member, struct uuid *id)
 {
-    const char *text = json_string_value(json_object_get(message, "id"));
+    const char *text = json_string_value(json_object_get(message, member));
     if (!text || !uuid_parse(text, id))
         return NULL;
     struct asked *asked = xcalloc(1, sizeof *asked);
@@ -260,7 +266,7 @@ static struct asked *asked_about(struct agent *a, const json_t *message, struct 
 static void on_remove(struct agent *a, const json_t *message)
 {
     struct uuid id;
-    struct asked *asked = asked_about(a, message, &id);
+    struct asked *asked = asked_about(a, message, "id", &id);
     if (asked)
         operation_remove(a, &id, on_asked_done, asked);
 }
@@ -268,7 +274,7 @@ static void on_remove(struct agent *a, const json_t *message)
 static void on_release(struct agent *a, const json_t *message)
 {
     struct uuid id;
-    struct asked *asked = asked_about(a, message, &id);
+    struct asked *asked = asked_about(a, message, "id", &id);
     if (asked)
         operation_release(a, &id, on_asked_done, asked);
 }
@@ -276,9 +282,18 @@ static void on_release(struct agent *a, const json_t *message)
 static void on_usage(struct agent *a, const json_t *message)
 {
     struct uuid id;
-    struct asked *asked = asked_about(a, message, &id);
+    struct asked *asked = asked_about(a, message, "id", &id);
     if (asked)
         usage_measure(a, &id, on_asked_usage, asked);
+}
+
+static void on_records(struct agent *a, const json_t *message)
+{
+    const struct error none = ERROR_INIT;
+    struct uuid after;
+    struct asked *asked = asked_about(a, message, "after", &after);
+    if (asked)
+        answer(asked, 0, inventory_page(a, &after), &none);
 }
 
 static void on_container(struct agent *a, const json_t *message)
@@ -306,7 +321,7 @@ static const struct {
 } messages[] = {
     { "welcome", on_welcome }, { "want", on_want },       { "want-end", on_want_end }, { "reply", on_reply },
     { "remove", on_remove },   { "release", on_release }, { "usage", on_usage },       { "alive", on_alive },
-    { "refused", on_refused }, { "container", on_container },
+    { "refused", on_refused }, { "container", on_container }, { "records", on_records },
 };
 
 static void on_line(void *arg, char *line, size_t n)

@@ -85,6 +85,9 @@ static void send_want(struct agent_peer *p, const struct volume *v)
     if (owner && move_is_open(v) && uuid_equal(&v->target, &p->node->node.id))
         json_object_set_new(message, "peer", json_pack("{s:s, s:s, s:i, s:I}", "node", UUID_TEXT(&owner->node.id), "host", owner->node.host, "port",
                                                        (int)owner->peer_port, "final", (json_int_t)moves_final_number(c, v)));
+    struct error away = ERROR_INIT;
+    if (!uuid_equal(&v->owner, &p->node->node.id) && absence_describe(c, v, &away))
+        json_object_set_new(message, "unavailable", json_text(away.msg));
     send_json(p, message);
 }
 
@@ -206,6 +209,7 @@ static void peer_free(struct agent_peer *p)
     if (p->node && p->node->peer == p) {
         p->node->peer = NULL;
         p->node->seen_ms = clock_boot_ms();
+        absence_soon(p->control);
     }
     while ((a = LIST_FIRST(&p->asks))) {
         struct error e = ERROR_INIT;
@@ -228,7 +232,7 @@ static bool read_uuid(const json_t *message, const char *member, struct uuid *re
 }
 
 // Remembers what a node said of itself, also over a restart.
-static int note_node(struct control *c, const struct node *said, struct control_node **ret, struct error *e)
+static int note_node(struct control *c, struct node *said, struct control_node **ret, struct error *e)
 {
     struct control_node *n = control_node(c, &said->id);
     const struct store_change change = { .kind = STORE_PUT_NODE, .node = said };
@@ -237,6 +241,7 @@ static int note_node(struct control *c, const struct node *said, struct control_
     if (!n)
         n = control_node_add(c, said);
     n->saved = n->saved && strcmp(n->node.host, said->host) == 0 && uuid_equal(&n->node.era, &said->era);
+    said->drain = n->node.drain;
     n->node = *said;
     *ret = n;
     if (!n->saved && store_commit(c->store, &change, 1, e) < 0)
@@ -460,6 +465,8 @@ static const char *on_inventory_end(struct agent_peer *p, const json_t *message)
     send_json(p, json_pack("{s:s}", "type", "want-end"));
     p->synced = true;
     containers_tell_node(c, &p->node->node.id);
+    absence_soon(c);
+    drain_soon(c);
     return NULL;
 }
 
@@ -561,6 +568,10 @@ static int request_remove(struct agent_peer *p, const json_t *message, json_t *b
     struct volume *changed = NULL;
     const struct volume *v = NULL;
     int rc = named_volume(p, message, &v, e);
+    if (rc == 0 && absence_is_for_good(c, v)) {
+        set_id(body, v);
+        return absence_remove(c, v, e);
+    }
     if (rc == 0 && !is_owner(p, v)) {
         agents_ask(c, &v->owner, json_pack("{s:s, s:s}", "type", "remove", "id", UUID_TEXT(&v->id)), PLUGIN_ANSWER_MS, on_relayed,
                    agents_relay(p, message, &v->id));
@@ -662,6 +673,13 @@ static const char *on_request(struct agent_peer *p, const json_t *message)
     return NULL;
 }
 
+static const char *on_pool(struct agent_peer *p, const json_t *message)
+{
+    p->node->pool_size = read_count(message, "size");
+    p->node->pool_used = read_count(message, "used");
+    return NULL;
+}
+
 static const char *on_container_report(struct agent_peer *p, const json_t *message)
 {
     return containers_on_report(p->control, &p->node->node.id, message);
@@ -755,7 +773,7 @@ static const struct {
 } messages[] = {
     { "hello", on_hello, true }, { "join", on_join, true },  { "renew", on_renew },   { "report", on_report }, { "inventory-end", on_inventory_end },
     { "request", on_request }, { "reply", on_reply },   { "alive", on_alive },
-    { "container-report", on_container_report },
+    { "container-report", on_container_report }, { "pool", on_pool },
 };
 
 static void on_closed(void *arg, const char *why)
