@@ -114,7 +114,7 @@ static void on_want(struct agent *a, const json_t *message)
         volume_set_remove(&a->wants, &same->id); // what the disk said of a name that control gives to another
     struct agent_volume *v = agent_volume_add(a, &want->id);
     bool concerned = volume_concerns(want, &a->config.node);
-    bool over = !v->record && !v->copy.is_here &&
+    bool over = !v->record && !v->copy.is_here && v->step == STEP_NONE &&
                 (concerned ? want->state == VOLUME_DELETED && want->move.stage == MOVE_NONE : want->state != VOLUME_LIVE);
     v->confirmed = true;
     v->promised_ms = 0;
@@ -183,11 +183,21 @@ static void orphan(struct agent_volume *v, void *arg)
     volume_set_remove(&v->agent->wants, &v->id);
 }
 
+static void has_heard(struct agent_volume *v, void *arg)
+{
+    (void)arg;
+    if (!v->discarding)
+        return;
+    v->discarding = false;
+    turn(v);
+}
+
 static void on_want_end(struct agent *a, const json_t *message)
 {
     (void)message;
     a->orphans = 0;
     agent_for_each(a, orphan, NULL);
+    agent_for_each(a, has_heard, NULL);
     FAILPOINT(AGENT_SYNCED);
     malloc_trim(0); // of the inventory and of all that was wanted: as large again as what stays
     a->synced = true;

@@ -50,8 +50,10 @@ static void finish(struct operation *o, int rc, const struct error *e)
     operation_free(o);
     if (claimed && v) {
         v->removing = v->checked = false;
-        if (kind == OP_RELEASE && rc == 0)
+        if (kind == OP_RELEASE && rc == 0) {
             v->promised_ms = clock_boot_ms() + PROMISE_MS;
+            turn_later(v, PROMISE_MS + 10); // if nobody comes for it, and it is to be mounted
+        }
     }
     failpoint(replies[kind]);
     done(arg, rc, e);
@@ -245,13 +247,45 @@ static void list_turn(struct operation *o)
 
 // ---- create
 
-// The entry is gone now. One that stays, because control went away, is harmless: it is made when it can be, or removed by its user.
+static struct operation *still_there(const struct agent *a, const struct operation *o)
+{
+    struct operation *p;
+    LIST_FOREACH (p, &a->operations, all)
+        if (p == o)
+            return p;
+    return NULL;
+}
+
+struct discard {
+    struct agent *agent;
+    struct uuid id;
+    const struct operation *operation; // that waits for it, or has gone
+};
+
+// An entry that stays is harmless: it is made when it can be, or removed by its user. If control has gone, its next orders will show.
 static void on_discarded(void *arg, int rc, const json_t *reply, const struct error *e)
 {
-    (void)rc;
+    struct discard *d = arg;
+    struct agent_volume *v = agent_volume(d->agent, &d->id);
+    struct operation *o = still_there(d->agent, d->operation);
     (void)reply;
     (void)e;
-    finish_failure(arg);
+    if (v && rc != -E_UNAVAILABLE) {
+        v->discarding = false;
+        turn(v);
+    }
+    if (o)
+        finish_failure(o);
+    free(d);
+}
+
+// Whoever looks after the answer must not find what could not be made.
+static void discard(struct operation *o, struct agent_volume *v)
+{
+    struct discard *d = xcalloc(1, sizeof *d);
+    *d = (struct discard){ v->agent, v->id, o };
+    o->asked = v->discarding = true;
+    link_request(v->agent, json_pack("{s:s, s:s, s:s}", "type", "request", "op", "discard", "id", UUID_TEXT(&v->id)), on_discarded, d);
 }
 
 static void on_created(void *arg, int rc, const json_t *reply, const struct error *e);
@@ -320,22 +354,12 @@ static void create_turn(struct operation *o)
     turn(v);
     if (!has_failed(o, v))
         return;
-    if (v->step != STEP_NONE || v->error.code == E_CORRUPT) {
+    if (v->step != STEP_NONE || v->error.code == E_CORRUPT || v->discarding) {
         finish_failed(o, v);
         return;
     }
     keep_failure(o, v);
-    o->asked = true; // whoever looks after the answer must not find what could not be made
-    link_request(a, json_pack("{s:s, s:s, s:s}", "type", "request", "op", "discard", "id", UUID_TEXT(&v->id)), on_discarded, o);
-}
-
-static struct operation *still_there(const struct agent *a, const struct operation *o)
-{
-    struct operation *p;
-    LIST_FOREACH (p, &a->operations, all)
-        if (p == o)
-            return p;
-    return NULL;
+    discard(o, v);
 }
 
 static void on_created(void *arg, int rc, const json_t *reply, const struct error *e)

@@ -83,8 +83,8 @@ static void send_want(struct agent_peer *p, const struct volume *v)
     json_t *message = json_pack("{s:s, s:o, s:b}", "type", "want", "volume", volume_to_json(v), "held", (int)held);
     const struct control_node *owner = control_node(c, &v->owner);
     if (owner && move_is_open(v) && uuid_equal(&v->target, &p->node->node.id))
-        json_object_set_new(message, "peer", json_pack("{s:s, s:s, s:i, s:b}", "node", UUID_TEXT(&owner->node.id), "host", owner->node.host, "port",
-                                                       (int)owner->peer_port, "sealed", (int)moves_is_sealed(c, v)));
+        json_object_set_new(message, "peer", json_pack("{s:s, s:s, s:i, s:I}", "node", UUID_TEXT(&owner->node.id), "host", owner->node.host, "port",
+                                                       (int)owner->peer_port, "final", (json_int_t)moves_final_number(c, v)));
     struct error away = ERROR_INIT;
     if (!uuid_equal(&v->owner, &p->node->node.id) && absence_describe(c, v, &away))
         json_object_set_new(message, "unavailable", json_text(away.msg));
@@ -382,6 +382,8 @@ static void read_part(struct sighting *s, const json_t *message)
     struct error e = ERROR_INIT;
     s->part = (struct move_part){ .known = true, .present = s->present, .epoch = s->epoch, .revision = s->revision,
                                   .in_use = json_is_true(json_object_get(message, "in_use")), .warm = json_is_true(json_object_get(copy, "warm")) };
+    if (copy)
+        s->part.revision = read_count(copy, "order");
     s->copy_bytes = read_count(copy, "bytes");
     s->copy_total = read_count(copy, "total");
     s->copy_rate = read_count(copy, "rate");
@@ -400,14 +402,17 @@ static void read_report(const struct agent_peer *p, struct sighting *s, const js
 static void note_owner(struct agent_peer *p, const struct volume *v, const json_t *message)
 {
     struct control *c = p->control;
-    bool was_sealed = moves_is_sealed(c, v);
+    uint64_t was_final = moves_final_number(c, v);
     struct sighting *s = control_sighting_add(c, &v->id);
+    bool has_copy = json_object_get(message, "copy") != NULL;
     read_report(p, s, message);
-    if (moves_is_sealed(c, v) != was_sealed)
+    if (moves_final_number(c, v) != was_final)
         agents_tell(c, &v->target, v); // its last increment can be had
+    if (v->state == VOLUME_DELETED && (s->present || has_copy))
+        send_want(p, v); // made when control took it for gone: it goes now
     if (s->present)
         note_present(c, v, &p->node->node.id, s->epoch);
-    else
+    else if (!has_copy)
         note_absent(c, v, &p->node->node.id);
 }
 
@@ -421,8 +426,9 @@ static void note_other(struct agent_peer *p, const struct volume *v, const json_
         return;
     }
     log_info("node %s has something of volume %s, which belongs to node %s", UUID_TEXT(&p->node->node.id), UUID_TEXT(&v->id), UUID_TEXT(&v->owner));
-    if (json_object_get(message, "copy"))
-        agents_tell(c, &p->node->node.id, v);
+    struct error ignored;
+    if (json_object_get(message, "copy") && watch(p, &v->id, &ignored) == 0)
+        send_want(p, v); // also while its inventory comes in: at the end of that only those are told in which it has a part
 }
 
 static const char *on_report(struct agent_peer *p, const json_t *message)
@@ -584,9 +590,11 @@ static int request_discard(struct agent_peer *p, const json_t *message, json_t *
     int rc = named_volume(p, message, &v, e);
     if (rc == 0 && !is_owner(p, v))
         return fail(e, E_CONFLICT, "volume %s belongs to node %s", UUID_TEXT(&v->id), UUID_TEXT(&v->owner));
-    if (rc == 0 && v->born)
-        return fail(e, E_CONFLICT, "volume %s has data: it can only be removed", UUID_TEXT(&v->id));
-    return rc < 0 ? rc : request_remove(p, message, body, e);
+    struct volume *changed = NULL;
+    if (rc < 0 || (rc = decide_discard(v, clock_wall_ms(), &changed, e)) < 0)
+        return rc;
+    set_id(body, v);
+    return control_put(p->control, changed, e);
 }
 
 // A volume that the node has no part in: it is told now, and whenever it changes.

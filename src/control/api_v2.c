@@ -21,13 +21,14 @@ json_t *volume_to_v2(const struct control *c, const struct volume *v)
     const struct control_node *owner = control_node(c, &v->owner);
     struct error away = ERROR_INIT;
     bool is_away = absence_describe(c, v, &away) && v->state != VOLUME_DELETED;
-    json_t *o = json_pack("{s:s, s:s?, s:s, s:I, s:o, s:s, s:s, s:s, s:I, s:o, s:b, s:b, s:o, s:o}", "id", UUID_TEXT(&v->id), "name", v->name,
+    json_t *o = json_pack("{s:s, s:s?, s:s, s:I, s:o, s:s, s:s, s:s, s:I, s:o, s:b, s:b, s:b, s:o, s:o}", "id", UUID_TEXT(&v->id), "name", v->name,
                           "state", volume_state_word(v->state), "size", (json_int_t)v->size, "metadata", metadata_to_json(&v->metadata),
                           "owner", UUID_TEXT(&v->owner), "host", owner ? owner->node.host : "", "target", UUID_TEXT(&v->target), "epoch",
                           (json_int_t)v->epoch, "options",
                           json_pack("{s:I, s:I, s:I, s:b}", "uid", (json_int_t)v->options.uid, "gid", (json_int_t)v->options.gid, "mode",
                                     (json_int_t)v->options.mode, "nocow", (int)v->options.nocow),
                           "ready", (int)(s && !is_away && s->present && s->epoch == v->epoch && v->state == VOLUME_LIVE), "mounted", (int)(s && s->mounted),
+                          "in_use", (int)(s && s->part.in_use),
                           "created", time_to_json(v->created_ms), "purge", time_to_json(v->purge_ms));
     json_t *move = moves_to_v2(c, v);
     if (move)

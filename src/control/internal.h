@@ -152,8 +152,8 @@ void recover_stop(struct control *c); // control ends: what is under way commits
 struct move_part moves_part(const struct control *c, const struct sighting *s); // what is to be relied on; s may be NULL
 // Commits the next stage of a move, if what the two nodes have said allows it.
 void moves_turn(struct control *c, const struct uuid *volume);
-// Whether the owner has said that the final snapshot of the present order is there.
-bool moves_is_sealed(const struct control *c, const struct volume *v);
+// The number of the final snapshot, once the owner has said that it took it by the present order; 0: it has not.
+uint64_t moves_final_number(const struct control *c, const struct volume *v);
 json_t *moves_to_v2(const struct control *c, const struct volume *v); // NULL: none is under way
 // Requests of agents; as those in agents.c.
 int moves_request_acquire(struct agent_peer *p, const json_t *message, json_t *reply, struct error *e);

@@ -25,10 +25,10 @@ static struct move_part part_of_owner(const struct control *c, const struct volu
     return part;
 }
 
-bool moves_is_sealed(const struct control *c, const struct volume *v)
+uint64_t moves_final_number(const struct control *c, const struct volume *v)
 {
     const struct move_part owner = part_of_owner(c, v);
-    return v->move.stage == MOVE_SEAL && owner.known && owner.snapshot.final && owner.revision == v->revision;
+    return v->move.stage == MOVE_SEAL && owner.known && owner.snapshot.final && owner.revision == v->revision ? owner.snapshot.number : 0;
 }
 
 void moves_turn(struct control *c, const struct uuid *volume)

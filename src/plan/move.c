@@ -22,16 +22,12 @@ static void set_target(struct volume *v, const struct move_wish *wish)
 {
     bool same = uuid_equal(&v->target, &wish->target);
     v->target = wish->target;
-    if (!v->born) {
-        v->move = (struct volume_move){ .stage = MOVE_NONE };
-        v->epoch += !uuid_equal(&v->owner, &wish->target);
-        v->owner = wish->target; // there is nothing to carry: the next owner makes it
-        return;
-    }
     v->move.force = wish->force;
     v->move.rate = wish->rate;
     if (uuid_equal(&v->owner, &wish->target))
         decide_call_off(v);
+    else if (!v->born)
+        return; // its owner may be making it just now, and use it before that is known here
     else if (v->move.stage == MOVE_NONE || (move_is_open(v) && !same))
         v->move.stage = MOVE_WARM;
 }
@@ -100,13 +96,14 @@ static bool may_seal(const struct move_part *owner, const struct move_part *othe
     return owner->known && other->known && !owner->held && other->warm;
 }
 
-// The owner has sealed it by this very order: an earlier seal may have been broken since, and written to. Both ends name the same final
-// snapshot, and what was received is what was sent.
+// The owner has sealed it by this very order: an earlier seal may have been broken since, and written to. The target keeps its copy by this very
+// order: an earlier one may still be on its way to it, and have it throw the copy away. Both ends name the same final snapshot, and what was
+// received is what was sent.
 static bool is_prepared(const struct volume *v, const struct move_part *owner, const struct move_part *other)
 {
     const struct move_snapshot *sent = &owner->snapshot, *received = &other->snapshot;
-    return owner->known && other->known && owner->present && owner->epoch == v->epoch && owner->revision == v->revision && sent->final && received->final &&
-           sent->number == received->number && sent->has_digest && received->has_digest &&
+    return owner->known && other->known && owner->present && owner->epoch == v->epoch && owner->revision == v->revision &&
+           other->revision == v->revision && sent->final && received->final && sent->number == received->number && sent->has_digest && received->has_digest &&
            memcmp(sent->digest, received->digest, MOVE_DIGEST_SIZE) == 0;
 }
 

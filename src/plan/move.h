@@ -45,15 +45,15 @@ uint64_t move_next_number(uint64_t newest, uint64_t revision);
 struct move_part {
     bool known;
     bool present;             // it has a record of the volume on disk
-    uint64_t epoch, revision; // of that record: the order that it acts by
+    uint64_t epoch, revision; // of that record: the order that it acts by. Of a target: `revision` of the order by which it keeps its copy
     bool in_use;   // somebody uses it there, or has asked for it
     bool held;     // a user's hold keeps it there
     bool warm;     // of a target: a further increment would not be smaller
     struct move_snapshot snapshot;
 };
 
-// The user wishes it on another node, or, with the owner as target, where it is: then a move that can still be called off is. Volumes without
-// data change their owner at once. While a former owner still has data, the next move waits for its release.
+// The user wishes it on another node, or, with the owner as target, where it is: then a move that can still be called off is. The move waits
+// while its owner has not reported its data yet, and while a former owner still has some.
 // E_NOT_FOUND unless the volume is live.
 int decide_move(const struct volume *v, const struct move_wish *wish, struct volume **ret, struct error *e);
 // A node's engine wants to mount it, and the owner has just let go of it and holds it for that node (docs/protocol.md, `release`); or the owner's

@@ -133,6 +133,37 @@ def test_moves_of_a_host_that_is_lost(hosts, flocker_binary):
     assert read(one, "stays") == "here"
 
 
+def stage(one, name):
+    return volume(one, name).get("move", {}).get("stage")
+
+
+def test_hosts_that_are_away_when_a_move_ends(hosts, flocker_binary):
+    """The new owner, before it has the volume in place, and the former one, before it has let go: both go on when they are back."""
+    one, two = flockers(hosts, flocker_binary, 2)
+    write(one, "db", "text")
+    two.kill("agent")
+    two.up("transfer.shared:1:hang")
+    one.host.flocker("volume", "move", "db", "10.77.0.2")
+    wait_for("the switch", lambda: stage(one, "db") == "settle", 30)
+    two.host.power_cut()
+    wait_state(one.host, two.host, "down")
+    seen = volume(one, "db")
+    assert seen["host"] == "10.77.0.2" and not seen["ready"] and "not connected since" in refused_mount(one, "db")
+    one.kill("agent")
+    one.up("destroy.staged:1:hang")
+    two.host.power_on()
+    two.up()
+    wait_for("the former owner to be told", lambda: stage(one, "db") == "release", 30)
+    assert read(two, "db") == "text"
+    one.kill("agent")
+    one.kill("worker")
+    assert stage(one, "db") == "release"
+    one.up()
+    wait_for("it to let go", lambda: stage(one, "db") is None, 30)
+    assert not list(one.host.path("/var/lib/flocker/pool/volumes").iterdir())
+    assert read(one, "db") == "text"
+
+
 def test_drain(hosts, flocker_binary):
     """All volumes leave, those in use when they are free; none comes; then the node can go."""
     one, two, three = flockers(hosts, flocker_binary, 3)

@@ -170,9 +170,27 @@ static void removed(void **state)
         check_change(v, got);
         assert_true(SAME_BUT_FOR(v, got, "state", "revision", "trashed_ms", "purge_ms"));
         assert_int_equal(got->revision, v->revision + (v->state == VOLUME_LIVE));
-        assert_int_equal(got->state, v->state == VOLUME_LIVE && !v->born ? VOLUME_PURGING : VOLUME_TRASHED);
+        assert_int_equal(got->state, VOLUME_TRASHED);
         if (v->state == VOLUME_LIVE)
             assert_true(got->trashed_ms == now_ms && got->purge_ms == now_ms + keep_ms);
+    }
+}
+
+// Only what has no data, and is no user's loss.
+static void discarded(void **state)
+{
+    (void)state;
+    struct error e = ERROR_INIT;
+    for (int n = 0; n < SHAPES; n++) {
+        AUTO(volume_free) struct volume *v = shape(n), *got = NULL;
+        int rc = decide_discard(v, now_ms, &got, &e);
+        assert_int_equal(rc, v->born ? -E_CONFLICT : v->state == VOLUME_LIVE ? 0 : -E_NOT_FOUND);
+        assert_int_equal(got != NULL, rc == 0);
+        if (!got)
+            continue;
+        check_change(v, got);
+        assert_true(SAME_BUT_FOR(v, got, "state", "revision", "trashed_ms", "purge_ms"));
+        assert_int_equal(got->state, VOLUME_PURGING);
     }
 }
 
@@ -412,7 +430,8 @@ int main(void)
 {
     static const struct CMUnitTest tests[] = {
         cmocka_unit_test(created_as_wished), cmocka_unit_test(create_refuses), cmocka_unit_test(names_and_ids_are_taken),
-        cmocka_unit_test(removed),           cmocka_unit_test(restored),       cmocka_unit_test(purged),
+        cmocka_unit_test(removed),           cmocka_unit_test(discarded),      cmocka_unit_test(restored),
+        cmocka_unit_test(purged),
         cmocka_unit_test(resized),           cmocka_unit_test(reports),        cmocka_unit_test(holds),
         cmocka_unit_test(any_history),       cmocka_unit_test(node_gone),
     };
