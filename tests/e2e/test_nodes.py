@@ -118,23 +118,31 @@ def test_a_host_that_is_lost(hosts, flocker_binary):
     assert two.host.path(f"/var/lib/flocker/pool/volumes/{seen['id']}/data/keep").read_text() == "db"
 
 
-def test_moves_of_a_host_that_is_lost(hosts, flocker_binary):
-    """To it: called off. From it: lost, unless all of it has come."""
+def stage(one, name):
+    return volume(one, name).get("move", {}).get("stage")
+
+
+def test_moves_to_a_host_that_is_lost(hosts, flocker_binary):
+    """Called off; and one that had just moved there, and was not yet known to be safe there, is its former node's again."""
     one, two = flockers(hosts, flocker_binary, 2)
-    write(one, "stays", "here")
+    for name in ("stays", "back"):
+        write(one, name, name)
     one.ok("Mount", Name="stays", ID="1")
+    two.kill("agent")
+    two.up("transfer.shared:1:hang")
+    one.host.flocker("volume", "move", "back", "10.77.0.2")
+    wait_for("the switch", lambda: stage(one, "back") == "settle", 30)
     one.host.flocker("volume", "move", "stays", "10.77.0.2")
     two.host.power_cut()
     wait_state(one.host, two.host, "down")
-    one.host.flocker("node", "rm", "10.77.0.2", "--force")
-    seen = volume(one, "stays")
-    assert "move" not in seen and seen["ready"] and seen["target"] == node_of(one.host, one.host)["id"]
+    said = one.host.flocker("node", "rm", "10.77.0.2", "--force").stdout
+    assert "1 volumes that were on their way are where there is another copy" in said and "lost" not in said, said
+    wait_for("both to be ready", lambda: all(volume(one, name)["ready"] for name in ("stays", "back")))
+    for name in ("stays", "back"):
+        seen = volume(one, name)
+        assert "move" not in seen and seen["target"] == node_of(one.host, one.host)["id"], seen
     one.ok("Unmount", Name="stays", ID="1")
-    assert read(one, "stays") == "here"
-
-
-def stage(one, name):
-    return volume(one, name).get("move", {}).get("stage")
+    assert read(one, "stays") == "stays" and read(one, "back") == "back"
 
 
 def test_hosts_that_are_away_when_a_move_ends(hosts, flocker_binary):
