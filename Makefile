@@ -3,7 +3,7 @@ BUILD   ?= build
 prefix  ?= /usr
 DESTDIR ?=
 
-.PHONY: all deps up down test sanitize fuzz bench check install uninstall clean
+.PHONY: all up down demo test sanitize fuzz bench check install uninstall clean
 
 all: $(BUILD)/build.ninja
 	@ninja -C $(BUILD)
@@ -17,6 +17,9 @@ up: all
 
 down: all
 	@tools/down $(BUILD)/flocker
+
+demo: all
+	@tools/demo $(BUILD)/flocker
 
 test:
 	@tools/test

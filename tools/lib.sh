@@ -65,9 +65,14 @@ member() { # of the JSON object on standard input; nothing if there is none
     python3 -c 'import json, sys; print(json.load(sys.stdin).get(sys.argv[1], ""))' "$1" 2>/dev/null || true
 }
 
+# A host that has joined the cluster of another one has a node's certificate, and no control service.
+has_control() {
+    [ ! -e /etc/flocker/node.crt ] || [ -e /etc/flocker/control-service.crt ]
+}
+
 flocker_answers() {
-    [ -S $CONTROL_SOCKET ] && [ -S $AGENT_SOCKET ] && [ -S $PLUGIN_SOCKET ] && ask $CONTROL_SOCKET GET /v2/status >/dev/null &&
-        ask $AGENT_SOCKET GET /v2/pool >/dev/null
+    [ -S $AGENT_SOCKET ] && [ -S $PLUGIN_SOCKET ] && ask $AGENT_SOCKET GET /v2/pool >/dev/null || return 1
+    ! has_control || { [ -S $CONTROL_SOCKET ] && ask $CONTROL_SOCKET GET /v2/status >/dev/null; }
 }
 
 docker_answers() {

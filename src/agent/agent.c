@@ -54,6 +54,7 @@ void agent_volume_drop(struct agent_volume *v)
     if (v->failures)
         LIST_REMOVE(v, failing);
     link_forget_report(v);
+    moves_stop_waiting(v);
     tdelete(&v->id, &v->agent->table, compare);
     volume_done(v);
 }
@@ -280,6 +281,7 @@ int agent_new(const struct agent_config *config, struct agent **ret, struct erro
     a->refs_fd = refs_fd;
     TAILQ_INIT(&a->due_reports);
     a->workers = workers_new(config->base, config->backend->in_process);
+    a->containers = containers_new(a);
     a->link_workers = workers_new(config->base, false);
     a->reconnect = evtimer_new(config->base, on_reconnect, a);
     a->retry = evtimer_new(config->base, on_retry, a);
@@ -309,6 +311,7 @@ void agent_free(struct agent *a)
     if (!a)
         return;
     workers_free(a->workers);
+    containers_free(a->containers);
     peers_free(a);
     workers_free(a->link_workers);
     operations_free(a);

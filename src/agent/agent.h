@@ -31,6 +31,7 @@ struct agent_config {
     const char *pki_dir;         // this node's certificates, which are renewed in time; NULL: they are not looked at
     void (*on_certificates)(void *arg); // time to read them anew: after a renewal, and now and then. NULL: nobody uses them
     void *on_certificates_arg;
+    const char *docker_socket;   // of the engine that runs containers of API v1
     const char *refs_dir;        // on a tmpfs: references do not outlive a boot
     const struct backend_ops *backend;
     struct backend_config pool;

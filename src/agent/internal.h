@@ -60,6 +60,8 @@ struct agent_volume {
     struct volume *order; // what that worker works from
     struct worker *fetch; // the worker of STEP_FETCH
     struct event *due;    // NULL, or wakes it at copy.due_ms
+    bool fetch_waits;     // until another one has ended: in the agent's list
+    LIST_ENTRY(agent_volume) waiting_fetch;
     bool looking;        // a worker looks for users in other mount namespaces
     struct error error;  // of the last attempt; E_NONE: all well
     unsigned failures;   // in a row; those that have failed are in the agent's list
@@ -140,6 +142,7 @@ struct agent {
     bool inventory_due;      // it ends when they have gone out
     struct event *renew;     // next look at the certificates; not pending: one is under way, or none was begun
     bool renew_begun;
+    bool certificate_is_over; // this node's has expired: control won't let it in
     json_t *new_certificates; // for the worker that keeps them
     struct event *reconnect, *retry, *turn, *recheck, *reopen, *audit;
     unsigned link_failures, recheck_s, open_failures;
@@ -148,6 +151,9 @@ struct agent {
     LIST_HEAD(, operation) operations;
     LIST_HEAD(, request) requests;
     LIST_HEAD(, engine_watch) engines;
+    struct containers *containers; // of API v1
+    size_t fetch_count;
+    LIST_HEAD(, agent_volume) fetch_waiting;
     LIST_HEAD(, serving) servings;
     size_t serving_count;
     struct event *on_peer, *peer_resume;
@@ -173,6 +179,7 @@ void turn_look(struct agent_volume *v);   // looks for users where references ar
 
 // moves.c: what moves do on this node
 bool moves_wants_fetch(const struct agent_volume *v);          // it is time for one
+bool moves_may_fetch(struct agent_volume *v);                  // there is room for one more; else it is called upon when there is
 void moves_fetch(struct agent_volume *v);                      // starts it: v->step and v->order are set
 int moves_run_seal(struct agent_volume *v, json_t *result, struct error *e); // in a worker
 int moves_run_evict(struct agent_volume *v, struct error *e);  // in a worker
@@ -180,6 +187,7 @@ void moves_apply_seal(struct agent_volume *v, const json_t *result);
 bool moves_are_reported(const struct agent_volume *v);         // control knows how far they are
 void moves_report(struct agent_volume *v, json_t *report);     // adds the members about moves
 void moves_read_want(struct agent_volume *v, const json_t *message); // where it comes from
+void moves_stop_waiting(struct agent_volume *v); // for room
 void moves_found_copy(struct agent_volume *v, const json_t *copy); // that was there before the agent was
 json_t *moves_copy_to_json(const struct backend_copy *c);
 int moves_check(const struct agent *a, struct error *e);       // E_UNSUPPORTED if the backend can't
@@ -197,6 +205,7 @@ void link_connect(struct agent *a);
 void link_free(struct agent *a); // closes the connection, and forgets all requests
 void link_request(struct agent *a, json_t *message /* taken */, request_done *done, void *arg);
 void link_forget(struct agent *a, const void *arg); // requests with this argument are no longer waited for
+void link_send(struct agent *a, json_t *message /* taken */); // while there is a connection
 // Reports on a volume: at once, or as soon as the connection can take it. A request or reply that names it goes after it.
 void link_report(struct agent_volume *v);
 void link_forget_report(struct agent_volume *v); // before its end
@@ -218,6 +227,15 @@ void usage_audit(struct agent *a);
 void usage_audit_soon(struct agent *a);
 // Calls done with words for one user of the volume, from the loop: a container, or the engine that has asked for it.
 void usage_name_user(struct agent *a, const struct uuid *id, void (*done)(void *arg, const char *user), void *arg);
+
+// containers.c
+struct containers *containers_new(struct agent *a);
+void containers_free(struct containers *all);
+void containers_on_order(struct agent *a, const json_t *message); // of control
+void containers_tell(struct agent *a);  // the connection is new: control is told of all
+void containers_turn(struct agent *a);  // something has changed that one may have waited for
+bool containers_want(const struct agent_volume *v);  // it is to be mounted for a container
+bool containers_begin(const struct agent_volume *v); // the engine is just being told to use it: no unmount now
 
 // engines.c
 bool engine_is_dead(struct engine engine);

@@ -7,6 +7,7 @@
 #include "base/limits.h"
 #include "base/log.h"
 #include "base/mem.h"
+#include "base/rng.h"
 #include "model/json.h"
 #include "net/line.h"
 #include "net/socket.h"
@@ -18,7 +19,7 @@
 
 #define CONNECT_MS 1000
 
-static void send_json(struct agent *a, json_t *message /* taken */)
+void link_send(struct agent *a, json_t *message /* taken */)
 {
     AUTO(free) char *text = json_dumps(message, JSON_COMPACT);
     json_decref(message);
@@ -39,7 +40,7 @@ static void send_report(struct agent_volume *v)
 {
     link_forget_report(v);
     v->agent->count.reports++;
-    send_json(v->agent, turn_make_report(v));
+    link_send(v->agent, turn_make_report(v));
 }
 
 void link_report(struct agent_volume *v)
@@ -60,7 +61,7 @@ static void send_due_reports(struct agent *a)
     if (!a->inventory_due || !TAILQ_EMPTY(&a->due_reports))
         return;
     a->inventory_due = false;
-    send_json(a, json_pack("{s:s}", "type", "inventory-end"));
+    link_send(a, json_pack("{s:s}", "type", "inventory-end"));
 }
 
 static void on_drained(void *arg)
@@ -91,7 +92,7 @@ void link_request(struct agent *a, json_t *message, request_done *done, void *ar
     if (text && uuid_parse(text, &id))
         send_report_first(a, &id);
     json_object_set_new(message, "n", json_integer(r->n));
-    send_json(a, message);
+    link_send(a, message);
 }
 
 static void ignore_reply(void *arg, int rc, const json_t *reply, const struct error *e)
@@ -149,6 +150,7 @@ static void on_welcome(struct agent *a, const json_t *message)
     log_info("connected to control %s%s", version ? version : "?", verdict == RESUME_NOTHING ? "" : ", again");
     a->welcome = true;
     a->link_failures = 0;
+    containers_tell(a);
     free(TAKE(a->link_problem, NULL));
     renew_soon(a);
     a->count = next;
@@ -285,7 +287,7 @@ static void answer(struct asked *asked, int rc, json_t *reply /* taken */, const
         json_object_set_new(reply, "error", json_from_error(e));
     if (a->link && a->link_number == asked->link_number) {
         send_report_first(a, &asked->volume);
-        send_json(a, reply);
+        link_send(a, reply);
     } else {
         json_decref(reply);
     }
@@ -340,6 +342,11 @@ static void on_usage(struct agent *a, const json_t *message)
         usage_measure(a, &id, on_asked_usage, asked);
 }
 
+static void on_container(struct agent *a, const json_t *message)
+{
+    containers_on_order(a, message);
+}
+
 static void on_refused(struct agent *a, const json_t *message)
 {
     const char *text = json_string_value(json_object_get(message, "message"));
@@ -360,7 +367,7 @@ static const struct {
 } messages[] = {
     { "welcome", on_welcome }, { "want", on_want },       { "want-end", on_want_end }, { "reply", on_reply },
     { "remove", on_remove },   { "release", on_release }, { "usage", on_usage },       { "alive", on_alive },
-    { "refused", on_refused },
+    { "refused", on_refused }, { "container", on_container },
 };
 
 static void on_line(void *arg, char *line, size_t n)
@@ -383,7 +390,10 @@ static void reconnect_later(struct agent *a)
 {
     static const int delays_ms[] = { 20, 50, 100, 200, 500, 1000, 2000, 5000 };
     size_t n = a->link_failures < ARRAY_SIZE(delays_ms) ? a->link_failures : ARRAY_SIZE(delays_ms) - 1;
-    const struct timeval delay = { delays_ms[n] / 1000, delays_ms[n] % 1000 * 1000 };
+    uint8_t random;
+    rng_fill(&random, sizeof random);
+    int delay_ms = delays_ms[n] + delays_ms[n] * random / 1024; // up to a quarter more: not all nodes at once
+    const struct timeval delay = { delay_ms / 1000, delay_ms % 1000 * 1000 };
     a->link_failures++;
     evtimer_add(a->reconnect, &delay);
 }
@@ -403,7 +413,9 @@ static void on_closed(void *arg, const char *why)
 {
     struct agent *a = arg;
     struct request *r;
-    AUTO(free) char *problem = xasprintf("the connection to control is closed: %s", why);
+    static const char over[] = "; this node's certificate has expired: move node.crt out of /etc/flocker and join again with a token of "
+                               "`flocker node token --node`";
+    AUTO(free) char *problem = xasprintf("the connection to control is closed: %s%s", why, a->certificate_is_over ? over : "");
     if (!a->refused) // it has said why
         note_problem(a, problem);
     a->refused = false;
@@ -449,13 +461,13 @@ static void begin(struct agent *a, int fd, struct ssl_ctx_st *tls)
     a->link = line_new(a->config.base, fd, tls, &callbacks, a);
     if (tls)
         line_keep_alive(a->link);
+    json_int_t booted_ms = clock_wall_ms() - clock_boot_ms();
+    int port = a->config.peer_port ? a->config.peer_port : PEER_PORT;
     json_t *hello = json_pack("{s:s, s:i, s:s, s:s, s:s, s:s, s:I, s:i}", "type", "hello", "protocol", 1, "version", FLOCKER_VERSION, "node",
-                              UUID_TEXT(&a->config.node), "era", UUID_TEXT(&a->config.era), "host", host, "booted_ms",
-                              (json_int_t)(clock_wall_ms() - clock_boot_ms()), "peer_port",
-                              (int)(a->config.peer_port ? a->config.peer_port : PEER_PORT));
+                              UUID_TEXT(&a->config.node), "era", UUID_TEXT(&a->config.era), "host", host, "booted_ms", booted_ms, "peer_port", port);
     if (a->can_resume && a->count.connection > 0)
         json_object_set_new(hello, "resume", resume_claim(&a->count));
-    send_json(a, hello);
+    link_send(a, hello);
     FAILPOINT(AGENT_HELLO);
 }
 

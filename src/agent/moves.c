@@ -121,6 +121,34 @@ json_t *moves_copy_to_json(const struct backend_copy *c)
     return copy_to_json(&s);
 }
 
+// Those that an engine waits for have room of their own.
+bool moves_may_fetch(struct agent_volume *v)
+{
+    struct agent *a = v->agent;
+    if (a->fetch_count < (turn_is_in_use(v) ? 2 * FETCHES_MAX : FETCHES_MAX))
+        return true;
+    if (!v->fetch_waits)
+        LIST_INSERT_HEAD(&a->fetch_waiting, v, waiting_fetch);
+    v->fetch_waits = true;
+    return false;
+}
+
+static void wake_waiting(struct agent *a)
+{
+    struct agent_volume *v = LIST_FIRST(&a->fetch_waiting);
+    if (!v)
+        return;
+    moves_stop_waiting(v);
+    turn(v);
+}
+
+void moves_stop_waiting(struct agent_volume *v)
+{
+    if (v->fetch_waits)
+        LIST_REMOVE(v, waiting_fetch);
+    v->fetch_waits = false;
+}
+
 static void tell_progress(void *arg, const struct transfer_progress *p)
 {
     (void)arg;
@@ -169,7 +197,9 @@ static void on_fetched(void *arg, int rc, json_t *result, const struct error *e)
     struct move_copy *c = &v->copy;
     uint64_t bytes = (uint64_t)json_integer_value(json_object_get(result, "bytes"));
     struct error ignored = ERROR_INIT;
+    struct agent *a = v->agent;
     v->fetch = NULL;
+    a->fetch_count--;
     c->is_here = true; // a part of it, at least
     if (rc == 0 && move_snapshot_from_json(json_object_get(result, "snapshot"), &c->snapshot, &ignored) == 0) {
         c->warm = move_is_warm(bytes, c->last_bytes);
@@ -179,6 +209,7 @@ static void on_fetched(void *arg, int rc, json_t *result, const struct error *e)
         fetch_again_in(v, c->warm ? REFRESH_MS : 0);
     }
     turn_end_step(v, rc, result, e);
+    wake_waiting(a);
 }
 
 void moves_fetch(struct agent_volume *v)
@@ -187,7 +218,10 @@ void moves_fetch(struct agent_volume *v)
     snprintf(what, sizeof what, "fetch volume %.90s", volume_label(v->order, label));
     const struct worker_task task = { .what = what, .run = run_fetch, .ctx = v, .done = on_fetched, .arg = v, .is_long = true,
                                       .on_progress = on_fetch_progress };
+    moves_stop_waiting(v);
+    v->agent->fetch_count++;
     v->fetch = worker_start(v->agent->workers, &task);
+    turn_report(v); // this node knows of it
 }
 
 // ---- what control is told

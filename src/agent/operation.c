@@ -543,6 +543,7 @@ void operations_turn(struct agent *a)
         turns[o->kind](o);
         o = next && still_there(a, next) ? next : NULL;
     }
+    containers_turn(a);
 }
 
 void operations_free(struct agent *a)

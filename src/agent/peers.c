@@ -33,7 +33,7 @@ static int permit(void *arg, const char *peer, const struct transfer_request *r,
     if (strncmp(peer, NODE_PREFIX, strlen(NODE_PREFIX)) != 0 || !uuid_parse(peer + strlen(NODE_PREFIX), &node))
         return fail(e, E_DENIED, "'%.80s' is not the certificate of a node", peer);
     if (!v || !want || !v->record || !uuid_equal(&want->owner, &a->config.node) || !move_is_open(want) || !uuid_equal(&want->target, &node))
-        return fail(e, E_DENIED, "volume %s does not move from here to node %s", UUID_TEXT(&r->volume), UUID_TEXT(&node));
+        return fail(e, E_UNAVAILABLE, "volume %s does not move from here to node %s", UUID_TEXT(&r->volume), UUID_TEXT(&node));
     if (r->epoch != want->epoch || v->record->epoch != want->epoch)
         return fail(e, E_DENIED, "volume %s: epoch %llu was asked for, it is %llu", UUID_TEXT(&r->volume), (unsigned long long)r->epoch,
                     (unsigned long long)want->epoch);
@@ -47,14 +47,14 @@ static int run_serve(void *ctx, json_t *result, struct error *e)
 {
     struct serving *s = ctx;
     struct transfer_sent sent = { { { { 0 } } } };
-    uint8_t digest[MOVE_DIGEST_SIZE];
+    uint8_t digest[MOVE_DIGEST_SIZE] = { 0 };
     struct backend *b = s->agent->backend;
     const struct transfer_source source = { .backend = b, .tls = s->agent->config.peer_server, .permit = permit, .arg = s };
     int rc = transfer_serve(WORKER_FD, &source, &sent, e);
     if (rc == 0)
         rc = b->ops->read_digest(b, &sent.request.volume, sent.answer.seq, digest, e);
     struct move_snapshot taken = { .number = sent.answer.seq, .final = sent.answer.final, .has_digest = rc == 0 };
-    memcpy(taken.digest, digest, rc == 0 ? sizeof digest : 0);
+    memcpy(taken.digest, digest, sizeof digest);
     if (taken.number)
         json_object_set_new(result, "snapshot", move_snapshot_to_json(&taken));
     json_object_set_new(result, "bytes", json_integer((json_int_t)sent.bytes));

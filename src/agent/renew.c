@@ -19,7 +19,8 @@ static void check_in(struct agent *a, int64_t s)
     evtimer_add(a->renew, &delay);
 }
 
-// In the worker: {"csr": {KIND: REQUEST, ...}, "next_s": when to look again}. Kinds that this host has no certificate of are left out.
+// In the worker: {"csr": {KIND: REQUEST, ...}, "next_s": when to look again, "over": the node's has expired}. Kinds that this host has no
+// certificate of are left out.
 static int run_look(void *ctx, json_t *result, struct error *e)
 {
     const struct agent *a = ctx;
@@ -31,6 +32,8 @@ static int run_look(void *ctx, json_t *result, struct error *e)
         AUTO(free) char *csr = NULL;
         if (!pki_has(a->config.pki_dir, kinds[i]) || (rc = pki_life(a->config.pki_dir, kinds[i], &life, e)) < 0)
             continue;
+        if (i == 0)
+            json_object_set_new(result, "over", json_boolean(life.left_s < 0));
         if (pki_is_due(&life)) {
             rc = pki_make_request(a->config.pki_dir, kinds[i], &csr, e);
             json_object_set_new(csrs, kinds[i], json_string(csr ? csr : ""));
@@ -85,6 +88,7 @@ static void on_looked(void *arg, int rc, json_t *result, const struct error *e)
 {
     struct agent *a = arg;
     json_t *csrs = json_object_get(result, "csr");
+    a->certificate_is_over = json_is_true(json_object_get(result, "over"));
     if (rc < 0)
         log_error("this node's certificates can't be read: %s", e->msg);
     else if (a->config.on_certificates)
@@ -106,11 +110,6 @@ static void on_time(evutil_socket_t fd, short what, void *arg)
     worker_start(a->link_workers, &task);
 }
 
-void renew_init(struct agent *a)
-{
-    a->renew = evtimer_new(a->config.base, on_time, a);
-}
-
 void renew_soon(struct agent *a)
 {
     bool is_under_way = a->renew_begun && !evtimer_pending(a->renew, NULL);
@@ -118,6 +117,12 @@ void renew_soon(struct agent *a)
         return;
     a->renew_begun = true;
     check_in(a, 1);
+}
+
+void renew_init(struct agent *a)
+{
+    a->renew = evtimer_new(a->config.base, on_time, a);
+    renew_soon(a);
 }
 
 void renew_free(struct agent *a)

@@ -249,7 +249,7 @@ static void note_missing(struct agent_volume *v)
 
 bool turn_is_in_use(const struct agent_volume *v)
 {
-    return refs_total(&v->refs) > 0 || has_mount_operation(v);
+    return refs_total(&v->refs) > 0 || has_mount_operation(v) || containers_want(v);
 }
 
 // Where it is not sure what is mounted, what is wanted is done again: both steps are idempotent.
@@ -319,6 +319,10 @@ void turn(struct agent_volume *v)
         step = STEP_UNMOUNT; // also what is not mounted here may be in a container
     if (step == STEP_UNMOUNT && v->linger && !v->removing)
         step = STEP_NONE;
+    if (step == STEP_FETCH && !moves_may_fetch(v))
+        step = STEP_NONE; // it has its turn when another one has ended
+    if ((step == STEP_UNMOUNT || step == STEP_EVICT) && containers_begin(v))
+        step = STEP_NONE;
     if (want && want->state != VOLUME_LIVE && !v->mounted && v->refs.n) {
         refs_done(&v->refs); // of an agent that was killed when it had removed the volume
         refs_save(v);
@@ -372,7 +376,9 @@ void turn_report(struct agent_volume *v)
 json_t *turn_make_report(struct agent_volume *v)
 {
     bool present = v->record != NULL;
-    uint64_t epoch = present ? v->record->epoch : 0, revision = present ? v->record->revision : 0;
+    const struct volume *want = wanted(v);
+    // Of a copy: the order by which it is kept.
+    uint64_t epoch = present ? v->record->epoch : 0, revision = present ? v->record->revision : v->copy.is_here && want ? want->revision : 0;
     char path[4096];
     v->reported.sent = true;
     v->reported.present = present;

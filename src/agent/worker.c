@@ -253,7 +253,8 @@ static void launch(struct worker *k)
 {
     struct workers *w = k->all;
     int ends[2];
-    const struct timeval deadline = { WORKER_MS_MAX / 1000, 0 };
+    const int limit_ms = k->task.limit_ms ? k->task.limit_ms : WORKER_MS_MAX;
+    const struct timeval deadline = { limit_ms / 1000, limit_ms % 1000 * 1000 };
     LIST_INSERT_HEAD(&w->running, k, running);
     w->running_count += !k->task.is_long;
     if (w->in_process) {

@@ -28,7 +28,8 @@ struct worker_task {
     worker_fn *run;
     void *ctx;         // must live until done
     worker_done *done;
-    void (*on_late)(void *arg); // may be NULL: WORKER_MS_MAX has passed, the child was killed and has not gone yet
+    int limit_ms;      // 0: WORKER_MS_MAX
+    void (*on_late)(void *arg); // may be NULL: that limit has passed, the child was killed and has not gone yet
     void *arg;
     bool is_long;      // a transfer: it has no deadline, and is not counted among the WORKERS_MAX
     int fd;            // with is_long: handed to the child as WORKER_FD, and closed here; 0: none

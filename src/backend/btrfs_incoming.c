@@ -254,7 +254,7 @@ int pool_copies(struct backend *b, void (*on_copy)(void *arg, const struct backe
     if (rc < 0)
         return pool_fail(p, rc, "list what was received", NULL, e);
     struct dirent *entry;
-    while ((entry = readdir(dir))) {
+    while (dir && (entry = readdir(dir))) {
         struct uuid id;
         struct incoming in;
         struct error ignored; // discarded or placed while we look
@@ -327,7 +327,7 @@ struct placing {
 static int share_quota(const struct placing *pl, uint64_t id, struct error *e)
 {
     AUTO(close) int group = -1;
-    uint64_t from;
+    uint64_t from = 0;
     int rc = pool_open_directory(pl->fd, INCOMING_GROUP, &group, e);
     if (rc == 0)
         rc = btrfs_subvolume_id(group, &from, e);
@@ -340,7 +340,7 @@ static int make_data(int volume_fd, const struct volume *v, void *arg, struct er
     const struct placing *pl = arg;
     AUTO(close) int copy = -1;
     AUTO(close) int data = -1;
-    uint64_t id;
+    uint64_t id = 0;
     int rc = pool_open_directory(pl->fd, pl->in.copy, &copy, e);
     if (rc == 0)
         rc = btrfs_snapshot(volume_fd, VOLUME_DATA, copy, false, e);

@@ -89,7 +89,7 @@ static int restore(struct receiver *r, int mark_fd, struct error *e)
 static int join_group(const struct receiver *r, struct error *e)
 {
     AUTO(close) int group = -1;
-    uint64_t owner, part;
+    uint64_t owner = 0, part = 0;
     int rc = pool_has_entry(r->fd, INCOMING_GROUP) ? 0 : btrfs_subvolume_create(r->fd, INCOMING_GROUP, e);
     if (rc == 0)
         rc = pool_open_directory(r->fd, INCOMING_GROUP, &group, e);

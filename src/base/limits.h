@@ -25,6 +25,11 @@
 #define LINE_ALIVE_MS         5000           // over a network, each side says at least this often that it is there
 #define LINE_SILENT_MS        20000          // and takes the other for gone when it has heard nothing for this long
 
+#define CONTAINERS_MAX        10000          // containers of a cluster (API v1)
+#define CONTAINER_NAME_MAX    200            // characters of a container's name
+#define CONTAINER_BYTES_MAX   (40U << 10)    // a container's settings as JSON: they go to the agent in one message
+#define CONTAINER_JOBS_MAX    4              // at once with the engine of a node: their workers are not those of volumes
+
 #define HOLDS_MAX             100000         // of a cluster
 #define WAITERS_MAX           256            // clients that wait for an effect; one more is answered at once. With the asks well below
                                              // HTTP_CONNECTIONS_MAX: a connection that waits for its answer is never given up for another
@@ -50,6 +55,7 @@
 #define PLUGIN_ANSWER_MS      3500           // every plugin call is answered by then; Podman gives up at 5 s
 #define WORKER_MS_MAX         60000          // a worker that takes longer is reported as stuck
 #define WORKERS_MAX           16             // running at once on a node
+#define FETCHES_MAX           4              // volumes that a node fetches at once; twice that if engines wait for them
 #define SERVINGS_MAX          32             // fetches of other nodes that an agent serves at once
 #define WORKER_ANSWER_MAX     (64U << 20)    // the inventory of a pool with 100 000 volumes is 60 MB
 #define MOUNT_IDS_MAX         4096           // references (mount ID, engine) of one volume

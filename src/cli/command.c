@@ -31,7 +31,7 @@ static bool is_same_group(const struct cli_command *a, const struct cli_command 
 static size_t collect(const struct cli_command *more, bool with_hidden, const struct cli_command **ret)
 {
     const struct cli_command *const tables[] = { commands_volume,  commands_node, commands_ca,  commands_pool, commands_status, more,
-                                                 commands_control, commands_help };
+                                                 commands_control, commands_diagnostics, commands_help };
     size_t n = 0;
     for (size_t i = 0; i < ARRAY_SIZE(tables); i++)
         for (const struct cli_command *c = tables[i]; c && c->name; c++) {

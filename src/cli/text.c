@@ -78,10 +78,10 @@ void text_wrap(FILE *out, const char *text, size_t at, size_t indent, size_t wid
 
 json_t *text_to_json(const char *text)
 {
-    AUTO(free) char *escaped = NULL;
     json_t *ret = json_string(text);
-    if (!ret)
-        ret = json_string(escaped = text_escape(text));
+    AUTO(free) char *escaped = ret ? NULL : text_escape(text);
+    if (escaped)
+        ret = json_string(escaped);
     ASSERT(ret);
     return ret;
 }

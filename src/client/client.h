@@ -5,6 +5,7 @@
 #include "base/error.h"
 
 #include <jansson.h>
+#include <stdbool.h>
 #include <stdint.h>
 
 struct ssl_ctx_st;
@@ -15,6 +16,7 @@ struct client {
     uint16_t port;
     struct ssl_ctx_st *tls;  // for host; NULL: plain, unless:
     const char *ca, *certificate, *key; // files, for host: a context is made of them for each call. NULL: not by files
+    bool any_name;           // its certificate may hold any name, as long as our CA has signed it
     const char *verify_name; // what the server's certificate must say; NULL: host
     const char *hint;        // what to do when nobody listens: "is `flocker up` done?"; may be NULL
     int timeout_ms;          // for a whole call; 0: CLIENT_TIMEOUT_MS

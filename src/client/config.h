@@ -1,4 +1,5 @@
-// agent.yml: what an agent, and the command line on its host, are told by its file. The keys of the original Flocker that still mean something, and those of our backends.
+// agent.yml: what an agent, and the command line on its host, are told by its file. The keys of the original Flocker that still mean
+// something, and those of our backends.
 //
 //   version: 1                 required
 //   control-service:

@@ -97,6 +97,7 @@ static void pump(struct agent_peer *p)
     FAILPOINT(CONTROL_WANTS_SENT);
     send_json(p, json_pack("{s:s}", "type", "want-end"));
     p->synced = true;
+    containers_tell_node(p->control, &n->node.id);
 }
 
 static void on_drained(void *arg)
@@ -148,6 +149,15 @@ static void tell_watcher(struct control_node *n, const struct volume *v)
 void agents_tell_watchers(struct control *c, const struct volume *v)
 {
     nodes_each_watcher(c, &v->id, tell_watcher, v);
+}
+
+void agents_send(struct control *c, const struct uuid *node, json_t *message)
+{
+    const struct control_node *n = control_node(c, node);
+    if (n && n->peer && n->peer->synced)
+        send_json(n->peer, message);
+    else
+        json_decref(message);
 }
 
 static void ask_end(struct ask *a, int rc, const json_t *reply, const struct error *e)
@@ -711,6 +721,11 @@ static const char *on_request(struct agent_peer *p, const json_t *message)
     return NULL;
 }
 
+static const char *on_container_report(struct agent_peer *p, const json_t *message)
+{
+    return containers_on_report(p->control, &p->node->node.id, message);
+}
+
 static const char *on_reply(struct agent_peer *p, const json_t *message)
 {
     struct error e = ERROR_INIT;
@@ -799,6 +814,7 @@ static const struct {
 } messages[] = {
     { "hello", on_hello, true }, { "join", on_join, true },  { "renew", on_renew },   { "report", on_report }, { "inventory-end", on_inventory_end },
     { "request", on_request }, { "reply", on_reply },   { "alive", on_alive },
+    { "container-report", on_container_report },
 };
 
 static void on_closed(void *arg, const char *why)

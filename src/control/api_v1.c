@@ -14,8 +14,7 @@
 
 #define VIOLATIONS_MAX 100 // that are told: a small body can hold a hundred thousand
 
-static void violation(json_t *errors, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
-static void violation(json_t *errors, const char *fmt, ...)
+void v1_violation(json_t *errors, const char *fmt, ...)
 {
     char text[400];
     va_list ap;
@@ -27,14 +26,6 @@ static void violation(json_t *errors, const char *fmt, ...)
     json_array_append_new(errors, json_text(text));
 }
 
-enum kind { KIND_UUID, KIND_METADATA, KIND_SIZE, KIND_ID36, KIND_EXPIRES };
-
-struct field {
-    const char *name;
-    enum kind kind;
-    bool required;
-};
-
 static void check_metadata(const json_t *value, const char *name, json_t *errors)
 {
     const char *key;
@@ -42,18 +33,18 @@ static void check_metadata(const json_t *value, const char *name, json_t *errors
     struct metadata m = { 0, NULL };
     struct error e = ERROR_INIT;
     if (!json_is_object(value)) {
-        violation(errors, "'%s' is not of type 'object'", name);
+        v1_violation(errors, "'%s' is not of type 'object'", name);
         return;
     }
     if (json_object_size(value) > METADATA_ITEMS_MAX)
-        violation(errors, "'%s' has too many properties: at most %d", name, METADATA_ITEMS_MAX);
+        v1_violation(errors, "'%s' has too many properties: at most %d", name, METADATA_ITEMS_MAX);
     json_object_foreach ((json_t *)(uintptr_t)value, key, item) {
         if (!json_is_string(item))
-            violation(errors, "the value of '%.100s' in '%s' is not of type 'string'", key, name);
+            v1_violation(errors, "the value of '%.100s' in '%s' is not of type 'string'", key, name);
         else if (strlen(json_string_value(item)) != json_string_length(item))
-            violation(errors, "the value of '%.100s' in '%s' holds a NUL character", key, name);
+            v1_violation(errors, "the value of '%.100s' in '%s' holds a NUL character", key, name);
         else if (metadata_set(&m, key, json_string_value(item), &e) < 0 && m.n < METADATA_ITEMS_MAX)
-            violation(errors, "'%s': %.300s", name, e.msg);
+            v1_violation(errors, "'%s': %.300s", name, e.msg);
     }
     metadata_done(&m);
 }
@@ -64,11 +55,11 @@ static void check_size(const json_t *value, const char *name, json_t *errors)
         return;
     json_int_t size = json_integer_value(value);
     if (!json_is_integer(value))
-        violation(errors, "'%s' is not of type 'integer', 'null'", name);
+        v1_violation(errors, "'%s' is not of type 'integer', 'null'", name);
     else if (size < (json_int_t)VOLUME_SIZE_MIN)
-        violation(errors, "%lld is less than the minimum of %lld", (long long)size, (long long)VOLUME_SIZE_MIN);
+        v1_violation(errors, "%lld is less than the minimum of %lld", (long long)size, (long long)VOLUME_SIZE_MIN);
     else if (size > (json_int_t)VOLUME_SIZE_MAX)
-        violation(errors, "%lld is greater than the maximum of %lld", (long long)size, (long long)VOLUME_SIZE_MAX);
+        v1_violation(errors, "%lld is greater than the maximum of %lld", (long long)size, (long long)VOLUME_SIZE_MAX);
 }
 
 static void check_field(const struct field *f, const json_t *value, json_t *errors)
@@ -78,11 +69,11 @@ static void check_field(const struct field *f, const json_t *value, json_t *erro
     switch (f->kind) {
     case KIND_UUID:
         if (!text || !uuid_parse(text, &u) || !uuid_is_v4(&u))
-            violation(errors, "'%s' is not a UUID of version 4", f->name);
+            v1_violation(errors, "'%s' is not a UUID of version 4", f->name);
         break;
     case KIND_ID36:
         if (!text || !uuid_parse(text, &u))
-            violation(errors, "'%s' is not a UUID", f->name);
+            v1_violation(errors, "'%s' is not a UUID", f->name);
         break;
     case KIND_METADATA:
         check_metadata(value, f->name, errors);
@@ -92,33 +83,17 @@ static void check_field(const struct field *f, const json_t *value, json_t *erro
         break;
     case KIND_EXPIRES:
         if (!json_is_number(value) && !json_is_null(value))
-            violation(errors, "'%s' is not of type 'number', 'null'", f->name);
+            v1_violation(errors, "'%s' is not of type 'number', 'null'", f->name);
+        break;
+    case KIND_OBJECT:
+        if (!json_is_object(value))
+            v1_violation(errors, "'%s' is not of type 'object'", f->name);
         break;
     }
 }
 
-// Replies 400 and returns false if the body breaks the schema.
-static bool check(const struct call *call, const struct field *fields, size_t n)
+bool v1_check_errors(const struct call *call, json_t *errors)
 {
-    json_t *errors = json_array();
-    const char *key;
-    json_t *value;
-    if (!json_is_object(call->body))
-        violation(errors, "the body is not of type 'object'");
-    for (size_t i = 0; i < n; i++) {
-        value = json_object_get(call->body, fields[i].name);
-        if (value)
-            check_field(&fields[i], value, errors);
-        else if (fields[i].required)
-            violation(errors, "'%s' is a required property", fields[i].name);
-    }
-    json_object_foreach (call->body, key, value) {
-        bool known = false;
-        for (size_t i = 0; i < n; i++)
-            known |= strcmp(fields[i].name, key) == 0;
-        if (!known)
-            violation(errors, "Additional properties are not allowed ('%.100s' was unexpected)", key);
-    }
     if (json_array_size(errors) == 0) {
         json_decref(errors);
         return true;
@@ -126,6 +101,30 @@ static bool check(const struct call *call, const struct field *fields, size_t n)
     api_reply(call->exchange, 400,
               json_pack("{s:s, s:o}", "description", "The provided JSON doesn't match the required schema.", "errors", errors));
     return false;
+}
+
+bool v1_check(const struct call *call, const struct field *fields, size_t n)
+{
+    json_t *errors = json_array();
+    const char *key;
+    json_t *value;
+    if (!json_is_object(call->body))
+        v1_violation(errors, "the body is not of type 'object'");
+    for (size_t i = 0; i < n; i++) {
+        value = json_object_get(call->body, fields[i].name);
+        if (value)
+            check_field(&fields[i], value, errors);
+        else if (fields[i].required)
+            v1_violation(errors, "'%s' is a required property", fields[i].name);
+    }
+    json_object_foreach (call->body, key, value) {
+        bool known = false;
+        for (size_t i = 0; i < n; i++)
+            known |= strcmp(fields[i].name, key) == 0;
+        if (!known)
+            v1_violation(errors, "Additional properties are not allowed ('%.100s' was unexpected)", key);
+    }
+    return v1_check_errors(call, errors);
 }
 
 // ---- shapes
@@ -175,7 +174,7 @@ static json_t *hold_to_json(const struct hold *h)
 }
 
 // What stops a call here is no schema violation: the store failed, or the name is taken.
-static void refuse(struct http_exchange *x, const struct error *e)
+void v1_refuse(struct http_exchange *x, const struct error *e)
 {
     api_describe(x, error_http(e->code), "%s", e->msg);
 }
@@ -238,7 +237,7 @@ static void create_dataset(struct call *call)
     struct metadata metadata = { 0, NULL };
     struct error e = ERROR_INIT;
     const struct volume *created, *existing;
-    if (!check(call, fields, ARRAY_SIZE(fields)))
+    if (!v1_check(call, fields, ARRAY_SIZE(fields)))
         return;
     read_wish(call->body, &wish, &metadata);
     int rc = control_create(call->control, &wish, &created, &existing, &e);
@@ -246,7 +245,7 @@ static void create_dataset(struct call *call)
     if (rc == -E_CONFLICT && !existing)
         api_describe(call->exchange, 409, "The provided dataset_id is already in use.");
     else if (rc < 0)
-        refuse(call->exchange, &e);
+        v1_refuse(call->exchange, &e);
     else
         reply_dataset(call->exchange, 201, created);
 }
@@ -262,14 +261,23 @@ static struct volume *dataset(const struct call *call)
     return v;
 }
 
+int v1_move_volume(struct control *c, const struct uuid *id, const struct uuid *node, struct error *e)
+{
+    const struct move_wish wish = { .target = *node, .keep_mounted = true };
+    const struct volume *v = volume_set_find(&c->volumes, id);
+    struct volume *changed = NULL;
+    ASSERT(v);
+    int rc = decide_move(v, &wish, &changed, e);
+    return rc == 0 && changed ? control_put(c, changed, e) : rc;
+}
+
 static void move_dataset(struct call *call)
 {
     static const struct field fields[] = { { "primary", KIND_UUID, false } };
     struct control *c = call->control;
     struct error e = ERROR_INIT;
-    struct volume *changed = NULL;
-    struct move_wish wish = { .keep_mounted = true };
-    if (!check(call, fields, ARRAY_SIZE(fields)))
+    struct uuid node;
+    if (!v1_check(call, fields, ARRAY_SIZE(fields)))
         return;
     const struct volume *v = dataset(call);
     if (!v)
@@ -280,8 +288,8 @@ static void move_dataset(struct call *call)
     }
     const char *primary = json_string_value(json_object_get(call->body, "primary"));
     struct uuid id = v->id;
-    if (primary && uuid_parse(primary, &wish.target) && decide_move(v, &wish, &changed, &e) == 0 && changed && control_put(c, changed, &e) < 0) {
-        refuse(call->exchange, &e);
+    if (primary && uuid_parse(primary, &node) && v1_move_volume(c, &id, &node, &e) < 0) {
+        v1_refuse(call->exchange, &e);
         return;
     }
     reply_dataset(call->exchange, 200, volume_set_find(&c->volumes, &id));
@@ -298,7 +306,7 @@ static void delete_dataset(struct call *call)
     struct uuid id = v->id;
     if (v->state == VOLUME_LIVE &&
         (decide_remove(v, clock_wall_ms(), c->config.trash_keep_ms, &changed, &e) < 0 || control_put(c, changed, &e) < 0)) {
-        refuse(call->exchange, &e);
+        v1_refuse(call->exchange, &e);
         return;
     }
     reply_dataset(call->exchange, 200, volume_set_find(&c->volumes, &id));
@@ -318,7 +326,7 @@ static json_t *state_to_json(const struct volume *v, const struct sighting *s)
     return d;
 }
 
-static bool is_heard_of(const struct control_node *n)
+bool v1_is_heard_of(const struct control_node *n)
 {
     return n->peer || clock_boot_ms() - n->seen_ms < NODE_SILENT_MS;
 }
@@ -331,7 +339,7 @@ static void list_states(struct call *call)
         const struct volume *v = c->volumes.by_id[i];
         const struct sighting *s = control_sighting(c, &v->id);
         const struct control_node *n = s ? control_node(c, &s->node) : NULL;
-        if (!n || !s->present || !is_heard_of(n) || (v->state != VOLUME_LIVE && !s->mounted))
+        if (!n || !s->present || !v1_is_heard_of(n) || (v->state != VOLUME_LIVE && !s->mounted))
             continue;
         json_array_append_new(s->mounted ? mounted : other, state_to_json(v, s));
     }
@@ -347,7 +355,7 @@ static void list_nodes(struct call *call)
     json_t *list = json_array();
     const struct control_node *n;
     LIST_FOREACH (n, &call->control->nodes, all)
-        if (is_heard_of(n))
+        if (v1_is_heard_of(n))
             json_array_append_new(list, json_pack("{s:s, s:s}", "host", n->node.host, "uuid", UUID_TEXT(&n->node.id)));
     api_reply(call->exchange, 200, list);
 }
@@ -410,7 +418,7 @@ static void acquire_lease(struct call *call)
     struct hold wish = { .has_expiry = false };
     struct error e = ERROR_INIT;
     bool renewal;
-    if (!check(call, fields, ARRAY_SIZE(fields)))
+    if (!v1_check(call, fields, ARRAY_SIZE(fields)))
         return;
     const json_t *expires = json_object_get(call->body, "expires");
     double left = json_number_value(expires);
@@ -422,7 +430,7 @@ static void acquire_lease(struct call *call)
     if (decide_hold(control_hold(c, &wish.volume), &wish, &renewal, &e) < 0)
         api_describe(call->exchange, 409, "Lease already held.");
     else if (control_put_hold(c, &wish, &e) < 0)
-        refuse(call->exchange, &e);
+        v1_refuse(call->exchange, &e);
     else
         api_reply(call->exchange, renewal ? 200 : 201, hold_to_json(&wish));
 }
@@ -440,7 +448,7 @@ static void release_lease(struct call *call)
     json_t *was = hold_to_json(h);
     if (control_remove_hold(c, &id, &e) < 0) {
         json_decref(was);
-        refuse(call->exchange, &e);
+        v1_refuse(call->exchange, &e);
     } else
         api_reply(call->exchange, 200, was);
 }
@@ -450,11 +458,6 @@ static void release_lease(struct call *call)
 static void version(struct call *call)
 {
     api_reply(call->exchange, 200, json_pack("{s:s}", "flocker", FLOCKER_VERSION));
-}
-
-static void empty_list(struct call *call)
-{
-    api_reply(call->exchange, 200, json_array());
 }
 
 const struct route routes_v1[] = {
@@ -469,7 +472,11 @@ const struct route routes_v1[] = {
     { "GET", "/v1/configuration/leases", 0, list_leases, "leases" },
     { "POST", "/v1/configuration/leases", ROUTE_BODY, acquire_lease, "acquire or renew a lease" },
     { "DELETE", "/v1/configuration/leases/*", 0, release_lease, "release a lease" },
-    { "GET", "/v1/configuration/containers", 0, empty_list, "containers: none are managed" },
-    { "GET", "/v1/state/containers", 0, empty_list, "containers: none are managed" },
+    { "GET", "/v1/configuration/containers", 0, v1_list_containers, "containers as wanted" },
+    { "POST", "/v1/configuration/containers", ROUTE_BODY, v1_create_container, "create a container" },
+    { "POST", "/v1/configuration/containers/*", ROUTE_BODY, v1_move_container, "move a container and its dataset" },
+    { "DELETE", "/v1/configuration/containers/*", 0, v1_delete_container, "delete a container" },
+    { "GET", "/v1/state/containers", 0, v1_list_container_states, "containers as they are" },
+    { "POST", "/v1/configuration/_compose", ROUTE_BODY, v1_compose, "replace all containers by those of two documents" },
     { NULL, NULL, 0, NULL, NULL },
 };

@@ -162,7 +162,7 @@ static void create_volume(struct call *call)
     struct volume_wish wish = { .options = VOLUME_OPTIONS_DEFAULT };
     struct metadata metadata = { 0, NULL };
     struct error e = ERROR_INIT;
-    const struct volume *created, *existing;
+    const struct volume *created = NULL, *existing = NULL;
     int rc = read_wish(call, &wish, &metadata, &e);
     if (rc == 0)
         rc = choose_owner(c, &wish.owner, &e);

@@ -49,6 +49,12 @@ static struct sighting *find_sighting(void *const *tree, const struct uuid *volu
     return node ? *(struct sighting **)node : NULL;
 }
 
+static void put_sighting(void **tree, struct sighting *s)
+{
+    void *node = tsearch(s, tree, compare);
+    ASSERT(node);
+}
+
 static struct sighting *add_sighting(void **tree, const struct uuid *volume)
 {
     struct sighting *s = find_sighting(tree, volume);
@@ -56,7 +62,7 @@ static struct sighting *add_sighting(void **tree, const struct uuid *volume)
         return s;
     s = xcalloc(1, sizeof *s);
     s->id = *volume;
-    ASSERT(tsearch(s, tree, compare));
+    put_sighting(tree, s);
     return s;
 }
 
@@ -106,9 +112,10 @@ static void sighting_remove(void **tree, const struct uuid *volume)
 
 struct uuid control_other_node(const struct volume *v)
 {
+    static const struct uuid none;
     if (!uuid_is_zero(&v->move.source))
         return v->move.source;
-    return uuid_equal(&v->owner, &v->target) ? (struct uuid){ { 0 } } : v->target;
+    return uuid_equal(&v->owner, &v->target) ? none : v->target;
 }
 
 // At a switch owner and target take each other's place; what is known of a node that has no part any more is forgotten.
@@ -117,10 +124,13 @@ static void sort_sightings(struct control *c, const struct volume *v)
     struct sighting *owner = take_sighting(&c->sightings, &v->id), *other = take_sighting(&c->others, &v->id), *both[] = { owner, other };
     const struct uuid other_node = control_other_node(v);
     for (size_t i = 0; i < ARRAY_SIZE(both); i++) {
-        void **tree = !both[i] ? NULL : uuid_equal(&both[i]->node, &v->owner) ? &c->sightings : uuid_equal(&both[i]->node, &other_node) ? &c->others : NULL;
-        if (tree)
-            ASSERT(tsearch(both[i], tree, compare));
-        else if (both[i])
+        if (!both[i])
+            continue;
+        if (uuid_equal(&both[i]->node, &v->owner))
+            put_sighting(&c->sightings, both[i]);
+        else if (uuid_equal(&both[i]->node, &other_node))
+            put_sighting(&c->others, both[i]);
+        else
             sighting_free(both[i]);
     }
 }
@@ -439,6 +449,14 @@ static int on_node(void *arg, const struct node *node, struct error *e)
     return 0;
 }
 
+static int on_container(void *arg, struct container *container, struct error *e)
+{
+    struct control *c = arg;
+    (void)e;
+    containers_adopt(&c->containers, container);
+    return 0;
+}
+
 static int serve(struct control *c, struct error *e)
 {
     struct http_server_config api = { .base = c->config.base, .keep_alive = true, .on_request = api_on_request, .arg = c };
@@ -462,7 +480,7 @@ DEFINE_AUTO(struct control *, control_free)
 int control_new(const struct control_config *config, struct control **ret, struct error *e)
 {
     AUTO(control_free) struct control *c = xcalloc(1, sizeof *c);
-    const struct store_sink sink = { on_volume, on_hold, on_node, c, enrol_load_token };
+    const struct store_sink sink = { on_volume, on_hold, on_node, c, enrol_load_token, on_container };
     c->config = *config;
     c->instance = rng_uuid();
     c->sweep_ms = INT64_MAX;
@@ -497,6 +515,7 @@ void control_free(struct control *c)
     tdestroy(c->others, sighting_free);
     volume_set_done(&c->volumes);
     free(c->holds);
+    containers_done(&c->containers);
     free(c->tokens);
     store_close(c->store);
     free(c);

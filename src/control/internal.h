@@ -4,6 +4,7 @@
 #define FLOCKER_CONTROL_INTERNAL_H
 
 #include "base/limits.h"
+#include "control/containers.h"
 #include "control/control.h"
 #include "model/id_set.h"
 #include "model/json.h"
@@ -73,6 +74,7 @@ struct control {
     struct volume_set volumes;
     size_t hold_count, hold_room;
     struct hold *holds; // sorted by volume
+    struct container_set containers;
     size_t token_count;
     struct join_token *tokens; // in no order
     uint64_t wrong_tokens;     // that hosts have come with, since the start
@@ -157,6 +159,8 @@ int agents_init(struct control *c, struct error *e);
 void agents_free(struct control *c);
 // The node is to be told how the volume is: at once, or as soon as it can take it; several changes meanwhile become one message.
 void agents_tell(struct control *c, const struct uuid *node, const struct volume *v);
+// Sends a message to a node's agent, if that is connected and has told its inventory; else it is lost.
+void agents_send(struct control *c, const struct uuid *node, json_t *message /* taken */);
 void agents_tell_watchers(struct control *c, const struct volume *v); // nodes that have no part in it, but have asked for it
 // Asks a node's agent. `done` is called once, perhaps at once: with its answer, with E_UNAVAILABLE if it is not connected or goes away, or
 // with E_TIMEOUT after `limit_ms`.
@@ -217,6 +221,31 @@ int api_check_members(const json_t *object, const char *const *names, struct err
 
 extern const struct route routes_v1[], routes_v2[]; // end with a NULL method
 void control_tag(const struct control *c, char ret[33]);
+
+// ---- api_v1.c: for the files that serve API v1
+
+struct field {
+    const char *name;
+    enum { KIND_UUID, KIND_METADATA, KIND_SIZE, KIND_ID36, KIND_EXPIRES, KIND_OBJECT } kind;
+    bool required;
+};
+// Replies 400 and returns false if the body breaks the schema.
+bool v1_check(const struct call *call, const struct field *fields, size_t n);
+void v1_violation(json_t *errors, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
+bool v1_check_errors(const struct call *call, json_t *errors /* taken */); // the same for a list of violations that may be empty
+void v1_refuse(struct http_exchange *x, const struct error *e);
+bool v1_is_heard_of(const struct control_node *n);
+// The user wants it on that node.
+int v1_move_volume(struct control *c, const struct uuid *id, const struct uuid *node, struct error *e);
+
+// ---- api_v1_containers.c
+
+void v1_list_containers(struct call *call);
+void v1_create_container(struct call *call);
+void v1_move_container(struct call *call);
+void v1_delete_container(struct call *call);
+void v1_list_container_states(struct call *call);
+void v1_compose(struct call *call);
 
 // ---- wait.c
 // Answers the call with the volume as v2 shows it: at once or, if it wants to wait, when its owner has carried out the present revision,

@@ -25,7 +25,9 @@
     { "qgroups", 0, NULL, "Limit sizes by classic qgroups even where the kernel has simple quotas." }, \
     { "backend", 0, "NAME", "btrfs, or memory, which keeps no data and is for trying things out. Default btrfs." }, \
     { "plugin-listen", 0, "ADDRESS:PORT", "Serve the volume plugin there too, with mutual TLS." }, \
-    { "peers", 0, "ADDRESS:PORT", "Serve other agents there, to which volumes move, with mutual TLS; none: not at all. Default 0.0.0.0:4525 where control is on another host, or serves agents of others; else none." }, \
+    { "docker-socket", 0, "PATH", "Have containers of the v1 API run by the engine that listens there. Default /run/docker.sock." }, \
+    { "peers", 0, "ADDRESS:PORT", "Serve other agents there, to which volumes move, with mutual TLS; none: not at all. " \
+      "Default 0.0.0.0:4525 where control is on another host, or serves agents of others; else none." }, \
     { "host", 0, "ADDRESS", "This node's address as others see it. Default: its end of the connection to control; 127.0.0.1 on the control host." }
 #define END { NULL, 0, NULL, NULL }
 
@@ -60,6 +62,7 @@ static int read_agent(const struct cli_context *ctx, struct agent_options *ret, 
         .qgroups = cli_value(ctx, "qgroups") != NULL,
         .backend = cli_value(ctx, "backend"),
         .plugin_listen = cli_value(ctx, "plugin-listen"),
+        .docker_socket = cli_value(ctx, "docker-socket"),
         .peers = cli_value(ctx, "peers"),
         .host = cli_value(ctx, "host"),
         .control = cli_value(ctx, "control"),

@@ -24,6 +24,7 @@
     X(control_sock,  "/run/flocker/control.sock",                0)    \
     X(agents_sock,   "/run/flocker/agents.sock",                 0)    \
     X(agent_sock,    "/run/flocker/agent.sock",                  0)    \
+    X(docker_sock,   "/run/docker.sock",                         0)    \
     X(log,           "/var/log/flocker",                         0755) \
     X(plugins,       "/run/docker/plugins",                      0755) \
     X(plugin_dir,    "/run/docker/plugins/flocker",              0700) \

@@ -55,13 +55,14 @@ static int configure(const struct paths *p, const struct agent_options *o, const
         .path = pool,
         .file_size = o->pool_size ? o->pool_size : file->pool_size,
         .pool_dir = p->pool,
-        .mount_root = first(file->mount_root, p->mount_root, NULL),
+        .mount_root = file->mount_root ? file->mount_root : p->mount_root,
         .use_qgroups = o->qgroups || file->qgroups,
         .may_format = o->format || file->format,
     };
     config->era = process_boot_id();
     config->host = o->host;
     config->refs_dir = p->refs;
+    config->docker_socket = first(o->docker_socket, p->docker_sock, NULL);
     return certificates_node(p->etc, &config->node, e);
 }
 
@@ -149,6 +150,13 @@ static void on_certificates(void *arg)
     reload(u->paths, u->plugin, "plugin");
 }
 
+// A dead socket would cost every volume command of Docker 15 s. systemd's own stays, and queues calls until the agent is back.
+static void remove_dead_socket(const char *path)
+{
+    if (socket_from_systemd("plugin") < 0)
+        unlink(path);
+}
+
 int role_agent(const struct paths *p, const struct agent_options *o, struct error *e)
 {
     __attribute__((cleanup(auto_daemon))) struct daemon d = DAEMON_INIT;
@@ -188,7 +196,6 @@ int role_agent(const struct paths *p, const struct agent_options *o, struct erro
     if ((rc = plugin_new(&doors, &plugin, e)) < 0)
         return rc;
     rc = daemon_run(&d, p->agent_pid, e);
-    if (socket_from_systemd("plugin") < 0) // systemd's own stays and queues calls until the agent is back
-        unlink(p->plugin_sock);            // a dead socket would cost every volume command of Docker 15 s
+    remove_dead_socket(p->plugin_sock);
     return rc;
 }

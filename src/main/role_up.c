@@ -4,6 +4,7 @@
 #include "base/mem.h"
 #include "main/upstream.h"
 #include "net/http.h"
+#include "net/pki.h"
 #include "sys/instance.h"
 #include "sys/mountinfo.h"
 #include "sys/process.h"
@@ -122,6 +123,18 @@ static int end_lost(const struct service *s, pid_t pid, void (*say)(const char *
     return 0;
 }
 
+// Whether the daemon that is ready is not the one we have started, because another start was quicker. Then ours ends: it must not come to be
+// the next one when that is told to end.
+static bool give_way(const struct service *s, pid_t pid)
+{
+    int status;
+    if (instance_find(s->lock).pid == pid)
+        return false;
+    kill(pid, SIGKILL);
+    waitpid(pid, &status, 0);
+    return true;
+}
+
 // Starts the daemon unless it runs already, and waits until it is ready.
 static int start(const struct service *s, void (*say)(const char *line), struct error *e)
 {
@@ -142,7 +155,7 @@ static int start(const struct service *s, void (*say)(const char *line), struct 
     for (int64_t end_ms = clock_boot_ms() + (running ? RUNNING_MS : READY_MS); clock_boot_ms() < end_ms; usleep(POLL_MS * 1000)) {
         now = ask(s);
         if (now.is_ready) {
-            if (!running)
+            if (!running && !give_way(s, pid))
                 snprintf(text, sizeof text, "%s started, log in %.500s", s->name, s->log);
             else
                 snprintf(text, sizeof text, "%s is running%s", s->name, s->options ? "; options count when it starts: `flocker down` first" : "");
@@ -155,6 +168,7 @@ static int start(const struct service *s, void (*say)(const char *line), struct 
             continue;
         if (instance_find(s->lock).pid > 0)
             return start(s, say, e); // somebody else has started one at the same time
+        now = ask(s); // the last answer may be the end of a connection to the one that has ended
         break;
     }
     return fail_start(s, &now, e);
@@ -167,7 +181,8 @@ static char **daemon_argv(char *role, char *root, char *const *words, size_t n)
     argv[0] = program;
     argv[1] = role;
     argv[2] = root;
-    memcpy(argv + 3, words, n * sizeof *argv);
+    for (size_t i = 0; i < n; i++)
+        argv[3 + i] = words[i];
     return argv;
 }
 
@@ -189,7 +204,8 @@ static int has_remote_control(const struct paths *p, const struct up_arguments *
     int rc = upstream_read_config(p, arguments->config, &file, e);
     if (rc < 0 || (rc = upstream_find(&file, arguments->control_at, &u, e)) < 0)
         return rc;
-    *ret = u.is_remote;
+    // The control host, too, may name itself in agent.yml, so that its agent is known by that address.
+    *ret = u.is_remote && !pki_has(p->etc, "control-service");
     return 0;
 }
 
@@ -231,7 +247,8 @@ static int stop(const char *name, const char *lock, void (*say)(const char *line
         return fail(e, E_DENIED, "can't tell whether %s is running: %s can't be read", name, lock);
     if (pid > 0 && kill(pid, SIGTERM) < 0 && errno != ESRCH)
         return fail_os(e, errno, "end %s (process %d)", name, (int)pid);
-    for (int64_t end_ms = clock_boot_ms() + STOP_MS; pid > 0 && instance_find(lock).pid == pid; usleep(POLL_MS * 1000))
+    const uint64_t began = process_start(pid);
+    for (int64_t end_ms = clock_boot_ms() + STOP_MS; began && process_start(pid) == began; usleep(POLL_MS * 1000))
         if (clock_boot_ms() > end_ms)
             return fail(e, E_TIMEOUT, "%s (process %d) does not stop", name, (int)pid);
     snprintf(text, sizeof text, pid > 0 ? "%s stopped" : "%s is not running", name);

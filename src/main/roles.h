@@ -26,6 +26,7 @@ struct agent_options {
     bool qgroups;              // limits by classic qgroups
     const char *backend;       // "btrfs", or "memory" for trying things out; NULL: btrfs
     const char *plugin_listen; // ADDRESS:PORT of the plugin's TLS door; NULL: none
+    const char *docker_socket; // of the engine that runs containers of API v1; NULL: /run/docker.sock below the root
     const char *peers;         // ADDRESS:PORT for other agents; "none"; NULL: every address if control is on another host, else none
     const char *host;          // this node's address as others see it; NULL: its end of the connection to control
     const char *control;       // HOST or HOST:PORT of the control service; NULL: as agent.yml says; of this host: by its socket
@@ -37,7 +38,8 @@ int role_agent(const struct paths *p, const struct agent_options *o, struct erro
 // keys is left behind, which the next attempt uses.
 int role_join(const struct paths *p, const char *where, const char *token, void (*say)(const char *line), struct error *e);
 
-// Starts control (unless it is on another host) and agent in the background unless they answer already, and waits until they do. `say` gets one line for each thing done.
+// Starts control (unless it is on another host) and agent in the background unless they answer already, and waits until they do. `say`
+// gets one line for each thing done.
 struct up_arguments { // "--option=value" words for the two; borrowed
     char *const *control;
     size_t control_n;

@@ -100,6 +100,8 @@ struct http_call {
     struct ssl_ctx_st *tls;      // for host; the certificate's names must hold verify_name
     const char *verify_name;
     const char *method, *target; // target with query, already encoded
+    bool any_name;               // the server's certificate must chain to our CA, whatever name it holds
+    bool version_1_0;            // asks as HTTP/1.0: for servers that would answer in chunks, which are not understood here
     const char *extra;           // "Name: value\r\n"..., or NULL
     const char *body;            // NULL: none
     size_t body_n;

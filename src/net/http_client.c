@@ -38,7 +38,8 @@ static int stream_open(struct stream *s, const struct http_call *call, struct er
     if (call->unix_path)
         return stream_connect_unix(s, call->unix_path, call->timeout_ms, e);
     int rc = stream_connect(s, call->host, call->port, e);
-    return rc < 0 || !call->tls ? rc : stream_start_tls(s, call->tls, call->verify_name ? call->verify_name : call->host, e);
+    const char *name = call->any_name ? NULL : call->verify_name ? call->verify_name : call->host;
+    return rc < 0 || !call->tls ? rc : stream_start_tls(s, call->tls, name, e);
 }
 
 // ---- request and reply
@@ -48,8 +49,8 @@ static int send_request(const struct stream *s, const struct http_call *call, st
     bool is_v6 = call->host && strchr(call->host, ':');
     AUTO(free) char *host = call->host ? xasprintf(is_v6 ? "[%s]:%u" : "%s:%u", call->host, call->port) : xstrdup("localhost");
     AUTO(free) char *length = call->body ? xasprintf("Content-Length: %zu\r\n", call->body_n) : xstrdup("");
-    AUTO(free) char *head = xasprintf("%s %s HTTP/1.1\r\nHost: %s\r\nConnection: close\r\n%s%s\r\n", call->method, call->target, host,
-                                      length, call->extra ? call->extra : "");
+    AUTO(free) char *head = xasprintf("%s %s HTTP/1.%d\r\nHost: %s\r\nConnection: close\r\n%s%s\r\n", call->method, call->target,
+                                      call->version_1_0 ? 0 : 1, host, length, call->extra ? call->extra : "");
     int rc = stream_write(s, head, strlen(head), e);
     return rc < 0 || !call->body ? rc : stream_write(s, call->body, call->body_n, e);
 }

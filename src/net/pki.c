@@ -259,7 +259,7 @@ static int set_serial(X509 *certificate)
     return number && BN_to_ASN1_INTEGER(number, X509_get_serialNumber(certificate)) != NULL;
 }
 
-// For tests: FLOCKER_CERTIFICATE_S in the environment is the validity of certificates that a CA signs, from now on.
+// For tests, see pki.h: from now on, without the day of grace.
 static void shorten(int64_t *life_s, int64_t *skew_s)
 {
     const char *text = getenv("FLOCKER_CERTIFICATE_S");

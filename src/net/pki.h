@@ -19,7 +19,8 @@ struct ssl_ctx_st;
 
 #define PKI_CA_FILE          "cluster" // <dir>/cluster.crt, .key
 #define PKI_CA_DAYS          (20 * 365)
-#define PKI_DAYS             365       // of all others; they are renewed when less than a third is left
+#define PKI_DAYS             365       // of all others; they are renewed when less than a third is left. In tests FLOCKER_CERTIFICATE_S in
+                                       // the environment of whoever signs is their validity in seconds instead
 #define PKI_NAME_SIZE        128
 #define PKI_FINGERPRINT_SIZE 32
 #define PKI_CONTROL_NAME     "control-service" // a DNS name in the control service's certificate, whatever its host is called

@@ -10,8 +10,8 @@
 #include <openssl/err.h>
 #include <openssl/pem.h>
 
-#define KEY_BITS_MAX          8192 // of RSA: a larger one costs whoever checks its signatures too much
-#define KEY_SECURITY_BITS_MIN 112  // RSA 2048, EC 224
+#define RSA_BITS_MIN 2048
+#define RSA_BITS_MAX 8192 // a larger one costs whoever checks its signatures too much
 
 DEFINE_AUTO(X509_REQ *, X509_REQ_free)
 
@@ -59,13 +59,33 @@ int pki_make_request(const char *dir, const char *file, char **ret, struct error
 
 // ---- granting
 
+// A curve by its name: one with parameters of the sender's own choice says nothing about its strength.
+static bool is_good_curve(EVP_PKEY *key)
+{
+    static const char *const good[] = { "prime256v1", "secp384r1", "secp521r1" };
+    char name[32];
+    size_t n;
+    if (EVP_PKEY_get_group_name(key, name, sizeof name, &n) != 1)
+        return false;
+    for (size_t i = 0; i < ARRAY_SIZE(good); i++)
+        if (strcmp(name, good[i]) == 0)
+            return true;
+    return false;
+}
+
+static bool is_good_rsa(EVP_PKEY *key)
+{
+    int bits = EVP_PKEY_get_bits(key);
+    return bits >= RSA_BITS_MIN && bits <= RSA_BITS_MAX;
+}
+
 static int check_key(EVP_PKEY *key, struct error *e)
 {
     int type = key ? EVP_PKEY_get_base_id(key) : EVP_PKEY_NONE;
-    if ((type != EVP_PKEY_EC && type != EVP_PKEY_RSA) || EVP_PKEY_get_bits(key) > KEY_BITS_MAX ||
-        EVP_PKEY_get_security_bits(key) < KEY_SECURITY_BITS_MIN)
-        return fail(e, E_INVALID, "a request for a certificate must be for an EC key, or an RSA key of 2048 to %d bits", KEY_BITS_MAX);
-    return 0;
+    if ((type == EVP_PKEY_EC && is_good_curve(key)) || (type == EVP_PKEY_RSA && is_good_rsa(key)))
+        return 0;
+    return fail(e, E_INVALID, "a request for a certificate must be for an EC key on P-256, P-384 or P-521, or an RSA key of %d to %d bits",
+                RSA_BITS_MIN, RSA_BITS_MAX);
 }
 
 static int read_request(const char *text, size_t n, X509_REQ **ret, struct error *e)

@@ -93,9 +93,10 @@ static struct volume *to_switched(const struct volume *v)
     return n;
 }
 
+// Also a volume that nobody uses stays to be had at its owner while most of it goes over, or while its target is not there.
 static bool may_seal(const struct move_part *owner, const struct move_part *other)
 {
-    return owner->known && !owner->held && (!owner->in_use || (other->known && other->warm));
+    return owner->known && other->known && !owner->held && other->warm;
 }
 
 // The owner has sealed it by this very order: an earlier seal may have been broken since, and written to. Both ends name the same final

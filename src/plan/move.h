@@ -5,7 +5,7 @@
 // because each stage only permits: a node acts on the latest order that it has, and an older one permits less or the same.
 //
 //     none     -> warm     the user wishes it elsewhere
-//     warm     -> seal     nobody uses it at the owner, or its copy has caught up as far as it will
+//     warm     -> seal     its copy has caught up as far as it will
 //     seal     -> settle   the target has the final snapshot whole, checked by its digest: the switch, owner and epoch change
 //     settle   -> release  the new owner has it durable under the new epoch
 //     release  -> none     the former owner says that its data is gone

@@ -12,6 +12,8 @@ struct memory {
     size_t holds_n, nodes_n, tokens_n;
     struct hold *holds; // in the order of volumes
     struct node *nodes; // in the order of ids
+    size_t containers_n;
+    struct container **containers; // in the order of names; owned
     struct join_token *tokens;
 };
 
@@ -31,6 +33,9 @@ static void memory_close(struct store *s)
     volume_set_done(&m->volumes);
     free(m->holds);
     free(m->nodes);
+    for (size_t i = 0; i < m->containers_n; i++)
+        container_free(m->containers[i]);
+    free(m->containers);
     free(m->tokens);
     free(m);
 }
@@ -47,6 +52,8 @@ static int memory_load(struct store *s, const struct store_sink *sink, struct er
         rc = sink->on_hold(sink->arg, &m->holds[i], e);
     for (size_t i = 0; rc >= 0 && sink->on_token && i < m->tokens_n; i++)
         rc = sink->on_token(sink->arg, &m->tokens[i], e);
+    for (size_t i = 0; rc >= 0 && sink->on_container && i < m->containers_n; i++)
+        rc = sink->on_container(sink->arg, container_copy(m->containers[i]), e);
     return rc < 0 ? rc : 0;
 }
 
@@ -82,6 +89,38 @@ static void remove_record(void *array, size_t *n, size_t size, const struct uuid
         return;
     --*n;
     memmove((char *)array + i * size, (char *)array + (i + 1) * size, (*n - i) * size);
+}
+
+static size_t place_of_container(const struct memory *m, const char *name, bool *ret_found)
+{
+    size_t i = 0;
+    int order = 1;
+    while (i < m->containers_n && (order = strcmp(m->containers[i]->name, name)) < 0)
+        i++;
+    *ret_found = i < m->containers_n && order == 0;
+    return i;
+}
+
+static void remove_container(struct memory *m, const char *name)
+{
+    bool found;
+    size_t i = place_of_container(m, name, &found);
+    if (!found)
+        return;
+    container_free(m->containers[i]);
+    m->containers_n--;
+    memmove(&m->containers[i], &m->containers[i + 1], (m->containers_n - i) * sizeof(struct container *));
+}
+
+static void put_container(struct memory *m, const struct container *c)
+{
+    bool found;
+    remove_container(m, c->name);
+    size_t i = place_of_container(m, c->name, &found);
+    m->containers = xrealloc(m->containers, m->containers_n + 1, sizeof(struct container *));
+    memmove(&m->containers[i + 1], &m->containers[i], (m->containers_n - i) * sizeof(struct container *));
+    m->containers[i] = container_copy(c);
+    m->containers_n++;
 }
 
 static const struct uuid *volume_id_of(const struct store_change *c)
@@ -152,6 +191,10 @@ static int memory_commit(struct store *s, const struct store_change *changes, si
             m->nodes = put_record(m->nodes, &m->nodes_n, sizeof *m->nodes, c->node);
         else if (c->kind == STORE_REMOVE_NODE)
             remove_record(m->nodes, &m->nodes_n, sizeof *m->nodes, &c->id);
+        else if (c->kind == STORE_PUT_CONTAINER)
+            put_container(m, c->container);
+        else if (c->kind == STORE_REMOVE_CONTAINER)
+            remove_container(m, c->name);
         else if (c->kind == STORE_PUT_TOKEN)
             m->tokens = put_record(m->tokens, &m->tokens_n, sizeof *m->tokens, c->token);
         else if (c->kind == STORE_REMOVE_TOKEN)

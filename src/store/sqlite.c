@@ -12,8 +12,8 @@
 // clang-format off
 enum statement {
     BEGIN, COMMIT, ROLLBACK,
-    PUT_VOLUME, REMOVE_VOLUME, PUT_HOLD, REMOVE_HOLD, PUT_NODE, REMOVE_NODE, PUT_TOKEN, REMOVE_TOKEN,
-    VOLUMES, NAMES, HOLDS, NODES, TOKENS,
+    PUT_VOLUME, REMOVE_VOLUME, PUT_HOLD, REMOVE_HOLD, PUT_NODE, REMOVE_NODE, PUT_TOKEN, REMOVE_TOKEN, PUT_CONTAINER, REMOVE_CONTAINER,
+    VOLUMES, NAMES, HOLDS, NODES, TOKENS, CONTAINERS,
     STATEMENT_COUNT
 };
 // clang-format on
@@ -41,6 +41,10 @@ static const char *const statement_text[STATEMENT_COUNT] = {
     [HOLDS] = "SELECT volume, node, expires_ms, sum FROM hold ORDER BY volume",
     [NODES] = "SELECT id, era, host, sum, removed FROM node ORDER BY id",
     [TOKENS] = "SELECT id, node, expires_ms, sum FROM token ORDER BY id",
+    [PUT_CONTAINER] = "INSERT INTO container (name, record, sum) VALUES (?, ?, ?) ON CONFLICT (name) DO UPDATE SET"
+                      " record = excluded.record, sum = excluded.sum",
+    [REMOVE_CONTAINER] = "DELETE FROM container WHERE name = ?",
+    [CONTAINERS] = "SELECT name, record, sum FROM container ORDER BY name",
 };
 
 struct sqlite_store {
@@ -282,6 +286,31 @@ static int put_node(struct sqlite_store *s, const struct node *n)
     return run(s, PUT_NODE);
 }
 
+// The sum is over the name, too: a record that has got under another one's is damage.
+static int64_t sum_of_container(const char *name, const char *record)
+{
+    return (int64_t)schema_sum(schema_sum(SUM_INIT, name, strlen(name) + 1), record, strlen(record));
+}
+
+static int put_container(struct sqlite_store *s, const struct container *c)
+{
+    sqlite3_stmt *st = s->statements[PUT_CONTAINER];
+    json_t *object = container_to_json(c);
+    AUTO(free) char *record = json_dumps(object, JSON_COMPACT);
+    json_decref(object);
+    ASSERT(record);
+    bind_text(st, 1, c->name);
+    bind_text(st, 2, record);
+    bind_int(st, 3, sum_of_container(c->name, record));
+    return run(s, PUT_CONTAINER);
+}
+
+static int remove_container(struct sqlite_store *s, const char *name)
+{
+    bind_text(s->statements[REMOVE_CONTAINER], 1, name);
+    return run(s, REMOVE_CONTAINER);
+}
+
 static int64_t sum_of_token(const struct join_token *t)
 {
     ASSERT(t);
@@ -321,6 +350,10 @@ static int apply(struct sqlite_store *s, const struct store_change *c)
         return put_node(s, c->node);
     case STORE_REMOVE_NODE:
         return remove_record(s, REMOVE_NODE, &c->id);
+    case STORE_PUT_CONTAINER:
+        return put_container(s, c->container);
+    case STORE_REMOVE_CONTAINER:
+        return remove_container(s, c->name);
     case STORE_PUT_TOKEN:
         return put_token(s, c->token);
     case STORE_REMOVE_TOKEN:
@@ -489,6 +522,22 @@ static int load_node(struct sqlite_store *s, sqlite3_stmt *st, void *arg, struct
     return sink->on_node(sink->arg, &n, e);
 }
 
+static int load_container(struct sqlite_store *s, sqlite3_stmt *st, void *arg, struct error *e)
+{
+    const struct store_sink *sink = ((struct load *)arg)->sink;
+    AUTO(container_free) struct container *c = NULL;
+    const char *name = (const char *)sqlite3_column_text(st, 0), *record = (const char *)sqlite3_column_text(st, 1);
+    json_error_t why;
+    if (!name || !record || sum_of_container(name, record) != sqlite3_column_int64(st, 2))
+        return storefile_corrupt(s->path, "is damaged (a container)", e);
+    json_t *object = json_loads(record, 0, &why);
+    int rc = container_from_json(object, &c, e);
+    json_decref(object);
+    if (rc < 0 || strcmp(c->name, name) != 0)
+        return storefile_corrupt(s->path, "is damaged (a container's record)", e);
+    return sink->on_container(sink->arg, TAKE(c, NULL), e);
+}
+
 static int load_token(struct sqlite_store *s, sqlite3_stmt *st, void *arg, struct error *e)
 {
     const struct store_sink *sink = ((struct load *)arg)->sink;
@@ -513,6 +562,8 @@ static int sqlite_load(struct store *base, const struct store_sink *sink, struct
         rc = each_row(s, HOLDS, load_hold, &l, e);
     if (rc == 0)
         rc = each_row(s, TOKENS, load_token, &l, e);
+    if (rc == 0 && sink->on_container)
+        rc = each_row(s, CONTAINERS, load_container, &l, e);
     if (rc == -E_CORRUPT)
         set_suspect(s, true);
     return rc;

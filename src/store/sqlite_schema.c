@@ -40,6 +40,12 @@ static const char *const migrations[] = {
     " expires_ms INTEGER NOT NULL,"
     " sum INTEGER NOT NULL"
     ") STRICT, WITHOUT ROWID;",
+
+    "CREATE TABLE container ("
+    " name TEXT NOT NULL PRIMARY KEY,"
+    " record TEXT NOT NULL CHECK (json_valid(record)),"
+    " sum INTEGER NOT NULL"
+    ") STRICT, WITHOUT ROWID;",
 };
 
 int64_t schema_version(void)

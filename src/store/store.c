@@ -61,6 +61,12 @@ static void assert_change(const struct store_change *c)
     case STORE_PUT_TOKEN:
         ASSERT(c->token && !uuid_is_zero(&c->token->id));
         return;
+    case STORE_PUT_CONTAINER:
+        ASSERT(c->container && c->container->name && c->container->revision >= 1);
+        return;
+    case STORE_REMOVE_CONTAINER:
+        ASSERT(c->name);
+        return;
     case STORE_REMOVE_VOLUME:
     case STORE_REMOVE_HOLD:
     case STORE_REMOVE_NODE:

@@ -7,6 +7,7 @@
 #define FLOCKER_STORE_STORE_H
 
 #include "base/error.h"
+#include "model/container.h"
 #include "model/hold.h"
 #include "model/join_token.h"
 #include "model/node.h"
@@ -18,21 +19,25 @@ struct store;
 
 enum store_change_kind {
     STORE_PUT_VOLUME, STORE_REMOVE_VOLUME, STORE_PUT_HOLD, STORE_REMOVE_HOLD, STORE_PUT_NODE, STORE_REMOVE_NODE, STORE_PUT_TOKEN,
-    STORE_REMOVE_TOKEN
+    STORE_REMOVE_TOKEN, STORE_PUT_CONTAINER, STORE_REMOVE_CONTAINER
 };
 
-// One change. `volume` is set for PUT_VOLUME, `hold` for PUT_HOLD, `node` for PUT_NODE, `token` for PUT_TOKEN (all borrowed for the call), `id` for the
-// REMOVEs (of a hold: its volume's id). Removing what is not there is no error.
+// One change. `volume` is set for PUT_VOLUME, `hold` for PUT_HOLD, `node` for PUT_NODE, `token` for PUT_TOKEN, `container` for
+// PUT_CONTAINER (all borrowed for the call), `id` for the REMOVEs (of a hold: its volume's id), but `name` for REMOVE_CONTAINER. Removing
+// what is not there is no error.
 struct store_change {
     enum store_change_kind kind;
     const struct volume *volume;
     const struct hold *hold;
     const struct node *node;
     const struct join_token *token;
+    const struct container *container;
+    const char *name;
     struct uuid id;
 };
 
-// Called for each record by store_load: nodes, volumes, holds and tokens, each in the order of ids. `volume` is handed over; the others are
+// Called for each record by store_load: nodes, volumes, holds, tokens and containers, each in the order of ids or names. `volume` and
+// `container` are handed over; the others are
 // borrowed. A negative return ends the load. When a load fails, forget what it brought: damage may show only at the end.
 struct store_sink {
     int (*on_volume)(void *arg, struct volume *volume, struct error *e);
@@ -40,6 +45,7 @@ struct store_sink {
     int (*on_node)(void *arg, const struct node *node, struct error *e);
     void *arg;
     int (*on_token)(void *arg, const struct join_token *token, struct error *e); // NULL: tokens are not wanted
+    int (*on_container)(void *arg, struct container *container, struct error *e); // NULL: containers are not wanted
 };
 
 struct store_ops {

@@ -166,7 +166,7 @@ int btrfs_subvolume_delete(int dir_fd, const char *name, struct error *e)
     int err = delete_one(dir_fd, name);
     if (err == ENOTEMPTY) {
         AUTO(close) int fd = openat(dir_fd, name, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
-        uint64_t id;
+        uint64_t id = 0;
         int rc = fd < 0 ? fail_os(e, errno, "open subvolume %s", name) : btrfs_subvolume_id(fd, &id, e);
         if (rc < 0)
             return rc;

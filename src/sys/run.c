@@ -1,9 +1,11 @@
 #include "sys/run.h"
 
+#include "base/clock.h"
 #include "base/mem.h"
 
 #include <errno.h>
 #include <fcntl.h>
+#include <poll.h>
 #include <signal.h>
 #include <stdbool.h>
 #include <stdint.h>
@@ -80,4 +82,58 @@ int run_program(const char *const argv[], struct error *e)
     if (WEXITSTATUS(status) == 127)
         return fail(e, E_UNSUPPORTED, "%s can't be run: %s; is it installed?", argv[0], last_line(output));
     return fail(e, E_IO, "%s failed: %s", argv[0], last_line(output));
+}
+
+// Reads until the end, the limit of bytes, or the deadline; true if that has passed. What is beyond the limit is read and dropped.
+static bool read_until(int fd, int64_t deadline_ms, FILE *to, size_t max)
+{
+    char chunk[4096];
+    size_t n = 0;
+    for (;;) {
+        const int64_t left_ms = deadline_ms - clock_boot_ms();
+        struct pollfd p = { .fd = fd, .events = POLLIN };
+        if (left_ms <= 0)
+            return true;
+        if (poll(&p, 1, (int)left_ms) <= 0)
+            continue;
+        const ssize_t got = read(fd, chunk, sizeof chunk);
+        if (got < 0 && errno == EINTR)
+            continue;
+        if (got <= 0)
+            return false;
+        const size_t keep = n + (size_t)got <= max ? (size_t)got : max - n;
+        fwrite(chunk, 1, keep, to);
+        n += keep;
+    }
+}
+
+int run_capture(const char *const argv[], size_t max, int timeout_ms, char **ret, struct error *e)
+{
+    int ends[2], status = 0;
+    size_t n;
+    AUTO(free) char *text = NULL;
+    if (pipe2(ends, O_CLOEXEC) < 0)
+        return fail_os(e, errno, "run %s", argv[0]);
+    AUTO(close) int from = ends[0];
+    AUTO(close) int to = ends[1];
+    pid_t pid = fork();
+    if (pid < 0)
+        return fail_os(e, errno, "run %s", argv[0]);
+    if (pid == 0)
+        become(argv, to);
+    close(TAKE(to, -1));
+    FILE *out = open_memstream(&text, &n);
+    ASSERT(out);
+    const bool is_late = read_until(from, clock_boot_ms() + timeout_ms, out, max);
+    if (is_late) {
+        kill(pid, SIGKILL);
+        fprintf(out, "\n(%s was ended: it took longer than %d s)\n", argv[0], timeout_ms / 1000);
+    }
+    fclose(out);
+    while (waitpid(pid, &status, 0) < 0 && errno == EINTR)
+        ;
+    if (WIFEXITED(status) && WEXITSTATUS(status) == 127)
+        return fail(e, E_UNSUPPORTED, "%s can't be run: %s", argv[0], last_line(text));
+    *ret = TAKE(text, NULL);
+    return 0;
 }

@@ -106,7 +106,8 @@ void transfer_write_request(const struct transfer_request *r, char ret[TRANSFER_
                                "epoch", (json_int_t)r->epoch);
     int rc = 0;
     if (r->base)
-        rc = json_object_set_new(object, "base", json_pack("{s:I, s:s}", "seq", (json_int_t)r->base, "digest", hex_write(r->base_digest, hex)));
+        rc = json_object_set_new(object, "base",
+                                 json_pack("{s:I, s:s}", "seq", (json_int_t)r->base, "digest", hex_write(r->base_digest, hex)));
     if (rc == 0 && r->part_seq)
         rc = json_object_set_new(object, "part", json_pack("{s:I, s:I, s:s}", "seq", (json_int_t)r->part_seq, "offset",
                                                            (json_int_t)r->part.offset, "digest", hex_write(r->part.digest, hex)));
@@ -127,10 +128,8 @@ static int read_part(const json_t *object, struct transfer_request *r, struct er
     if (!part)
         return 0;
     int rc = read_number(part, "seq", r->base + 1, INT64_MAX, &r->part_seq, e);
-    if (rc < 0 || (rc = read_number(part, "offset", TRANSFER_CHUNK, TRANSFER_BYTES_MAX, &r->part.offset, e)) < 0)
+    if (rc < 0 || (rc = read_number(part, "offset", 1, TRANSFER_BYTES_MAX, &r->part.offset, e)) < 0)
         return rc;
-    if (r->part.offset % TRANSFER_CHUNK)
-        return fail(e, E_INVALID, "\"offset\" must be a multiple of %u", TRANSFER_CHUNK);
     return read_digest(part, r->part.digest, e);
 }
 

@@ -39,12 +39,12 @@ struct transfer_request {
     uint64_t base; // the newest snapshot that the target has whole; 0: none
     uint8_t base_digest[CHAIN_DIGEST];
     uint64_t part_seq; // the snapshot of which it has a part, sent against `base`; 0: none
-    struct chain part; // how much of it; at least one chunk
+    struct chain part; // how much of it: whole chunks, at least one; or all of it, but for the end
 };
 
 struct transfer_answer {
     uint64_t seq;    // the snapshot that follows
-    uint64_t base;   // what the stream starts from: the request's base, or 0. Equal to seq: the target has it already, only its digest follows
+    uint64_t base;   // what the stream starts from: the request's base, or 0. Equal to seq: the target has it, only its digest follows
     uint64_t offset; // where the stream goes on: the request's part, or 0
     uint64_t estimate; // bytes of the whole stream; 0: unknown
     bool final;      // no snapshot comes after this one

@@ -1,5 +1,5 @@
-// Chunks of a stream on their way from one thread to another: TRANSFER_QUEUE of them at most, in memory of the queue, so that neither thread
-// gets far ahead, and nothing is copied. One thread fills, one empties.
+// Chunks of a stream on their way from one thread to another: TRANSFER_QUEUE of them at most, in memory of the queue, so that neither
+// thread gets far ahead, and nothing is copied. One thread fills, one empties.
 #ifndef FLOCKER_TRANSFER_QUEUE_H
 #define FLOCKER_TRANSFER_QUEUE_H
 

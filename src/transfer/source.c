@@ -96,10 +96,10 @@ static int chunk_done(struct serving *s)
     c->before = s->chain;
     chain_add(&s->chain, c->data, c->n);
     c->after = s->chain;
-    if (s->chain.offset <= s->answer.offset) {
+    if (c->before.offset < s->answer.offset) {
         c->n = 0;
-        if (s->chain.offset == s->answer.offset && !chain_equal(&s->chain, &s->request.part))
-            s->is_strange = true;
+        s->is_strange = s->chain.offset > s->answer.offset || // within a chunk
+                        (s->chain.offset == s->answer.offset && !chain_equal(&s->chain, &s->request.part));
         queue_sign(s->queue);
         return s->is_strange ? -E_CONFLICT : 0;
     }

@@ -41,6 +41,7 @@ struct fetching {
     bool may_retry;   // the error is the connection's, or the source's for the moment
     bool is_again;    // the source said that our part is not of its stream
     unsigned strange; // how often
+    int64_t chunk_ms; // when the last chunk came, or the answer
     uint64_t best;    // the highest offset that was ever applied
     struct transfer_result result;
 };
@@ -179,6 +180,7 @@ static int receive_chunk(struct fetching *f, const struct frame *frame, struct e
     c->after = f->chain;
     queue_push(f->queue);
     f->result.bytes += frame->bytes;
+    f->chunk_ms = clock_boot_ms();
     tell_progress(f, false);
     return 0;
 }
@@ -216,6 +218,15 @@ static int receive_again(struct fetching *f, struct error *e)
     return fail(e, E_UNAVAILABLE, "the source has another stream for snapshot %llu by now", (unsigned long long)f->answer.seq);
 }
 
+static int receive_alive(struct fetching *f, struct error *e)
+{
+    if (clock_boot_ms() - f->chunk_ms > f->times->silent_ms) {
+        f->may_retry = true;
+        return fail(e, E_TIMEOUT, "the source has only said that it is alive for %d s", f->times->silent_ms / 1000);
+    }
+    return f->queue ? queue_error(f->queue, e) : 0; // of the other thread, which nothing else would tell
+}
+
 // One frame; 1 after the end.
 static int receive_frame(struct fetching *f, struct error *e)
 {
@@ -235,7 +246,7 @@ static int receive_frame(struct fetching *f, struct error *e)
     case FRAME_ERROR:
         return receive_error(f, &frame, e);
     case FRAME_ALIVE:
-        return queue_error(f->queue, e); // of the other thread, which nothing else would tell
+        return receive_alive(f, e);
     }
     ASSERT(false); // frame_read lets no other pass
 }
@@ -287,6 +298,8 @@ static int ask(struct fetching *f, struct error *e)
         if (rc == 0)
             rc = tls_stream_read_line(f->stream, line, sizeof line, f->times->stall_ms, e);
     while (rc == 0 && line[0] == '\0' && clock_boot_ms() < until);
+    if (rc == 0 && line[0] == '\0')
+        rc = fail(e, E_TIMEOUT, "the source has not answered for %d s", f->times->idle_ms / 1000);
     if (rc < 0)
         return connection_failed(f, rc);
     rc = transfer_read_answer(line, &f->request, &f->answer, &is_refused, e);
@@ -304,6 +317,7 @@ static void settle_start(struct fetching *f)
     }
     f->applied = goes_on ? f->request.part : (struct chain){ 0 };
     f->chain = f->applied;
+    f->chunk_ms = clock_boot_ms();
     if (f->best < f->applied.offset)
         f->best = f->applied.offset;
     f->meter = (struct pace_meter){ 0 };
@@ -325,6 +339,7 @@ static int receive_stream(struct fetching *f, struct error *e)
     err = pthread_join(thread, NULL);
     ASSERT(err == 0);
     struct error ours;
+    f->queue = NULL;
     if (queue_error(queue, &ours) < 0) {
         *e = ours;
         f->may_retry = false;
@@ -349,14 +364,16 @@ static int finish(struct fetching *f, struct error *e)
 // Nothing but the end, if the copy is current: then nothing is begun.
 static int receive_current(struct fetching *f, struct error *e)
 {
-    struct frame frame;
+    struct frame frame = { .kind = FRAME_ALIVE };
     uint8_t header[FRAME_HEADER];
-    int rc;
-    do {
+    int rc = 0;
+    while (rc == 0 && frame.kind == FRAME_ALIVE) {
         rc = receive(f, header, sizeof header, e);
         if (rc == 0)
             rc = frame_read(header, &frame, e);
-    } while (rc == 0 && frame.kind == FRAME_ALIVE);
+        if (rc == 0 && frame.kind == FRAME_ALIVE)
+            rc = receive_alive(f, e);
+    }
     if (rc < 0)
         return rc;
     if (frame.kind == FRAME_ERROR)
@@ -429,7 +446,7 @@ static void keep_part(struct fetching *f)
 {
     struct error ignored;
     const struct backend_ops *ops = f->target->backend->ops;
-    if (f->may_retry && f->receiver && f->applied.offset > f->checkpoint && f->applied.offset % TRANSFER_CHUNK == 0)
+    if (f->may_retry && f->receiver && f->applied.offset > f->checkpoint)
         (void)ops->receive_checkpoint(f->receiver, f->applied.offset, f->applied.digest, &ignored);
 }
 

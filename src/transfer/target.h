@@ -29,8 +29,8 @@ struct transfer_result {
     unsigned connections;
 };
 
-// Fetches one snapshot: what is missing of the one that the source names, up to the end. Goes on from where an earlier attempt, of this or
-// another process, has got to; a connection that breaks is made again; it ends when several attempts in a row have brought nothing.
+// Fetches one snapshot: what is missing of the one that the source names, up to the end. Goes on from where an earlier attempt, of this
+// or another process, has got to; a connection that breaks is made again; it ends when several attempts in a row have brought nothing.
 // On failure the copy stays at its last checkpoint; the next call goes on from there, if the source finds that to be of its stream. The copy
 // is only ever taken for whole if its digest is that of the source: else E_CORRUPT.
 int transfer_fetch(const struct transfer_target *target, struct transfer_result *ret, struct error *e);

@@ -8,6 +8,7 @@ const struct transfer_times transfer_times = {
     .alive_ms = 5000,
     .frame_ms = 300000,
     .idle_ms = 600000,
+    .silent_ms = 6 * 3600 * 1000,
     .checkpoint_ms = 10000,
     .retry_ms = 200,
     .retry_most_ms = 5000,

@@ -26,6 +26,7 @@ struct transfer_times {
     int alive_ms;         // an end that has nothing to send says so
     int frame_ms;         // for a frame: slower than that is no connection
     int idle_ms;          // for the source's backend to make a snapshot, and to produce anything of its stream
+    int silent_ms;        // for the target to wait for the next chunk of a source that only says that it is alive: it may have to skip much
     int checkpoint_ms;    // between two checkpoints of the target
     int retry_ms;         // before the first new try; twice that before the next, and so on, up to
     int retry_most_ms;

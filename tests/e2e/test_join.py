@@ -168,6 +168,36 @@ def test_a_lost_certificate_is_made_anew_for_the_same_node(hosts, flocker_binary
     assert wait_state(one, two, "up") and node_of(one, two)["id"] == before
 
 
+def test_a_control_service_that_has_a_name(hosts, flocker_binary):
+    """The agent looks the name up, and again when it changes; the certificate need not hold it."""
+    one = start_control(hosts("one", network=hosts.network()), flocker_binary)
+    two = newcomer(hosts, one, "two")
+    two.path("/etc/hosts").write_text("127.0.0.1 localhost\n10.77.0.99 control.example\n10.77.0.1 control.example\n")
+    assert "nowhere.example" in refused(two, "join", "nowhere.example", "--token", token(one))
+    two.flocker("join", "control.example", "--token", token(one), timeout=60)
+    assert "hostname: \"control.example\"" in two.path("/etc/flocker/agent.yml").read_text()
+    assert "control: at control.example port 4524, connected" in two.flocker("status").stdout
+    assert node_of(one, two)["state"] == "up"
+
+
+def test_a_certificate_that_has_expired(hosts, flocker_binary):
+    """The agent says so, and what to do; that helps."""
+    one, two = make_cluster(hosts, flocker_binary, 2)
+    node = node_of(one, two)["id"]
+    one.flocker("ca", "node", node, "-o", "/tmp", env={"FLOCKER_CERTIFICATE_S": "1"})
+    two.kill_flocker("agent")
+    for name in ("crt", "key"):
+        two.path(f"/etc/flocker/node.{name}").write_bytes(one.path(f"/tmp/{node}.{name}").read_bytes())
+    expired = ["openssl", "x509", "-in", "/etc/flocker/node.crt", "-noout", "-checkend", "0"]
+    wait_for("its end", lambda: two.run(expired, check=False).returncode == 1)
+    refused(two, "up")
+    wait_for("the reason", lambda: "flocker node token --node" in agent_log(two), 20)
+    two.flocker("down", "--keep-mounted")
+    two.path("/etc/flocker/node.crt").unlink()
+    two.flocker("join", "10.77.0.1", "--token", token(one, "--node", node), timeout=60)
+    assert node_of(one, two) and nodes(one)["10.77.0.2"]["id"] == node
+
+
 def test_certificates_are_renewed_without_a_restart(hosts, flocker_binary):
     short = {"FLOCKER_CERTIFICATE_S": "15"}
     one, two = make_cluster(hosts, flocker_binary, 2, env=short)

@@ -9,6 +9,7 @@ import sqlite3
 import threading
 import time
 from contextlib import closing
+from datetime import datetime
 
 import pytest
 
@@ -366,7 +367,24 @@ def test_remove_at_once(rest, name):
 
 def test_nodes(host, rest, node):
     era = host.path("/run/boot_id").read_text().strip()
-    assert rest.ok("GET", "/v2/nodes") == [{"id": node, "host": "127.0.0.1", "era": era, "connected": True}]
+    (shown,) = rest.ok("GET", "/v2/nodes")
+    booted = datetime.fromisoformat(shown.pop("booted").replace("Z", "+00:00")).timestamp()
+    assert abs(time.time() - time.clock_gettime(time.CLOCK_BOOTTIME) - booted) < 60
+    assert shown == {"id": node, "host": "127.0.0.1", "era": era, "connected": True, "state": "up"}
+
+
+def test_a_node_is_removed_only_when_it_has_nothing(rest, node, name):
+    rest.ok("POST", "/v2/volumes?wait=10", {"name": name}, 201)
+    assert error_code(rest("DELETE", f"/v2/nodes/{node}")) == (409, "conflict")
+    assert error_code(rest("DELETE", f"/v2/nodes/{new_id()}")) == (404, "not-found")
+    assert error_code(rest("DELETE", "/v2/nodes/7")) == (404, "not-found")
+
+
+def test_tokens_are_asked_for_rightly(rest, node):
+    for body in ({"ttl": 0}, {"ttl": 10**9}, {"ttl": "x"}, {"node": 5}, {"x": 1}, []):
+        assert error_code(rest("POST", "/v2/tokens", body)) == (400, "invalid"), body
+    assert error_code(rest("POST", "/v2/tokens", {"node": new_id()})) == (404, "not-found")
+    assert error_code(rest("POST", "/v2/tokens", {"node": node})) == (503, "unavailable"), "no other host can reach this control service"
 
 
 def test_status(rest, name):

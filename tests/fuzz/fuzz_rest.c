@@ -196,6 +196,15 @@ static void check_state(const struct control *c)
         json_decref(object);
         volume_free(back);
     }
+    for (size_t i = 0; i < c->containers.n; i++) {
+        struct error e = ERROR_INIT;
+        struct container *back = NULL;
+        json_t *object = container_to_json(c->containers.entries[i].want);
+        ASSERT(container_from_json(object, &back, &e) == 0);
+        ASSERT(i == 0 || strcmp(c->containers.entries[i - 1].want->name, back->name) < 0);
+        json_decref(object);
+        container_free(back);
+    }
     const struct control_node *n;
     LIST_FOREACH (n, &c->nodes, all)
         ASSERT(!n->peer || peer);

@@ -107,12 +107,43 @@ static inline int kit_on_token(void *arg, const struct join_token *t, struct err
     return 0;
 }
 
+static inline int kit_on_container(void *arg, struct container *c, struct error *e)
+{
+    (void)e;
+    json_array_append_new(arg, container_to_json(c));
+    container_free(c);
+    return 0;
+}
+
+// Container "c<n>" on node n.
+static inline struct container *kit_container(uint32_t n)
+{
+    struct error e = ERROR_INIT;
+    struct container *c = NULL;
+    uint8_t random[16] = { [15] = (uint8_t)n };
+    const struct uuid node = uuid_from_random(random);
+    AUTO(free) char *name = xasprintf("c%u", n);
+    json_t *body = json_pack("{s:s, s:s, s:s, s:{s:s}}", "node_uuid", UUID_TEXT(&node), "name", name, "image", "busybox", "environment",
+                             "NUMBER", name);
+    int rc = container_from_v1(body, &c, &e);
+    json_decref(body);
+    ASSERT(rc == 0);
+    return c;
+}
+
+static inline int kit_put_container(struct store *s, uint32_t n, struct error *e)
+{
+    AUTO(container_free) struct container *c = kit_container(n);
+    const struct store_change change = { .kind = STORE_PUT_CONTAINER, .container = c };
+    return store_commit(s, &change, 1, e);
+}
+
 // All that the store holds, in the order in which it loads, or NULL with an error.
 static inline char *kit_try_dump(struct store *s, struct error *e)
 {
     json_t *all = json_array();
     const struct store_sink sink = { .on_volume = kit_on_volume, .on_hold = kit_on_hold, .on_node = kit_on_node, .arg = all,
-                                     .on_token = kit_on_token };
+                                     .on_token = kit_on_token, .on_container = kit_on_container };
     int rc = store_load(s, &sink, e);
     char *text = rc < 0 ? NULL : json_dumps(all, JSON_COMPACT);
     json_decref(all);

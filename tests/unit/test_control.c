@@ -217,7 +217,9 @@ static struct fake agent_connect(const struct rig *r)
 {
     struct error e = ERROR_INIT;
     struct fake a = { .fd = socket_connect_unix(r->agents, 5000, &e) };
+    const struct timeval limit = { .tv_sec = 30 }; // a test that waits in vain fails
     assert_true(a.fd >= 0);
+    setsockopt(a.fd, SOL_SOCKET, SO_RCVTIMEO, &limit, sizeof limit);
     a.in = fdopen(dup(a.fd), "r");
     return a;
 }
@@ -765,6 +767,8 @@ static void move_all_but_switch(const struct rig *r, struct link *a, struct link
     link_make(r, a, id);
     AUTO(free) char *target = xasprintf("/v2/volumes/%s/move", id);
     assert_int_equal(call(r, "POST", target, "{\"node\": \"" NODE_2 "\"}", NULL), 200);
+    say(&b->fake, json_pack("{s:s, s:s, s:b, s:{s:{s:i, s:b}, s:b}}", "type", "report", "id", id, "present", 0, "copy", "snapshot", "number", 1,
+                            "final", 0, "warm", 1));
     await_stage(a, "seal", ret_revision);
     await_stage(b, "seal", &ignored);
     say_sealed(a, id, *ret_revision);
@@ -803,7 +807,7 @@ static void test_moves_over_resume(void **state)
 
 // ---- a node with very many volumes that reads slowly
 
-enum { MANY_VOLUMES = 200000, CHANGED = 3, FOUND = 5 };
+enum { MANY_VOLUMES = 200000, CHANGED = 3, FOUND = 5, FOUND_BY_NAME = 7 };
 
 static struct store_ops store_many; // memory's, and these volumes
 
@@ -851,18 +855,19 @@ static long rss_kib(pid_t pid)
     return kib;
 }
 
-// Reads all that comes up to want-end; each volume comes once, the changed one as it is last, the one that was asked for right before the reply.
+// Reads all that comes up to want-end; each volume comes once, the changed one as it is last, those that were asked for right before the replies.
 static void read_many(struct link *l)
 {
     static bool seen[MANY_VOLUMES];
     char last[64] = "";
-    struct uuid id, changed = many_id(CHANGED), found = many_id(FOUND);
-    bool has_reply = false;
+    struct uuid id, changed = many_id(CHANGED), found[] = { many_id(FOUND), many_id(FOUND_BY_NAME) };
+    size_t replies = 0;
     for (json_t *message; (message = link_hear(l)) && !is_type(message, "want-end"); json_decref(message)) {
         const json_t *volume = json_object_get(message, "volume");
         if (is_type(message, "reply")) {
-            assert_string_equal(last, UUID_TEXT(&found));
-            has_reply = true;
+            assert_true(replies < ARRAY_SIZE(found));
+            assert_string_equal(last, UUID_TEXT(&found[replies]));
+            replies++;
             continue;
         }
         snprintf(last, sizeof last, "%s", json_string_value(json_object_get(volume, "id")));
@@ -873,7 +878,7 @@ static void read_many(struct link *l)
         if (uuid_equal(&id, &changed))
             assert_int_equal(json_integer_value(json_object_get(volume, "size")), 105LL << 20);
     }
-    assert_true(has_reply);
+    assert_int_equal(replies, ARRAY_SIZE(found));
     assert_int_equal(l->wants, MANY_VOLUMES);
 }
 
@@ -895,6 +900,8 @@ static void test_slow_reader(void **state)
         resize(&r, UUID_TEXT(&changed), 100 + i);
     assert_in_range(rss_kib(r.pid) - before_kib, 0, 16 << 10);
     say(&a.fake, json_pack("{s:s, s:i, s:s, s:s}", "type", "request", "n", 1, "op", "find", "id", UUID_TEXT(&found)));
+    AUTO(free) char *name = xasprintf("v%06d", FOUND_BY_NAME);
+    say(&a.fake, json_pack("{s:s, s:i, s:s, s:s}", "type", "request", "n", 2, "op", "find", "name", name));
     read_many(&a);
     assert_in_range(rss_kib(r.pid) - before_kib, 0, 16 << 10);
     agent_end(&a.fake);

@@ -453,13 +453,14 @@ static void weak_and_huge_keys_are_not_certified(void **state)
     struct error e;
     const struct pki_request r = { .common_name = "x", .use = PKI_CLIENT, .days = 10 };
     must(pki_make_ca(dir, "c", 300, &e), &e);
-    EVP_PKEY *const keys[] = { EVP_RSA_gen(1024), EVP_PKEY_Q_keygen(NULL, NULL, "ED25519"), EVP_RSA_gen(2048) };
+    EVP_PKEY *const keys[] = { EVP_RSA_gen(1024), EVP_PKEY_Q_keygen(NULL, NULL, "ED25519"), EVP_EC_gen("secp224r1"), EVP_EC_gen("P-384"),
+                               EVP_RSA_gen(2048) };
     for (size_t i = 0; i < ARRAY_SIZE(keys); i++) {
         AUTO(free) char *path = at("k.key"), *request = NULL, *certificate = NULL;
         FILE *f = fopen(path, "we");
         assert_int_equal(PEM_write_PrivateKey(f, keys[i], NULL, NULL, 0, NULL, NULL), 1);
         assert_int_equal(fclose(f), 0);
-        bool is_good = i == 2;
+        bool is_good = i >= 3;
         int rc = pki_make_request(dir, "k", &request, &e);
         assert_true(rc == 0 || !is_good);
         if (rc == 0)

@@ -233,7 +233,7 @@ static void values_at_their_limits(void **state)
 }
 
 struct counter {
-    int left, volumes, holds, nodes;
+    int left, volumes, holds, nodes, containers;
 };
 
 static int count_volume(void *arg, struct volume *v, struct error *e)
@@ -258,6 +258,37 @@ static int count_node(void *arg, const struct node *n, struct error *e)
     struct counter *c = arg;
     c->nodes++;
     return c->left-- > 0 ? 0 : fail(e, E_TOO_LARGE, "enough");
+}
+
+static int count_container(void *arg, struct container *k, struct error *e)
+{
+    struct counter *c = arg;
+    container_free(k);
+    c->containers++;
+    return c->left-- > 0 ? 0 : fail(e, E_TOO_LARGE, "enough");
+}
+
+// Containers are kept by name; one that is put again has the new settings, and removing what is not there is no error.
+static void containers_are_kept_by_name(void **state)
+{
+    struct fixture *f = *state;
+    struct error e = ERROR_INIT;
+    AUTO(container_free) struct container *first = kit_container(1);
+    AUTO(container_free) struct container *second = kit_container(2);
+    const struct store_change puts[] = { { .kind = STORE_PUT_CONTAINER, .container = second }, { .kind = STORE_PUT_CONTAINER, .container = first } };
+    assert_int_equal(store_commit(f->s, puts, 2, &e), 0);
+    first->revision = 7;
+    first->deleted = true;
+    container_leave(first, &second->node);
+    assert_int_equal(store_commit(f->s, &puts[1], 1, &e), 0);
+    json_t *want = json_pack("[o, o]", container_to_json(first), container_to_json(second));
+    AUTO(free) char *text = json_dumps(want, JSON_COMPACT);
+    json_decref(want);
+    assert_content(f->s, text);
+    const struct store_change removals[] = { { .kind = STORE_REMOVE_CONTAINER, .name = "c1" }, { .kind = STORE_REMOVE_CONTAINER, .name = "c2" },
+                                             { .kind = STORE_REMOVE_CONTAINER, .name = "c3" } };
+    assert_int_equal(store_commit(f->s, removals, 3, &e), 0);
+    assert_content(f->s, "[]");
 }
 
 // A token is kept until it is removed; whoever does not want tokens is not told of them.
@@ -307,16 +338,17 @@ static void the_sink_ends_the_load(void **state)
             { .kind = STORE_PUT_VOLUME, .volume = v }, { .kind = STORE_PUT_HOLD, .hold = &hold }, { .kind = STORE_PUT_NODE, .node = &node }
         };
         assert_int_equal(store_commit(f->s, changes, 3, &e), 0);
+        assert_int_equal(kit_put_container(f->s, n, &e), 0);
     }
-    for (int left = 0; left < 9; left++) {
+    for (int left = 0; left < 12; left++) {
         struct counter c = { .left = left };
-        const struct store_sink sink = { count_volume, count_hold, count_node, &c, NULL };
+        const struct store_sink sink = { count_volume, count_hold, count_node, &c, NULL, count_container };
         assert_int_equal(store_load(f->s, &sink, &e), -E_TOO_LARGE);
         assert_string_equal(e.msg, "enough");
-        assert_int_equal(c.volumes + c.holds + c.nodes, left + 1);
+        assert_int_equal(c.volumes + c.holds + c.nodes + c.containers, left + 1);
     }
-    struct counter c = { .left = 9 };
-    const struct store_sink sink = { count_volume, count_hold, count_node, &c, NULL };
+    struct counter c = { .left = 12 };
+    const struct store_sink sink = { count_volume, count_hold, count_node, &c, NULL, count_container };
     assert_int_equal(store_load(f->s, &sink, &e), 0);
     assert_int_equal(kit_put_new(f->s, 50, "after", &e), 0);
 }
@@ -343,6 +375,7 @@ static void agrees_with_memory(void **state)
         struct volume *volumes[CHANGES] = { NULL };
         struct hold holds[CHANGES];
         struct node nodes[CHANGES];
+        struct container *containers[CHANGES] = { NULL };
         struct join_token tokens[CHANGES];
         size_t n = next_random(&seed) % CHANGES + 1;
         for (size_t i = 0; i < n; i++) {
@@ -357,8 +390,12 @@ static void agrees_with_memory(void **state)
             nodes[i].removed = next_random(&seed) % 4 == 0;
             tokens[i] = kit_token(which);
             tokens[i].expires_ms += next_random(&seed) % 2;
-            changes[i] = (struct store_change){ .kind = next_random(&seed) % 2 ? STORE_PUT_VOLUME : (enum store_change_kind)(next_random(&seed) % (STORE_REMOVE_TOKEN + 1)),
-                .volume = volumes[i], .hold = &holds[i], .node = &nodes[i], .token = &tokens[i], .id = kit_id(which) };
+            containers[i] = kit_container(which);
+            containers[i]->revision = next_random(&seed) % 100 + 1;
+            changes[i] = (struct store_change){ .kind = next_random(&seed) % 2 ? STORE_PUT_VOLUME
+                                                                               : (enum store_change_kind)(next_random(&seed) % (STORE_REMOVE_CONTAINER + 1)),
+                .volume = volumes[i], .hold = &holds[i], .node = &nodes[i], .token = &tokens[i], .container = containers[i],
+                .name = containers[i]->name, .id = kit_id(which) };
         }
         int rc = store_commit(f->s, changes, n, &e);
         assert_int_equal(rc, store_commit(reference, changes, n, &e2));
@@ -367,6 +404,8 @@ static void agrees_with_memory(void **state)
         assert_content(f->s, want);
         for (size_t i = 0; i < n; i++)
             volume_free(volumes[i]);
+        for (size_t i = 0; i < n; i++)
+            container_free(containers[i]);
     }
     assert_in_range(conflicts, 20, 200); // both ways were taken
 }
@@ -383,6 +422,7 @@ int main(void)
         BOTH(a_taken_name_undoes_the_whole_commit),
         BOTH(only_live_volumes_own_names),
         BOTH(values_at_their_limits),
+        BOTH(containers_are_kept_by_name),
         BOTH(the_sink_ends_the_load),
         BOTH(tokens_are_kept),
         BOTH(a_removed_node_stays_removed),

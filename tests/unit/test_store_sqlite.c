@@ -247,6 +247,8 @@ static void what_others_changed_is_noticed(void **state)
         "UPDATE node SET host = 'elsewhere'",
         "UPDATE node SET host = printf('%100d', 1)",
         "UPDATE node SET era = zeroblob(16)",
+        "UPDATE node SET removed = 1",
+        "INSERT INTO token VALUES (zeroblob(16), zeroblob(16), 0, 0)",
         "PRAGMA writable_schema = ON; UPDATE sqlite_schema SET sql = replace(sql, 'epoch >= 1', 'epoch >= 0')",
         "PRAGMA ignore_check_constraints = ON; UPDATE volume SET record = 'no JSON'",
         "PRAGMA ignore_check_constraints = ON; UPDATE volume SET id = zeroblob(3) WHERE name = 'volume-1'",
@@ -262,6 +264,24 @@ static void what_others_changed_is_noticed(void **state)
         assert_null(content);
     }
     free(good.p);
+}
+
+// A store of the first version is brought up to date, and nothing of it is lost.
+static void an_older_store_is_taken_over(void **state)
+{
+    (void)state;
+    struct error e = ERROR_INIT;
+    AUTO(free) char *before = NULL, *after = NULL;
+    fill(12);
+    assert_int_equal(try_load(&before), 0);
+    exec_sql("DROP TABLE container; DROP TABLE token; ALTER TABLE node DROP COLUMN removed; PRAGMA user_version = 1");
+    assert_int_equal(try_load(&after), 0);
+    assert_string_equal(before, after);
+    AUTO(store_close) struct store *s = NULL;
+    assert_int_equal(store_open(&store_sqlite, path, &s, &e), 0);
+    const struct join_token token = kit_token(3);
+    const struct store_change put = { .kind = STORE_PUT_TOKEN, .token = &token };
+    assert_int_equal(store_commit(s, &put, 1, &e), 0);
 }
 
 static void a_cut_file_is_noticed(void **state)
@@ -430,6 +450,7 @@ int main(void)
         TEST(survives_kill_9),
         TEST(what_is_no_store_is_left_alone),
         TEST(what_others_changed_is_noticed),
+        TEST(an_older_store_is_taken_over),
         TEST(a_cut_file_is_noticed),
         TEST(flipped_bits_are_found),
         TEST(a_flip_in_any_name_is_found),

@@ -86,7 +86,8 @@ static int leave(void **state)
 // ---- both ends, and what is between them
 
 static const struct transfer_times quick = {
-    .connect_ms = 2000, .handshake_ms = 600, .request_ms = 600, .stall_ms = 600, .alive_ms = 100, .frame_ms = 3000, .idle_ms = 1500,
+    .connect_ms = 2000, .handshake_ms = 600, .request_ms = 600, .stall_ms = 600, .alive_ms = 100, .frame_ms = 3000,
+    .idle_ms = 1500, .silent_ms = 2500,
     .checkpoint_ms = 60000, .retry_ms = 1, .retry_most_ms = 2, .tries = 3,
 };
 
@@ -107,6 +108,7 @@ struct rig {
     atomic_uint n_sent;
     // The connection between: cut after so many bytes from the source; connections beyond n_cuts are whole.
     size_t cuts[16], n_cuts;
+    atomic_size_t passed;  // from the source, on the last connection
     bool is_direct; // nothing is between: that passes one direction at a time
     atomic_bool is_over;
     pthread_t server, between;
@@ -198,6 +200,7 @@ static void *run_between(void *arg)
                 goes_on = pass(client, server, NULL);
             if (goes_on && p[1].revents)
                 goes_on = pass(server, client, &left);
+            rig->passed = (n < rig->n_cuts ? rig->cuts[n] : NOWHERE) - left;
         }
         close(client);
         if (server >= 0)
@@ -397,6 +400,25 @@ static void goes_on_after_a_connection_broke_anywhere(void **state)
         assert_true(r.bytes <= rig->source.size + MIB);
     }
     assert_true(resumed >= 6);
+}
+
+// Also when all has come but for the end: then nothing is sent again.
+static void goes_on_after_a_connection_broke_before_the_end(void **state)
+{
+    (void)state;
+    unsigned only_the_end = 0;
+    for (size_t before = 0; before <= 240; before += 12) {
+        AUTO(rig_free) struct rig *rig = rig_new(MIB + 11111);
+        fetch_well(rig, 0, 1);
+        rig->cuts[0] = rig->passed - before;
+        rig->n_cuts = 1;
+        rig->n_sent = 0;
+        rig->target.copy = (struct backend_copy){ 0 }; // once more, from the start
+        struct transfer_result r = fetch_well(rig, 0, 1);
+        assert_true(r.connections <= 2);
+        only_the_end += r.connections == 2 && r.bytes == rig->source.size && rig->sent[1].answer.offset == rig->source.size;
+    }
+    assert_true(only_the_end > 0);
 }
 
 static void goes_on_as_long_as_attempts_bring_something(void **state)
@@ -726,6 +748,19 @@ static void script_truncated(struct tls_stream *s, const char *request)
     say_frame(s, (struct frame){ FRAME_DATA, false, 5, 5, 0 }, "hello");
 }
 
+static void script_alive(struct tls_stream *s, const char *request)
+{
+    struct error e;
+    bool is_answered = strstr(request, "base") != NULL;
+    const struct frame alive = { .kind = FRAME_ALIVE };
+    uint8_t header[FRAME_HEADER];
+    frame_write(&alive, header);
+    if (!is_answered)
+        say_answer(s);
+    while (tls_stream_write(s, is_answered ? "\n" : (const char *)header, is_answered ? 1 : sizeof header, 1000, &e) == 0)
+        poll(NULL, 0, 50);
+}
+
 static void sources_that_lie_are_not_believed(void **state)
 {
     (void)state;
@@ -735,6 +770,7 @@ static void sources_that_lie_are_not_believed(void **state)
         const char *words;
     } cases[] = {
         { script_silence, E_TIMEOUT, "nothing came from " SOURCE },
+        { script_alive, E_TIMEOUT, "only said that it is alive" },
         { script_endless_line, E_TOO_LARGE, "a line of more than" },
         { script_not_json, E_INVALID, "answer: not JSON" },
         { script_garbage_frames, E_CORRUPT, "begin none" },
@@ -753,6 +789,16 @@ static void sources_that_lie_are_not_believed(void **state)
         fetch_badly(rig, cases[i].code, cases[i].words);
         assert_int_equal(rig->target.copy.seq, 0);
     }
+}
+
+static void a_source_that_never_answers_is_given_up(void **state)
+{
+    (void)state;
+    AUTO(rig_free) struct rig *rig = rig_new(MIB);
+    rig->script = script_alive;
+    rig->target.copy = (struct backend_copy){ .id = rig->volume->id, .seq = 1 };
+    rig->target_times.tries = 1;
+    fetch_badly(rig, E_TIMEOUT, "the source has not answered");
 }
 
 // ---- targets that lie
@@ -898,6 +944,7 @@ int main(void)
         cmocka_unit_test(a_base_that_is_not_common_makes_the_stream_whole),
         cmocka_unit_test(compresses_where_the_connection_is_slow),
         cmocka_unit_test(goes_on_after_a_connection_broke_anywhere),
+        cmocka_unit_test(goes_on_after_a_connection_broke_before_the_end),
         cmocka_unit_test(goes_on_as_long_as_attempts_bring_something),
         cmocka_unit_test(gives_up_and_another_process_goes_on),
         cmocka_unit_test(a_part_is_finished_before_the_final_snapshot),
@@ -913,6 +960,7 @@ int main(void)
         cmocka_unit_test(certificates_decide),
         cmocka_unit_test(another_epoch_is_refused),
         cmocka_unit_test(sources_that_lie_are_not_believed),
+        cmocka_unit_test(a_source_that_never_answers_is_given_up),
         cmocka_unit_test(targets_without_manners_hold_nothing_up),
     };
     return cmocka_run_group_tests(tests, enter, leave);
