@@ -87,7 +87,9 @@ static void describe_wait(const struct operation *o, const struct agent_volume *
         snprintf(ret, size, "volume %.255s is on its way to this node: %s of about %s are here, try again", o->name,
                  size_format(v->copy.bytes, so_far), size_format(v->copy.total, in_all));
     else if (want && move_is_open(want))
-        snprintf(ret, size, "volume %.255s is on its way to this node, try again", o->name);
+        snprintf(ret, size, "volume %.255s is on its way to node %s, try again", o->name, UUID_TEXT(&want->target));
+    else if (want && want->move.stage != MOVE_NONE)
+        snprintf(ret, size, "volume %.255s has just moved to node %s and settles there, try again", o->name, UUID_TEXT(&want->owner));
     else
         snprintf(ret, size, "volume %.255s: %s goes on, try again", o->name,
                  v && v->step != STEP_NONE ? step_word(v->step) : "waiting for the control service");
@@ -366,14 +368,15 @@ static void on_acquired(void *arg, int rc, const json_t *reply, const struct err
         turn_soon(o->agent);
 }
 
-// It lives on another node: control has it moved here if nobody uses it there.
+// It lives on another node: control has it moved here if nobody uses it there. Or it is sealed here, for a move: control has that called off if
+// the node that it goes to is not there. One that has just moved settles first.
 static void acquire(struct operation *o, const struct agent_volume *v, const struct volume *want)
 {
     struct agent *a = o->agent;
     bool comes = move_is_open(want) && uuid_equal(&want->target, &a->config.node);
     if (comes && has_failed(o, v) && v->step == STEP_NONE)
         finish_failed(o, v);
-    if (comes || o->begun || !agent_is_synced(a))
+    if (comes || o->begun || want->move.stage >= MOVE_SETTLE || !agent_is_synced(a))
         return;
     o->asked = o->begun = true;
     link_request(a, json_pack("{s:s, s:s, s:s}", "type", "request", "op", "acquire", "id", UUID_TEXT(&want->id)), on_acquired, o);
@@ -396,13 +399,8 @@ static void mount_turn(struct operation *o)
         finish(o, rc, &e);
         return;
     }
-    if (!uuid_equal(&want->owner, &a->config.node)) {
+    if (!uuid_equal(&want->owner, &a->config.node) || want->move.stage == MOVE_SEAL) {
         acquire(o, v, want);
-        return;
-    }
-    if (want->move.stage == MOVE_SEAL) {
-        int rc = fail(&e, E_BUSY, "volume %.200s is being moved to node %s: mount it there, or cancel the move", o->name, UUID_TEXT(&want->target));
-        finish(o, rc, &e);
         return;
     }
     if (v->removing || v->promised_ms > clock_boot_ms())

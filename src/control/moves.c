@@ -58,13 +58,19 @@ static const char *node_label(const struct control *c, const struct uuid *id, ch
     return ret;
 }
 
+static bool is_connected(const struct control *c, const struct uuid *node)
+{
+    const struct control_node *n = control_node(c, node);
+    return n && n->peer;
+}
+
 static int acquire(struct control *c, const struct uuid *volume, const struct uuid *node, struct error *e)
 {
     const struct volume *v = volume_set_find(&c->volumes, volume);
     struct volume *changed = NULL;
     if (!v)
         return fail(e, E_NOT_FOUND, "volume %s is gone", UUID_TEXT(volume));
-    int rc = decide_acquire(v, node, &changed, e);
+    int rc = decide_acquire(v, node, is_connected(c, &v->target), &changed, e);
     return rc < 0 || !changed ? rc : control_put(c, changed, e);
 }
 
@@ -83,12 +89,6 @@ static void on_released(void *arg, int rc, const json_t *answer, const struct er
     agents_relay_reply(r, rc, &e);
 }
 
-static bool is_connected(const struct control *c, const struct uuid *node)
-{
-    const struct control_node *n = control_node(c, node);
-    return n && n->peer;
-}
-
 int moves_request_acquire(struct agent_peer *p, const json_t *message, json_t *reply, struct error *e)
 {
     struct control *c = agents_control(p);
@@ -100,12 +100,12 @@ int moves_request_acquire(struct agent_peer *p, const json_t *message, json_t *r
     if (!v)
         return fail(e, E_NOT_FOUND, "no such volume: %.40s", text ? text : "none was named");
     json_object_set_new(reply, "id", json_string(UUID_TEXT(&v->id)));
-    int rc = decide_acquire(v, agents_node(p), &changed, e);
+    int rc = decide_acquire(v, agents_node(p), is_connected(c, &v->target), &changed, e);
     bool is_wanted = changed != NULL;
     volume_free(changed);
     if (rc < 0 || !is_wanted)
         return rc;
-    if (!v->born)
+    if (!v->born || uuid_equal(&v->owner, agents_node(p)))
         return acquire(c, &id, agents_node(p), e);
     if (!is_connected(c, &v->owner))
         return fail(e, E_UNAVAILABLE, "volume %.100s is on %s, which is not connected: its data can't be had until that node is back",

@@ -52,18 +52,19 @@ int decide_move(const struct volume *v, const struct move_wish *wish, struct vol
     return 0;
 }
 
-int decide_acquire(const struct volume *v, const struct uuid *node, struct volume **ret, struct error *e)
+int decide_acquire(const struct volume *v, const struct uuid *node, bool target_is_there, struct volume **ret, struct error *e)
 {
     char label[UUID_TEXT_SIZE];
+    bool owned = uuid_equal(&v->owner, node), open = move_is_open(v);
     *ret = NULL;
-    if (uuid_equal(&v->owner, node) || (move_is_open(v) && uuid_equal(&v->target, node)))
+    if ((owned && v->move.stage != MOVE_SEAL) || (open && uuid_equal(&v->target, node)))
         return 0;
-    if (v->move.stage != MOVE_NONE)
-        return fail(e, E_BUSY, "volume %s is being moved to node %s: wait, or cancel that move", volume_label(v, label), UUID_TEXT(&v->target));
+    if (open ? target_is_there : v->move.stage != MOVE_NONE)
+        return fail(e, E_BUSY, "volume %s is being moved to node %s: mount it there, or cancel the move", volume_label(v, label), UUID_TEXT(&v->target));
     const struct move_wish wish = { .target = *node };
     int rc = decide_move(v, &wish, ret, e);
     if (rc == 0 && *ret && move_is_open(*ret))
-        (*ret)->move.stage = MOVE_SEAL;
+        (*ret)->move.stage = MOVE_SEAL; // the engine is waiting
     return rc;
 }
 

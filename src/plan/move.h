@@ -56,9 +56,9 @@ struct move_part {
 // data change their owner at once. While a former owner still has data, the next move waits for its release.
 // E_NOT_FOUND unless the volume is live.
 int decide_move(const struct volume *v, const struct move_wish *wish, struct volume **ret, struct error *e);
-// A node's engine wants to mount it, and the owner has just let go of it and holds it for that node (docs/protocol.md, `release`).
-// E_BUSY while another move is under way.
-int decide_acquire(const struct volume *v, const struct uuid *node, struct volume **ret, struct error *e);
+// A node's engine wants to mount it, and the owner has just let go of it and holds it for that node (docs/protocol.md, `release`); or the owner's
+// own engine wants a volume that is sealed. A move to a node that is not there gives way. E_BUSY while another move is under way.
+int decide_acquire(const struct volume *v, const struct uuid *node, bool target_is_there, struct volume **ret, struct error *e);
 // The next stage, from what the owner and the other node (the target, after the switch the former owner) have said.
 void decide_move_next(const struct volume *v, const struct move_part *owner, const struct move_part *other, struct volume **ret);
 // Whether a target has caught up as far as it will: its last increment (bytes of stream) is small, or hardly smaller than the one before
