@@ -7,12 +7,12 @@
 
 #define RELEASE_MS 3000 // for the owner's agent to find that nothing uses a volume, and to unmount it
 
-// What is to be relied on of what a node said: all of it, as long as the connection lasts by which it was said.
+// What is to be relied on of what a node said: all of it, as long as it is connected and nothing that it said since can be lost.
 struct move_part moves_part(const struct control *c, const struct sighting *s)
 {
     const struct control_node *n = s ? control_node(c, &s->node) : NULL;
     struct move_part part = { .known = false };
-    if (n && n->peer && n->connection == s->connection)
+    if (n && n->peer && s->connection >= n->known_since)
         part = s->part;
     return part;
 }
