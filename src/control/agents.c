@@ -75,8 +75,9 @@ static void send_want(struct agent_peer *p, const struct volume *v)
     const struct hold *h = control_hold(c, &v->id);
     bool held = h && uuid_equal(&h->node, &p->node->node.id);
     json_t *message = json_pack("{s:s, s:o, s:b}", "type", "want", "volume", volume_to_json(v), "held", (int)held);
-    const struct control_node *owner = control_node(c, &v->owner);
-    if (owner && move_is_open(v) && uuid_equal(&v->target, &p->node->node.id))
+    bool is_target = move_is_open(v) && uuid_equal(&v->target, &p->node->node.id);
+    const struct control_node *owner = is_target ? control_node(c, &v->owner) : NULL;
+    if (owner)
         json_object_set_new(message, "peer", json_pack("{s:s, s:s, s:i, s:b}", "node", UUID_TEXT(&owner->node.id), "host", owner->node.host, "port",
                                                        (int)owner->peer_port, "sealed", (int)moves_is_sealed(c, v)));
     p->node->wants_sent++;

@@ -27,8 +27,10 @@ static struct move_part part_of_owner(const struct control *c, const struct volu
 
 bool moves_is_sealed(const struct control *c, const struct volume *v)
 {
+    if (v->move.stage != MOVE_SEAL)
+        return false;
     const struct move_part owner = part_of_owner(c, v);
-    return v->move.stage == MOVE_SEAL && owner.known && owner.snapshot.final && owner.revision == v->revision;
+    return owner.known && owner.snapshot.final && owner.revision == v->revision;
 }
 
 void moves_turn(struct control *c, const struct uuid *volume)
