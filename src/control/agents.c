@@ -335,7 +335,7 @@ static const char *on_hello(struct agent_peer *p, const json_t *message)
 {
     struct control *c = p->control;
     struct node said = { .host = "" };
-    struct control_node *node;
+    struct control_node *node = NULL;
     struct error e = ERROR_INIT;
     if (p->node)
         return "it says hello twice";
@@ -348,6 +348,7 @@ static const char *on_hello(struct agent_peer *p, const json_t *message)
         return NULL;
     }
     FAILPOINT(CONTROL_HELLO);
+    ASSERT(node);
     event_del(p->deadline);
     if (p->is_remote) {
         TAILQ_REMOVE(&c->newcomers, p, waiting);
@@ -512,11 +513,10 @@ static const char *on_inventory_end(struct agent_peer *p, const json_t *message)
 {
     struct control_node *n = p->node;
     (void)message;
-    if (p->is_told)
-        return "it ends its inventory twice";
-    if (!p->is_resumed)
+    if (!p->is_resumed || p->is_told) // who says it twice wants to hear all again
         set_all_due(n, &p->control->volumes);
     p->is_told = true;
+    p->synced = false;
     n->known_since = n->reports_since;
     turn_all_moves(p->control, n);
     pump(p);
@@ -622,12 +622,14 @@ static int request_remove(struct agent_peer *p, const json_t *message, json_t *b
     struct volume *changed = NULL;
     const struct volume *v = NULL;
     int rc = named_volume(p, message, &v, e);
-    if (rc == 0 && !is_owner(p, v)) {
+    if (!v)
+        return rc;
+    if (!is_owner(p, v)) {
         agents_ask(c, &v->owner, json_pack("{s:s, s:s}", "type", "remove", "id", UUID_TEXT(&v->id)), PLUGIN_ANSWER_MS, on_relayed,
                    agents_relay(p, message, &v->id));
         return REQUEST_GOES_ON;
     }
-    if (rc < 0 || (rc = decide_remove(v, clock_wall_ms(), c->config.trash_keep_ms, &changed, e)) < 0)
+    if ((rc = decide_remove(v, clock_wall_ms(), c->config.trash_keep_ms, &changed, e)) < 0)
         return rc;
     set_id(body, v);
     return control_put(c, changed, e);
@@ -638,11 +640,13 @@ static int request_discard(struct agent_peer *p, const json_t *message, json_t *
 {
     const struct volume *v = NULL;
     int rc = named_volume(p, message, &v, e);
-    if (rc == 0 && !is_owner(p, v))
+    if (!v)
+        return rc;
+    if (!is_owner(p, v))
         return fail(e, E_CONFLICT, "volume %s belongs to node %s", UUID_TEXT(&v->id), UUID_TEXT(&v->owner));
-    if (rc == 0 && v->born)
+    if (v->born)
         return fail(e, E_CONFLICT, "volume %s has data: it can only be removed", UUID_TEXT(&v->id));
-    return rc < 0 ? rc : request_remove(p, message, body, e);
+    return request_remove(p, message, body, e);
 }
 
 // A volume that the node has no part in: it is told now, and whenever it changes.
