@@ -75,8 +75,9 @@ static void send_want(struct agent_peer *p, const struct volume *v)
     const struct hold *h = control_hold(c, &v->id);
     bool held = h && uuid_equal(&h->node, &p->node->node.id);
     json_t *message = json_pack("{s:s, s:o, s:b}", "type", "want", "volume", volume_to_json(v), "held", (int)held);
-    const struct control_node *owner = control_node(c, &v->owner);
-    if (owner && move_is_open(v) && uuid_equal(&v->target, &p->node->node.id))
+    bool is_target = move_is_open(v) && uuid_equal(&v->target, &p->node->node.id);
+    const struct control_node *owner = is_target ? control_node(c, &v->owner) : NULL;
+    if (owner)
         json_object_set_new(message, "peer", json_pack("{s:s, s:s, s:i, s:I}", "node", UUID_TEXT(&owner->node.id), "host", owner->node.host, "port",
                                                        (int)owner->peer_port, "final", (json_int_t)moves_final_number(c, v)));
     struct error away = ERROR_INIT;
@@ -341,7 +342,7 @@ static const char *on_hello(struct agent_peer *p, const json_t *message)
 {
     struct control *c = p->control;
     struct node said = { .host = "" };
-    struct control_node *node;
+    struct control_node *node = NULL;
     struct error e = ERROR_INIT;
     if (p->node)
         return "it says hello twice";
@@ -354,6 +355,7 @@ static const char *on_hello(struct agent_peer *p, const json_t *message)
         return NULL;
     }
     FAILPOINT(CONTROL_HELLO);
+    ASSERT(node);
     event_del(p->deadline);
     if (p->is_remote) {
         TAILQ_REMOVE(&c->newcomers, p, waiting);
@@ -523,11 +525,10 @@ static const char *on_inventory_end(struct agent_peer *p, const json_t *message)
 {
     struct control_node *n = p->node;
     (void)message;
-    if (p->is_told)
-        return "it ends its inventory twice";
-    if (!p->is_resumed)
+    if (!p->is_resumed || p->is_told) // who says it twice wants to hear all again
         set_all_due(n, &p->control->volumes);
     p->is_told = true;
+    p->synced = false;
     n->known_since = n->reports_since;
     turn_all_moves(p->control, n);
     pump(p);
@@ -633,16 +634,18 @@ static int request_remove(struct agent_peer *p, const json_t *message, json_t *b
     struct volume *changed = NULL;
     const struct volume *v = NULL;
     int rc = named_volume(p, message, &v, e);
-    if (rc == 0 && absence_is_for_good(c, v)) {
+    if (!v)
+        return rc;
+    if (absence_is_for_good(c, v)) {
         set_id(body, v);
         return absence_remove(c, v, e);
     }
-    if (rc == 0 && !is_owner(p, v)) {
+    if (!is_owner(p, v)) {
         agents_ask(c, &v->owner, json_pack("{s:s, s:s}", "type", "remove", "id", UUID_TEXT(&v->id)), PLUGIN_ANSWER_MS, on_relayed,
                    agents_relay(p, message, &v->id));
         return REQUEST_GOES_ON;
     }
-    if (rc < 0 || (rc = decide_remove(v, clock_wall_ms(), c->config.trash_keep_ms, &changed, e)) < 0)
+    if ((rc = decide_remove(v, clock_wall_ms(), c->config.trash_keep_ms, &changed, e)) < 0)
         return rc;
     set_id(body, v);
     return control_put(c, changed, e);
@@ -653,10 +656,12 @@ static int request_discard(struct agent_peer *p, const json_t *message, json_t *
 {
     const struct volume *v = NULL;
     int rc = named_volume(p, message, &v, e);
-    if (rc == 0 && !is_owner(p, v))
+    if (!v)
+        return rc;
+    if (!is_owner(p, v))
         return fail(e, E_CONFLICT, "volume %s belongs to node %s", UUID_TEXT(&v->id), UUID_TEXT(&v->owner));
     struct volume *changed = NULL;
-    if (rc < 0 || (rc = decide_discard(v, clock_wall_ms(), &changed, e)) < 0)
+    if ((rc = decide_discard(v, clock_wall_ms(), &changed, e)) < 0)
         return rc;
     set_id(body, v);
     return control_put(p->control, changed, e);

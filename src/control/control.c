@@ -515,8 +515,12 @@ int control_new(const struct control_config *config, struct control **ret, struc
     c->wall_less_boot_ms = wall_less_boot();
     c->sweep = evtimer_new(config->base, on_sweep, c);
     int rc = store_open(config->store, config->store_path, &c->store, e);
-    if (rc < 0 || (rc = store_load(c->store, &sink, e)) < 0)
+    if (rc < 0)
         return rc;
+    volume_set_fill_begin(&c->volumes);
+    if ((rc = store_load(c->store, &sink, e)) < 0)
+        return rc;
+    volume_set_fill_end(&c->volumes);
     FAILPOINT(CONTROL_LOADED);
     if ((rc = serve(c, e)) < 0)
         return rc;

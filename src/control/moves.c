@@ -27,8 +27,10 @@ static struct move_part part_of_owner(const struct control *c, const struct volu
 
 uint64_t moves_final_number(const struct control *c, const struct volume *v)
 {
+    if (v->move.stage != MOVE_SEAL)
+        return 0;
     const struct move_part owner = part_of_owner(c, v);
-    return v->move.stage == MOVE_SEAL && owner.known && owner.snapshot.final && owner.revision == v->revision ? owner.snapshot.number : 0;
+    return owner.known && owner.snapshot.final && owner.revision == v->revision ? owner.snapshot.number : 0;
 }
 
 void moves_turn(struct control *c, const struct uuid *volume)

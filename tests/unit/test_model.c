@@ -501,6 +501,26 @@ static void set_agrees_with_a_simple_reference(void **state)
     }
 }
 
+static void set_that_was_filled_is_like_any(void **state)
+{
+    (void)state;
+    struct volume_set s = { 0 };
+    struct reference r = { 0 };
+    uint32_t seed = 3;
+    volume_set_fill_begin(&s);
+    for (int i = IDS - 1; i >= 0; i--)
+        put_random(&s, &r, i, &seed, 1);
+    volume_set_fill_end(&s);
+    compare(&s, &r);
+    for (int i = 0; i < IDS; i++)
+        put_random(&s, &r, i, &seed, 2);
+    compare(&s, &r);
+    volume_set_done(&s);
+    volume_set_fill_begin(&s);
+    volume_set_fill_end(&s);
+    compare(&s, &(struct reference){ 0 });
+}
+
 static void empty_set(void **state)
 {
     (void)state;
@@ -614,6 +634,7 @@ int main(void)
         cmocka_unit_test(unknown_members_are_ignored_at_any_depth),
         cmocka_unit_test(hold_expires),
         cmocka_unit_test(set_agrees_with_a_simple_reference),
+        cmocka_unit_test(set_that_was_filled_is_like_any),
         cmocka_unit_test(empty_set),
         cmocka_unit_test(id_set_agrees_with_a_simple_reference),
         cmocka_unit_test(id_set_takes_in_turns),
