@@ -35,6 +35,8 @@ static void add_record(struct agent_volume *v, void *arg)
         json_object_set_new(item, "volume", volume_to_json(v->record));
     if (v->step == STEP_PLACE)
         json_object_set_new(item, "placing", json_true());
+    if (v->mounted || v->unsure)
+        json_object_set_new(item, "mounted", json_true());
     size_t n = size_of(item);
     p->more = p->bytes > 0 && p->bytes + n > PAGE_BYTES;
     p->bytes += n;
