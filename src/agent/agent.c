@@ -54,6 +54,7 @@ void agent_volume_drop(struct agent_volume *v)
     ASSERT(v->step == STEP_NONE && !v->looking && !v->record);
     if (v->failures)
         LIST_REMOVE(v, failing);
+    link_forget_report(v);
     moves_stop_waiting(v);
     tdelete(&v->id, &v->agent->table, compare);
     volume_done(v);
@@ -279,6 +280,7 @@ int agent_new(const struct agent_config *config, struct agent **ret, struct erro
     struct agent *a = xcalloc(1, sizeof *a);
     a->config = *config;
     a->refs_fd = refs_fd;
+    TAILQ_INIT(&a->due_reports);
     a->workers = workers_new(config->base, config->backend->in_process);
     a->containers = containers_new(a);
     a->link_workers = workers_new(config->base, false);

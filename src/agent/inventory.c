@@ -75,8 +75,8 @@ static void on_measured(void *arg, int rc, const struct agent_pool_facts *facts,
     struct agent *a = arg;
     (void)e; // control goes on with what it knows
     if (rc == 0 && a->link && a->welcome)
-        link_report(a, json_pack("{s:s, s:I, s:I}", "type", "pool", "size", (json_int_t)facts->usage.limit_bytes, "used",
-                                 (json_int_t)facts->usage.used_bytes));
+        link_send(a, json_pack("{s:s, s:I, s:I}", "type", "pool", "size", (json_int_t)facts->usage.limit_bytes, "used",
+                               (json_int_t)facts->usage.used_bytes));
 }
 
 static void on_due(evutil_socket_t fd, short what, void *arg)

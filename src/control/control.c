@@ -173,6 +173,7 @@ static void adopt(struct control *c, struct volume *v)
     if (old)
         tag_count(c, old, false);
     tag_count(c, v, true);
+    nodes_index(c, old, v);
     volume_set_put(&c->volumes, v);
 }
 
@@ -333,25 +334,6 @@ struct volume *control_find(const struct control *c, const char *name_or_id)
     return v;
 }
 
-// ---- nodes
-
-struct control_node *control_node(const struct control *c, const struct uuid *id)
-{
-    void *node = tfind(id, &c->node_tree, compare);
-    return node ? *(struct control_node **)node : NULL;
-}
-
-struct control_node *control_node_add(struct control *c, const struct node *node)
-{
-    struct control_node *n = xcalloc(1, sizeof *n);
-    n->node = *node;
-    n->seen_ms = INT64_MIN / 2; // not since this control started
-    LIST_INSERT_HEAD(&c->nodes, n, all);
-    c->node_count++;
-    ASSERT(tsearch(n, &c->node_tree, compare));
-    return n;
-}
-
 // ---- what runs out: holds, the trash, entries of deleted volumes
 
 #define SWEEP_MS_MAX   60000 // the wall clock may be set meanwhile
@@ -432,6 +414,7 @@ static int forget(struct control *c, const struct volume *v, struct error *e)
     if (rc < 0)
         return rc;
     tag_count(c, v, false);
+    nodes_forget_volume(c, v);
     sighting_remove(&c->sightings, &id);
     sighting_remove(&c->others, &id);
     volume_set_remove(&c->volumes, &id);
@@ -527,12 +510,17 @@ int control_new(const struct control_config *config, struct control **ret, struc
     AUTO(control_free) struct control *c = xcalloc(1, sizeof *c);
     const struct store_sink sink = { on_volume, on_hold, on_node, c, enrol_load_token, on_container };
     c->config = *config;
+    c->instance = rng_uuid();
     c->sweep_ms = INT64_MAX;
     c->wall_less_boot_ms = wall_less_boot();
     c->sweep = evtimer_new(config->base, on_sweep, c);
     int rc = store_open(config->store, config->store_path, &c->store, e);
-    if (rc < 0 || (rc = store_load(c->store, &sink, e)) < 0)
+    if (rc < 0)
         return rc;
+    volume_set_fill_begin(&c->volumes);
+    if ((rc = store_load(c->store, &sink, e)) < 0)
+        return rc;
+    volume_set_fill_end(&c->volumes);
     FAILPOINT(CONTROL_LOADED);
     if ((rc = serve(c, e)) < 0)
         return rc;
@@ -541,14 +529,8 @@ int control_new(const struct control_config *config, struct control **ret, struc
     return 0;
 }
 
-static void keep(void *node)
-{
-    (void)node; // the list has it too
-}
-
 void control_free(struct control *c)
 {
-    struct control_node *n;
     waiters_free(c);
     if (c->api)
         http_server_free(c->api);
@@ -565,11 +547,7 @@ void control_free(struct control *c)
         event_free(c->absence);
     if (c->drain)
         event_free(c->drain);
-    tdestroy(c->node_tree, keep);
-    while ((n = LIST_FIRST(&c->nodes))) {
-        LIST_REMOVE(n, all);
-        free(n);
-    }
+    nodes_free(c);
     tdestroy(c->sightings, sighting_free);
     tdestroy(c->others, sighting_free);
     volume_set_done(&c->volumes);

@@ -202,9 +202,9 @@ static int check_unused(const struct control *c, const struct control_node *n, s
     const struct volume *first = NULL;
     size_t count = 0;
     char label[UUID_TEXT_SIZE];
-    for (size_t i = 0; i < c->volumes.n; i++) {
-        const struct volume *v = c->volumes.by_id[i];
-        if ((v->state == VOLUME_DELETED && v->move.stage == MOVE_NONE) || !volume_concerns(v, &n->node.id))
+    for (size_t i = 0; i < n->volumes.n; i++) {
+        const struct volume *v = volume_set_find(&c->volumes, &n->volumes.ids[i]);
+        if (v->state == VOLUME_DELETED && v->move.stage == MOVE_NONE)
             continue;
         first = first ? first : v;
         count++;

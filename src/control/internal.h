@@ -1,17 +1,19 @@
-// What the files of control share. control.c owns the state and is the only one that changes it; agents.c talks to agents; api.c routes
-// requests to api_v1.c and api_v2.c.
+// What the files of control share. control.c owns the state and is the only one that changes it; nodes.c knows which node is to be told of
+// what; agents.c talks to agents; api.c routes requests to api_v1.c and api_v2.c.
 #ifndef FLOCKER_CONTROL_INTERNAL_H
 #define FLOCKER_CONTROL_INTERNAL_H
 
 #include "base/limits.h"
 #include "control/containers.h"
 #include "control/control.h"
+#include "model/id_set.h"
 #include "model/json.h"
 #include "model/volume_set.h"
 #include "net/http.h"
 #include "net/token.h"
 #include "plan/decide.h"
 #include "plan/move.h"
+#include "plan/resume.h"
 
 #include <jansson.h>
 #include <sys/queue.h>
@@ -28,7 +30,7 @@ struct sighting {
     char *path;       // where it is mounted; NULL
     char *error_word, *error; // both or none; none: all well
     uint64_t reports; // how often it was told
-    uint64_t connection; // of the node when it was told: after the next one it has to be told again to be relied on
+    uint64_t connection; // of the node when it was told: relied on from its known_since on
     struct move_part part;
     uint64_t copy_bytes, copy_total, copy_rate; // of the stream that a target receives: so far, about in all, per second
 };
@@ -45,6 +47,14 @@ struct control_node {
     bool saved;              // the store knows it as it is
     struct agent_peer *peer; // NULL: not connected
     uint64_t connection;     // grows with each
+    uint64_t reports_since;  // what it reported on that connection or later was not lost on the way
+    uint64_t known_since;    // the same, once what changed in between has been reported too
+    uint64_t wants_sent, reports_got; // on that connection
+    struct id_set volumes;   // that concern it
+    struct id_set watches;   // that do not, and that it asked for; as long as it resumes
+    struct id_set due;       // of both: it has to be told how they are; outlives the connection
+    struct uuid due_at;      // the last one taken (id_set_take)
+    bool has_missed;         // something that was due can't be told any more: it has to begin anew
     uint16_t peer_port;      // where its agent listens for others
     int64_t seen_ms;         // boot clock, when it was last connected
     int64_t booted_ms;       // wall clock, when its era began; 0: it has not said
@@ -83,6 +93,9 @@ struct control {
     LIST_HEAD(, control_node) nodes;
     void *node_tree; // the same, by id
     size_t node_count;
+    struct uuid instance;    // of this process: no other has the same
+    void *watched;           // volumes that nodes without a part in them have asked for: nodes.c
+    size_t watch_count;      // of all nodes together
     LIST_HEAD(, agent_peer) peers;
     TAILQ_HEAD(, agent_peer) newcomers; // of other hosts that have not said hello; the oldest first
     size_t peer_count, ask_count, joiner_count;
@@ -122,8 +135,20 @@ struct sighting *control_other_add(struct control *c, const struct uuid *volume)
 struct uuid control_other_node(const struct volume *v);
 // Live volume of that name, or any volume of that id.
 struct volume *control_find(const struct control *c, const char *name_or_id);
+
+// ---- nodes.c
 struct control_node *control_node(const struct control *c, const struct uuid *id);
-struct control_node *control_node_add(struct control *c, const struct node *node);
+struct control_node *control_node_add(struct control *c, const struct node *node); // looks through all volumes once
+// Notes whom the volume concerns from now on. `old`: as it was, NULL: new; `now` NULL: it is gone.
+void nodes_index(const struct control *c, const struct volume *old, const struct volume *now);
+// From now on the node is told of each change, as long as its connections are resumed. E_TOO_LARGE.
+int nodes_watch(struct control *c, struct control_node *n, const struct uuid *volume, struct error *e);
+// fn must not add or remove watches.
+void nodes_each_watcher(const struct control *c, const struct uuid *volume, void (*fn)(struct control_node *n, const struct volume *v),
+                        const struct volume *v);
+void nodes_forget_interest(struct control *c, struct control_node *n);        // what it watches, and what is due
+void nodes_forget_volume(struct control *c, const struct volume *v);          // before its end
+void nodes_free(struct control *c);
 
 // ---- absence.c
 #define NODE_LABEL_SIZE 160
@@ -170,6 +195,7 @@ const struct uuid *agents_node(const struct agent_peer *p);
 struct control *agents_control(const struct agent_peer *p);
 int agents_init(struct control *c, struct error *e);
 void agents_free(struct control *c);
+// The node is to be told how the volume is: at once, or as soon as it can take it; several changes meanwhile become one message.
 void agents_tell(struct control *c, const struct uuid *node, const struct volume *v);
 // Sends a message to a node's agent, if that is connected and has told its inventory; else it is lost.
 void agents_send(struct control *c, const struct uuid *node, json_t *message /* taken */);

@@ -7,12 +7,12 @@
 
 #define RELEASE_MS 3000 // for the owner's agent to find that nothing uses a volume, and to unmount it
 
-// What is to be relied on of what a node said: all of it, as long as the connection lasts by which it was said.
+// What is to be relied on of what a node said: all of it, as long as it is connected and nothing that it said since can be lost.
 struct move_part moves_part(const struct control *c, const struct sighting *s)
 {
     const struct control_node *n = s ? control_node(c, &s->node) : NULL;
     struct move_part part = { .known = false };
-    if (n && n->peer && n->connection == s->connection)
+    if (n && n->peer && s->connection >= n->known_since)
         part = s->part;
     return part;
 }
@@ -27,8 +27,10 @@ static struct move_part part_of_owner(const struct control *c, const struct volu
 
 uint64_t moves_final_number(const struct control *c, const struct volume *v)
 {
+    if (v->move.stage != MOVE_SEAL)
+        return 0;
     const struct move_part owner = part_of_owner(c, v);
-    return v->move.stage == MOVE_SEAL && owner.known && owner.snapshot.final && owner.revision == v->revision ? owner.snapshot.number : 0;
+    return owner.known && owner.snapshot.final && owner.revision == v->revision ? owner.snapshot.number : 0;
 }
 
 void moves_turn(struct control *c, const struct uuid *volume)
