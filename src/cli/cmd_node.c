@@ -123,7 +123,7 @@ const struct cli_command commands_node[] = {
       .args = "NODE",
       .summary = "take a node out of the cluster",
       .text = "Its certificate is refused from then on, and its connection closed. NODE is an id, the beginning of one, or a host. Refused "
-              "while volumes are there or move there.\n\n    flocker node rm 10.0.0.3",
+              "for the control service's own host, and while volumes are there or move there.\n\n    flocker node rm 10.0.0.3",
       .options = rm_options,
       .run = run_rm,
       .also = "remove delete" },

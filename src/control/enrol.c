@@ -216,12 +216,21 @@ static int check_unused(const struct control *c, const struct control_node *n, s
                 UUID_TEXT(&n->node.id), count, volume_label(first, label), count > 1 ? ", ..." : "");
 }
 
+static int check_not_own(const struct control_node *n, struct error *e)
+{
+    return !agents_is_own_host(n) ? 0 :
+           fail(e, E_CONFLICT, "node %s is the control service's own host: Flocker would make no volume there any more; --force removes it all the same",
+                UUID_TEXT(&n->node.id));
+}
+
 int enrol_remove_node(struct control *c, struct control_node *n, bool force, struct error *e)
 {
     struct node removed = n->node;
     struct error why = ERROR_INIT;
     const struct store_change change = { .kind = STORE_PUT_NODE, .node = &removed };
-    int rc = force || n->node.removed ? 0 : check_unused(c, n, e);
+    int rc = force || n->node.removed ? 0 : check_not_own(n, e);
+    if (rc == 0 && !force && !n->node.removed)
+        rc = check_unused(c, n, e);
     removed.removed = true;
     if (rc < 0 || (rc = store_commit(c->store, &change, 1, e)) < 0)
         return rc;
