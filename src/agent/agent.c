@@ -40,6 +40,7 @@ static void volume_done(struct agent_volume *v)
 {
     volume_free(v->record);
     volume_free(v->order);
+    free(v->unavailable);
     refs_done(&v->refs);
     if (v->linger)
         event_free(v->linger);
@@ -318,6 +319,8 @@ void agent_free(struct agent *a)
     link_free(a);
     engines_free(a);
     renew_free(a);
+    if (a->tell_pool)
+        event_free(a->tell_pool);
     tdestroy(a->table, free_node);
     volume_set_done(&a->wants);
     struct event *events[] = { a->reconnect, a->retry, a->turn, a->recheck, a->reopen, a->audit };
@@ -352,7 +355,7 @@ static void view(const struct agent *a, const struct volume *want, struct agent_
     ret->present = v->record != NULL;
     ret->mounted = v->mounted;
     ret->references = refs_total(&v->refs);
-    ret->error = v->error.code ? v->error.msg : NULL;
+    ret->error = v->error.code ? v->error.msg : v->unavailable;
     ret->doing = v->step != STEP_NONE ? step_word(v->step) : NULL;
 }
 

@@ -24,7 +24,7 @@ struct move_peer {
     struct uuid node;
     char host[NODE_HOST_SIZE];
     uint16_t port;
-    bool is_sealed; // its final snapshot is there
+    uint64_t final; // number of its final snapshot; 0: not sealed yet
 };
 
 // What was received of a volume that moves to this node.
@@ -51,6 +51,8 @@ struct agent_volume {
     bool removing;       // a Remove is under way: no new mounts
     struct event *linger; // NULL, or until when the volume stays mounted without a reference
     bool checked;        // with removing: unmounted, and no container has it
+    bool discarding;     // control was asked to forget it: nothing is made or mounted until that is answered
+    bool snapshots_unsure; // a worker that may have taken one has died
     struct move_snapshot snapshot; // the newest one that a move took of it here; of that, `final` is:
     uint64_t sealed_revision;      // the order by which it was taken as the last one; 0: by none
     struct move_copy copy;
@@ -59,10 +61,11 @@ struct agent_volume {
     enum step step;      // what a worker does with it; STEP_NONE: nothing
     struct volume *order; // what that worker works from
     struct worker *fetch; // the worker of STEP_FETCH
-    struct event *due;    // NULL, or wakes it at copy.due_ms
+    struct event *due;    // NULL, or gives it its turn later: at copy.due_ms, or when a promise is over
     bool fetch_waits;     // until another one has ended: in the agent's list
     LIST_ENTRY(agent_volume) waiting_fetch;
     bool looking;        // a worker looks for users in other mount namespaces
+    char *unavailable;   // of another node's: why that can't be reached, as control says; NULL: it can
     struct error error;  // of the last attempt; E_NONE: all well
     unsigned failures;   // in a row; those that have failed are in the agent's list
     LIST_ENTRY(agent_volume) failing;
@@ -71,8 +74,9 @@ struct agent_volume {
     struct {
         bool sent, present, mounted;
         bool in_use, warm;
+        bool has_copy;
         struct move_snapshot snapshot, copy;
-        uint64_t epoch, revision, attempts, copy_bytes, sealed_revision;
+        uint64_t epoch, revision, attempts, copy_bytes, sealed_revision, order;
         enum errcode code;
     } reported; // what control was told last
     bool is_due;         // control is to be told, when the connection can take it:
@@ -157,6 +161,7 @@ struct agent {
     LIST_HEAD(, serving) servings;
     size_t serving_count;
     struct event *on_peer, *peer_resume;
+    struct event *tell_pool; // NULL until it is needed
 };
 
 // agent.c
@@ -168,6 +173,7 @@ void agent_for_each(const struct agent *a, void (*fn)(struct agent_volume *v, vo
 // turn.c
 void turn(struct agent_volume *v);     // plans and starts the next step
 void turn_linger(struct agent_volume *v); // lets it stay mounted for a moment although nothing refers to it any more
+void turn_later(struct agent_volume *v, int delay_ms); // gives it its turn then; a later call moves that
 void turn_soon(struct agent *a);       // lets every operation look again, from the loop
 void turn_failing(struct agent *a);    // gives those their turn whose time has come
 void turn_end_step(struct agent_volume *v, int rc, json_t *result, const struct error *e); // a step is done, or has failed
@@ -180,6 +186,7 @@ void turn_look(struct agent_volume *v);   // looks for users where references ar
 // moves.c: what moves do on this node
 bool moves_wants_fetch(const struct agent_volume *v);          // it is time for one
 bool moves_may_fetch(struct agent_volume *v);                  // there is room for one more; else it is called upon when there is
+bool moves_has_final(const struct agent_volume *v);            // what was received is all of it
 void moves_fetch(struct agent_volume *v);                      // starts it: v->step and v->order are set
 int moves_run_seal(struct agent_volume *v, json_t *result, struct error *e); // in a worker
 int moves_run_evict(struct agent_volume *v, struct error *e);  // in a worker
@@ -218,6 +225,13 @@ void peers_stop(struct agent *a, const struct uuid *volume); // ends those that 
 void renew_init(struct agent *a);
 void renew_soon(struct agent *a); // control is there
 void renew_free(struct agent *a);
+
+// inventory.c
+// {"records": [{"id", "volume": <record>, "placing"}, ...], "more"}: what is on disk here, by id, from `after` on; without a "volume" it is a copy
+// that a move has brought.
+json_t *inventory_page(const struct agent *a, const struct uuid *after);
+size_t inventory_kept(const struct agent *a);  // volumes whose data is here, and that are not this node's by control's word
+void inventory_tell_pool(struct agent *a);     // in a moment
 
 // usage.c
 void usage_measure(struct agent *a, const struct uuid *id, void (*done)(void *arg, int rc, uint64_t used, const struct error *e), void *arg);

@@ -179,12 +179,15 @@ static void on_want(struct agent *a, const json_t *message)
         volume_set_remove(&a->wants, &same->id); // what the disk said of a name that control gives to another
     struct agent_volume *v = agent_volume_add(a, &want->id);
     bool concerned = volume_concerns(want, &a->config.node);
-    bool over = !v->record && !v->copy.is_here &&
+    bool over = !v->record && !v->copy.is_here && v->step == STEP_NONE &&
                 (concerned ? want->state == VOLUME_DELETED && want->move.stage == MOVE_NONE : want->state != VOLUME_LIVE);
     v->confirmed = true;
     v->promised_ms = 0;
     moves_read_want(v, message);
     v->held = json_is_true(json_object_get(message, "held"));
+    const char *unavailable = json_string_value(json_object_get(message, "unavailable"));
+    free(v->unavailable);
+    v->unavailable = unavailable ? xstrdup(unavailable) : NULL;
     if (over) {
         volume_set_remove(&a->wants, &want->id);
         volume_free(want);
@@ -210,9 +213,11 @@ static void on_found_again(void *arg, int rc, const json_t *reply, const struct 
     struct agent_volume *v = agent_volume(again->agent, &again->id);
     (void)reply;
     (void)e;
-    if (rc == -E_NOT_FOUND && v && !v->record && !v->copy.is_here) {
+    if (rc == -E_NOT_FOUND && v && !v->record) { // nothing is done any more to what has come of it, either
         volume_set_remove(&again->agent->wants, &again->id);
-        if (v->step == STEP_NONE && !v->looking)
+        if (v->copy.is_here)
+            turn(v);
+        else if (v->step == STEP_NONE && !v->looking)
             agent_volume_drop(v);
     }
     free(again);
@@ -231,7 +236,7 @@ static void find_again(struct agent_volume *v)
 static void orphan(struct agent_volume *v, void *arg)
 {
     (void)arg;
-    if (!v->confirmed && !v->record && !v->copy.is_here)
+    if (!v->confirmed && !v->record)
         find_again(v);
     if (v->confirmed || !v->record)
         return;
@@ -243,14 +248,25 @@ static void orphan(struct agent_volume *v, void *arg)
     volume_set_remove(&v->agent->wants, &v->id);
 }
 
+static void has_heard(struct agent_volume *v, void *arg)
+{
+    (void)arg;
+    if (!v->discarding)
+        return;
+    v->discarding = false;
+    turn(v);
+}
+
 static void on_want_end(struct agent *a, const json_t *message)
 {
     (void)message;
     a->orphans = 0;
     agent_for_each(a, orphan, NULL);
+    agent_for_each(a, has_heard, NULL);
     FAILPOINT(AGENT_SYNCED);
     malloc_trim(0); // of the inventory and of all that was wanted: as large again as what stays
     a->synced = a->can_resume = true;
+    inventory_tell_pool(a);
     turn_soon(a);
 }
 
@@ -304,10 +320,10 @@ static void on_asked_usage(void *arg, int rc, uint64_t used, const struct error 
     answer(arg, rc, json_pack("{s:I}", "used", (json_int_t)used), e);
 }
 
-// NULL if the message names no volume.
-static struct asked *asked_about(struct agent *a, const json_t *message, struct uuid *id)
+// NULL if the message has no id as that member.
+static struct asked *asked_about(struct agent *a, const json_t *message, const char *member, struct uuid *id)
 {
-    const char *text = json_string_value(json_object_get(message, "id"));
+    const char *text = json_string_value(json_object_get(message, member));
     if (!text || !uuid_parse(text, id))
         return NULL;
     struct asked *asked = xcalloc(1, sizeof *asked);
@@ -321,7 +337,7 @@ static struct asked *asked_about(struct agent *a, const json_t *message, struct 
 static void on_remove(struct agent *a, const json_t *message)
 {
     struct uuid id;
-    struct asked *asked = asked_about(a, message, &id);
+    struct asked *asked = asked_about(a, message, "id", &id);
     if (asked)
         operation_remove(a, &id, on_asked_done, asked);
 }
@@ -329,7 +345,7 @@ static void on_remove(struct agent *a, const json_t *message)
 static void on_release(struct agent *a, const json_t *message)
 {
     struct uuid id;
-    struct asked *asked = asked_about(a, message, &id);
+    struct asked *asked = asked_about(a, message, "id", &id);
     if (asked)
         operation_release(a, &id, on_asked_done, asked);
 }
@@ -337,9 +353,18 @@ static void on_release(struct agent *a, const json_t *message)
 static void on_usage(struct agent *a, const json_t *message)
 {
     struct uuid id;
-    struct asked *asked = asked_about(a, message, &id);
+    struct asked *asked = asked_about(a, message, "id", &id);
     if (asked)
         usage_measure(a, &id, on_asked_usage, asked);
+}
+
+static void on_records(struct agent *a, const json_t *message)
+{
+    const struct error none = ERROR_INIT;
+    struct uuid after;
+    struct asked *asked = asked_about(a, message, "after", &after);
+    if (asked)
+        answer(asked, 0, inventory_page(a, &after), &none);
 }
 
 static void on_container(struct agent *a, const json_t *message)
@@ -367,7 +392,7 @@ static const struct {
 } messages[] = {
     { "welcome", on_welcome }, { "want", on_want },       { "want-end", on_want_end }, { "reply", on_reply },
     { "remove", on_remove },   { "release", on_release }, { "usage", on_usage },       { "alive", on_alive },
-    { "refused", on_refused }, { "container", on_container },
+    { "refused", on_refused }, { "container", on_container }, { "records", on_records },
 };
 
 static void on_line(void *arg, char *line, size_t n)

@@ -114,6 +114,7 @@ static void apply(struct agent_volume *v, const json_t *result)
         break;
     case STEP_UNSEAL:
         v->snapshot = (struct move_snapshot){ .number = 0 };
+        v->snapshots_unsure = false;
         v->sealed_revision = 0;
         break;
     case STEP_DISCARD:
@@ -136,6 +137,7 @@ static void apply(struct agent_volume *v, const json_t *result)
         v->record = NULL;
         v->half_made = false;
         v->snapshot = (struct move_snapshot){ .number = 0 };
+        v->snapshots_unsure = false;
         v->sealed_revision = 0;
         break;
     case STEP_NONE:
@@ -190,6 +192,8 @@ void turn_end_step(struct agent_volume *v, int rc, json_t *result, const struct 
     FAILPOINT(AGENT_STEP_DONE);
     if (rc == 0) {
         log_debug("%s of volume %s is done", step_word(v->step), UUID_TEXT(&v->id));
+        if (v->step == STEP_PLACE || v->step == STEP_DESTROY)
+            inventory_tell_pool(a);
         apply(v, result);
         set_failures(v, 0);
         v->error = (struct error)ERROR_INIT;
@@ -227,6 +231,8 @@ static void start(struct agent_volume *v, const struct volume *want, enum step s
     v->step = step;
     v->order = volume_copy(want);
     v->half_made |= step == STEP_CREATE;
+    if (step == STEP_DISCARD)
+        v->copy.snapshot = (struct move_snapshot){ .number = 0 }; // nobody is to rely on it from now on
     FAILPOINT(AGENT_STEP_START);
     if (step == STEP_FETCH) {
         moves_fetch(v);
@@ -262,10 +268,10 @@ static enum step plan(const struct agent_volume *v, const struct volume *want)
         .mount_wanted = turn_is_in_use(v),
         .held = v->held,
         .leaving = v->removing || v->promised_ms > clock_boot_ms(),
-        .has_snapshots = v->snapshot.number != 0,
+        .has_snapshots = v->snapshot.number != 0 || v->snapshots_unsure,
         .sealed = want && v->sealed_revision == want->revision,
         .has_copy = v->copy.is_here,
-        .copy_final = v->copy.snapshot.final,
+        .copy_final = moves_has_final(v),
         .fetch_due = moves_wants_fetch(v),
     };
     enum step step = plan_step(want, &here, &v->agent->config.node);
@@ -310,7 +316,7 @@ void turn(struct agent_volume *v)
         stop_fetch(v, want);
     if (want && !move_is_open(want))
         peers_stop(v->agent, &v->id);
-    if (!v->agent->open || v->step != STEP_NONE || v->looking)
+    if (!v->agent->open || v->step != STEP_NONE || v->looking || v->discarding)
         return;
     if (v->failures && v->retry_ms > clock_boot_ms())
         return;
@@ -337,6 +343,21 @@ void turn(struct agent_volume *v)
         v->error = (struct error)ERROR_INIT;
     }
     turn_report(v);
+}
+
+static void on_due(evutil_socket_t fd, short what, void *arg)
+{
+    (void)fd;
+    (void)what;
+    turn(arg);
+}
+
+void turn_later(struct agent_volume *v, int delay_ms)
+{
+    const struct timeval delay = { delay_ms / 1000, delay_ms % 1000 * 1000 };
+    if (!v->due)
+        v->due = evtimer_new(v->agent->config.base, on_due, v);
+    evtimer_add(v->due, &delay);
 }
 
 void turn_soon(struct agent *a)

@@ -78,8 +78,11 @@ static void send_want(struct agent_peer *p, const struct volume *v)
     bool is_target = move_is_open(v) && uuid_equal(&v->target, &p->node->node.id);
     const struct control_node *owner = is_target ? control_node(c, &v->owner) : NULL;
     if (owner)
-        json_object_set_new(message, "peer", json_pack("{s:s, s:s, s:i, s:b}", "node", UUID_TEXT(&owner->node.id), "host", owner->node.host, "port",
-                                                       (int)owner->peer_port, "sealed", (int)moves_is_sealed(c, v)));
+        json_object_set_new(message, "peer", json_pack("{s:s, s:s, s:i, s:I}", "node", UUID_TEXT(&owner->node.id), "host", owner->node.host, "port",
+                                                       (int)owner->peer_port, "final", (json_int_t)moves_final_number(c, v)));
+    struct error away = ERROR_INIT;
+    if (!uuid_equal(&v->owner, &p->node->node.id) && absence_describe(c, v, &away))
+        json_object_set_new(message, "unavailable", json_text(away.msg));
     p->node->wants_sent++;
     send_json(p, message);
 }
@@ -99,6 +102,8 @@ static void pump(struct agent_peer *p)
     send_json(p, json_pack("{s:s}", "type", "want-end"));
     p->synced = true;
     containers_tell_node(p->control, &n->node.id);
+    absence_soon(p->control);
+    drain_soon(p->control);
 }
 
 static void on_drained(void *arg)
@@ -232,6 +237,7 @@ static void peer_free(struct agent_peer *p)
     if (p->node && p->node->peer == p) {
         p->node->peer = NULL;
         p->node->seen_ms = clock_boot_ms();
+        absence_soon(p->control);
     }
     while ((a = LIST_FIRST(&p->asks))) {
         struct error e = ERROR_INIT;
@@ -253,7 +259,7 @@ static bool read_uuid(const json_t *message, const char *member, struct uuid *re
 }
 
 // Remembers what a node said of itself, also over a restart.
-static int note_node(struct control *c, const struct node *said, struct control_node **ret, struct error *e)
+static int note_node(struct control *c, struct node *said, struct control_node **ret, struct error *e)
 {
     struct control_node *n = control_node(c, &said->id);
     const struct store_change change = { .kind = STORE_PUT_NODE, .node = said };
@@ -262,6 +268,7 @@ static int note_node(struct control *c, const struct node *said, struct control_
     if (!n)
         n = control_node_add(c, said);
     n->saved = n->saved && strcmp(n->node.host, said->host) == 0 && uuid_equal(&n->node.era, &said->era);
+    said->drain = n->node.drain;
     n->node = *said;
     *ret = n;
     if (!n->saved && store_commit(c->store, &change, 1, e) < 0)
@@ -421,6 +428,8 @@ static void read_part(struct sighting *s, const json_t *message)
     struct error e = ERROR_INIT;
     s->part = (struct move_part){ .known = true, .present = s->present, .epoch = s->epoch, .revision = s->revision,
                                   .in_use = json_is_true(json_object_get(message, "in_use")), .warm = json_is_true(json_object_get(copy, "warm")) };
+    if (copy)
+        s->part.revision = read_count(copy, "order");
     s->copy_bytes = read_count(copy, "bytes");
     s->copy_total = read_count(copy, "total");
     s->copy_rate = read_count(copy, "rate");
@@ -439,14 +448,17 @@ static void read_report(const struct agent_peer *p, struct sighting *s, const js
 static void note_owner(struct agent_peer *p, const struct volume *v, const json_t *message)
 {
     struct control *c = p->control;
-    bool was_sealed = moves_is_sealed(c, v);
+    uint64_t was_final = moves_final_number(c, v);
     struct sighting *s = control_sighting_add(c, &v->id);
+    bool has_copy = json_object_get(message, "copy") != NULL;
     read_report(p, s, message);
-    if (moves_is_sealed(c, v) != was_sealed)
+    if (moves_final_number(c, v) != was_final)
         agents_tell(c, &v->target, v); // its last increment can be had
+    if (v->state == VOLUME_DELETED && (s->present || has_copy))
+        agents_tell(c, &p->node->node.id, v); // made when control took it for gone: it goes now
     if (s->present)
         note_present(c, v, &p->node->node.id, s->epoch);
-    else
+    else if (!has_copy)
         note_absent(c, v, &p->node->node.id);
 }
 
@@ -624,6 +636,10 @@ static int request_remove(struct agent_peer *p, const json_t *message, json_t *b
     int rc = named_volume(p, message, &v, e);
     if (!v)
         return rc;
+    if (absence_is_for_good(c, v)) {
+        set_id(body, v);
+        return absence_remove(c, v, e);
+    }
     if (!is_owner(p, v)) {
         agents_ask(c, &v->owner, json_pack("{s:s, s:s}", "type", "remove", "id", UUID_TEXT(&v->id)), PLUGIN_ANSWER_MS, on_relayed,
                    agents_relay(p, message, &v->id));
@@ -644,9 +660,11 @@ static int request_discard(struct agent_peer *p, const json_t *message, json_t *
         return rc;
     if (!is_owner(p, v))
         return fail(e, E_CONFLICT, "volume %s belongs to node %s", UUID_TEXT(&v->id), UUID_TEXT(&v->owner));
-    if (v->born)
-        return fail(e, E_CONFLICT, "volume %s has data: it can only be removed", UUID_TEXT(&v->id));
-    return request_remove(p, message, body, e);
+    struct volume *changed = NULL;
+    if ((rc = decide_discard(v, clock_wall_ms(), &changed, e)) < 0)
+        return rc;
+    set_id(body, v);
+    return control_put(p->control, changed, e);
 }
 
 // A volume that the node has no part in: it is told now, and whenever it changes.
@@ -723,6 +741,13 @@ static const char *on_request(struct agent_peer *p, const json_t *message)
     FAILPOINT(CONTROL_TOLD);
     send_want_first(p, message);
     reply(p, json_integer_value(n), rc, body, &e);
+    return NULL;
+}
+
+static const char *on_pool(struct agent_peer *p, const json_t *message)
+{
+    p->node->pool_size = read_count(message, "size");
+    p->node->pool_used = read_count(message, "used");
     return NULL;
 }
 
@@ -819,7 +844,7 @@ static const struct {
 } messages[] = {
     { "hello", on_hello, true }, { "join", on_join, true },  { "renew", on_renew },   { "report", on_report }, { "inventory-end", on_inventory_end },
     { "request", on_request }, { "reply", on_reply },   { "alive", on_alive },
-    { "container-report", on_container_report },
+    { "container-report", on_container_report }, { "pool", on_pool },
 };
 
 static void on_closed(void *arg, const char *why)

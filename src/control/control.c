@@ -189,18 +189,13 @@ static void tell_each(struct control *c, const struct uuid *nodes, size_t n, con
     }
 }
 
-int control_put(struct control *c, struct volume *changed, struct error *e)
+// What is committed counts from now on.
+static void publish(struct control *c, struct volume *v /* taken */)
 {
-    AUTO(volume_free) struct volume *v = changed;
-    const struct store_change change = { .kind = STORE_PUT_VOLUME, .volume = v };
     const struct volume *old = volume_set_find(&c->volumes, &v->id);
     struct uuid id = v->id, nodes[] = { v->owner, v->target, v->move.source, old ? old->owner : v->owner, old ? old->target : v->target,
                                         old ? old->move.source : v->move.source };
-    int rc = store_commit(c->store, &change, 1, e);
-    if (rc < 0)
-        return rc;
-    FAILPOINT(CONTROL_COMMITTED);
-    adopt(c, TAKE(v, NULL));
+    adopt(c, v);
     const struct volume *now = volume_set_find(&c->volumes, &id);
     sort_sightings(c, now);
     agents_tell_watchers(c, now); // first: who has just lost its part is one of them from now on
@@ -208,7 +203,35 @@ int control_put(struct control *c, struct volume *changed, struct error *e)
     if (now->state != VOLUME_LIVE)
         sweep_by(c, sweep_time(c, now));
     moves_turn(c, &id);
-    return 0;
+    absence_turn(c, &id);
+    drain_soon(c);
+}
+
+int control_put(struct control *c, struct volume *changed, struct error *e)
+{
+    return control_put_all(c, &changed, 1, NULL, e);
+}
+
+int control_put_all(struct control *c, struct volume **changed, size_t n, const struct node *node, struct error *e)
+{
+    size_t count = 0;
+    AUTO(free) struct store_change *changes = xcalloc(n + 1, sizeof *changes);
+    if (node)
+        changes[count++] = (struct store_change){ .kind = STORE_PUT_NODE, .node = node };
+    for (size_t i = 0; i < n; i++)
+        changes[count++] = (struct store_change){ .kind = STORE_PUT_VOLUME, .volume = changed[i] };
+    int rc = store_commit(c->store, changes, count, e);
+    if (rc == 0) {
+        FAILPOINT(CONTROL_COMMITTED);
+        struct control_node *known = node ? control_node(c, &node->id) : NULL;
+        if (known) {
+            known->node = *node;
+            known->saved = true;
+        }
+    }
+    for (size_t i = 0; i < n; i++)
+        rc == 0 ? publish(c, changed[i]) : volume_free(changed[i]);
+    return rc;
 }
 
 int control_create(struct control *c, const struct volume_wish *wish, const struct volume **ret, const struct volume **ret_existing,
@@ -221,6 +244,11 @@ int control_create(struct control *c, const struct volume_wish *wish, const stru
     if (rc < 0)
         return rc;
     const struct uuid id = created->id;
+    rc = drain_check(c, &created->owner, e);
+    if (rc < 0) {
+        volume_free(created);
+        return rc;
+    }
     rc = control_put(c, created, e);
     if (rc == 0)
         *ret = volume_set_find(&c->volumes, &id);
@@ -512,8 +540,13 @@ void control_free(struct control *c)
         close(c->config.api_fd);
     if (c->config.rest_fd >= 0)
         close(c->config.rest_fd);
+    recover_stop(c);
     agents_free(c);
     event_free(c->sweep);
+    if (c->absence)
+        event_free(c->absence);
+    if (c->drain)
+        event_free(c->drain);
     nodes_free(c);
     tdestroy(c->sightings, sighting_free);
     tdestroy(c->others, sighting_free);

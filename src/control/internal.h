@@ -35,6 +35,11 @@ struct sighting {
     uint64_t copy_bytes, copy_total, copy_rate; // of the stream that a target receives: so far, about in all, per second
 };
 
+// Of a node: its volumes, how many of them are to be elsewhere, and are used or held there; those on their way to it.
+struct node_counts {
+    size_t live, trashed, leaving, used, coming;
+};
+
 // A node as long as it is heard of, and for a while after.
 struct control_node {
     struct node node; // first: the tree is searched by its id
@@ -53,6 +58,10 @@ struct control_node {
     uint16_t peer_port;      // where its agent listens for others
     int64_t seen_ms;         // boot clock, when it was last connected
     int64_t booted_ms;       // wall clock, when its era began; 0: it has not said
+    bool is_told_absent;     // other nodes know that it is not connected
+    uint64_t pool_size, pool_used; // bytes, as it said last; size 0: it has not
+    struct node_counts counts;     // as of the last drain_count
+    char drain_problem[sizeof ((struct error *)NULL)->msg]; // why its drain can't go on; ""
 };
 
 // A client that waits until the owner has carried out what it wished.
@@ -92,6 +101,9 @@ struct control {
     size_t peer_count, ask_count, joiner_count;
     LIST_HEAD(, waiter) waiters;
     size_t waiter_count;
+    struct event *absence, *drain; // NULL until they are needed
+    bool drain_is_soon;
+    struct recovery *recovery;     // that is under way; NULL
     struct event *sweep, *on_agent, *on_remote_agent, *resume;
     int64_t sweep_ms; // wall clock, when the sweep is to run
     int64_t wall_less_boot_ms; // at the last sweep: what it has grown by since, the wall clock was set forward by
@@ -106,6 +118,8 @@ struct control {
 // ---- control.c
 // Commits the changed volume and makes it the current one; tells its owner. Takes `changed`. On failure nothing has changed.
 int control_put(struct control *c, struct volume *changed, struct error *e);
+// The same for several volumes of different ids, and for what is known of a node (NULL: none), in one commit.
+int control_put_all(struct control *c, struct volume **changed /* each taken */, size_t n, const struct node *node, struct error *e);
 // Decides on a new volume (decide_create) with a fresh id unless the wish has one, and commits it. On success *ret is it; if the name is
 // taken, *ret_existing is the volume that has it.
 int control_create(struct control *c, const struct volume_wish *wish, const struct volume **ret, const struct volume **ret_existing,
@@ -136,11 +150,35 @@ void nodes_forget_interest(struct control *c, struct control_node *n);        //
 void nodes_forget_volume(struct control *c, const struct volume *v);          // before its end
 void nodes_free(struct control *c);
 
+// ---- absence.c
+#define NODE_LABEL_SIZE 160
+const char *node_label(const struct control *c, const struct uuid *id, char ret[NODE_LABEL_SIZE]); // "node 10.0.0.2 (<uuid>)": as people know it
+// Whether its owner can't be reached now; *ret says so, since when, and what to do.
+bool absence_describe(const struct control *c, const struct volume *v, struct error *ret);
+bool absence_is_for_good(const struct control *c, const struct volume *v); // its owner was removed from the cluster
+// To the trash, without asking the owner: for those that it is no more to be had from.
+int absence_remove(struct control *c, const struct volume *v, struct error *e);
+void absence_turn(struct control *c, const struct uuid *volume); // what is to be destroyed by a node that was removed is gone
+void absence_soon(struct control *c); // a node has come or gone: who knows of its volumes is told in a moment
+// For good. *ret_lost: volumes whose data was only there; *ret_rescued: those of which another node's copy is the volume now.
+int absence_remove_node(struct control *c, struct control_node *n, size_t *ret_lost, size_t *ret_rescued, struct error *e);
+
+// ---- drain.c
+bool drain_takes(const struct control_node *n); // it is there for volumes of others
+int drain_check(const struct control *c, const struct uuid *node, struct error *e); // E_CONFLICT: no volume may go there
+void drain_count(const struct control *c); // the counts of all nodes
+void drain_soon(struct control *c);        // something has changed by which one may go on
+int drain_set(struct control *c, struct control_node *n, enum node_drain drain, struct error *e);
+
+// ---- recover.c
+void recover_stop(struct control *c); // control ends: what is under way commits nothing any more
+
 // ---- moves.c
+struct move_part moves_part(const struct control *c, const struct sighting *s); // what is to be relied on; s may be NULL
 // Commits the next stage of a move, if what the two nodes have said allows it.
 void moves_turn(struct control *c, const struct uuid *volume);
-// Whether the owner has said that the final snapshot of the present order is there.
-bool moves_is_sealed(const struct control *c, const struct volume *v);
+// The number of the final snapshot, once the owner has said that it took it by the present order; 0: it has not.
+uint64_t moves_final_number(const struct control *c, const struct volume *v);
 json_t *moves_to_v2(const struct control *c, const struct volume *v); // NULL: none is under way
 // Requests of agents; as those in agents.c.
 int moves_request_acquire(struct agent_peer *p, const json_t *message, json_t *reply, struct error *e);
@@ -178,8 +216,8 @@ int enrol_new_token(struct control *c, int64_t ttl_s, const struct uuid *node, c
 int enrol_join(struct control *c, const json_t *message, json_t **ret, struct error *e);
 // New certificates for a node; *ret is a reply without type and number.
 int enrol_renew(struct control *c, const struct uuid *node, const json_t *message, json_t **ret, struct error *e);
-// E_CONFLICT while volumes are on the node, or move to it, unless `force`.
-int enrol_remove_node(struct control *c, struct control_node *n, bool force, struct error *e);
+// E_CONFLICT while volumes are on the node, or move to it, or are left there by a move, unless `force`. Else as absence_remove_node.
+int enrol_remove_node(struct control *c, struct control_node *n, bool force, size_t *ret_lost, size_t *ret_rescued, struct error *e);
 
 // ---- api_nodes.c
 // By id, by host, or by the beginning of the id if only one begins so; a removed node only if no other is called that.
@@ -214,8 +252,13 @@ struct route {
 #define ROUTE_ROOT   4U // only for local root
 #define ROUTE_WAIT   8U // takes wait=SECONDS
 
+const char *api_node_state(const struct control_node *n); // n may be NULL: never heard of
 void api_list_nodes(struct call *call);
 void api_remove_node(struct call *call);
+void api_get_node(struct call *call);
+void api_drain_node(struct call *call);
+void api_undrain_node(struct call *call);
+void api_recover(struct call *call); // recover.c
 void api_new_token(struct call *call);
 int api_check_members(const json_t *object, const char *const *names, struct error *e); // that it is an object and has no others
 
