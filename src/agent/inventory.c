@@ -35,6 +35,8 @@ static void add_record(struct agent_volume *v, void *arg)
         json_object_set_new(item, "volume", volume_to_json(v->record));
     if (v->step == STEP_PLACE)
         json_object_set_new(item, "placing", json_true());
+    if (v->mounted || v->unsure)
+        json_object_set_new(item, "mounted", json_true());
     size_t n = size_of(item);
     p->more = p->bytes > 0 && p->bytes + n > PAGE_BYTES;
     p->bytes += n;
@@ -74,7 +76,7 @@ static void on_measured(void *arg, int rc, const struct agent_pool_facts *facts,
     (void)e; // control goes on with what it knows
     if (rc == 0 && a->link && a->welcome)
         link_send(a, json_pack("{s:s, s:I, s:I}", "type", "pool", "size", (json_int_t)facts->usage.limit_bytes, "used",
-                                 (json_int_t)facts->usage.used_bytes));
+                               (json_int_t)facts->usage.used_bytes));
 }
 
 static void on_due(evutil_socket_t fd, short what, void *arg)

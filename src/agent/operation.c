@@ -398,17 +398,17 @@ static void on_acquired(void *arg, int rc, const json_t *reply, const struct err
 static void acquire(struct operation *o, const struct agent_volume *v, const struct volume *want)
 {
     struct agent *a = o->agent;
-    bool comes = move_is_open(want) && uuid_equal(&want->target, &a->config.node);
+    bool comes = move_is_open(want) && uuid_equal(&want->target, &a->config.node), settles = want->move.stage >= MOVE_SETTLE;
     if (comes && has_failed(o, v) && v->step == STEP_NONE) {
         finish_failed(o, v);
         return;
     }
-    if (comes && v->unavailable && a->synced) {
+    if ((comes || settles) && v->unavailable && a->synced) {
         AUTO(free) char *what = xasprintf("volume %.100s", o->name);
         finish_with(o, E_UNAVAILABLE, what, v->unavailable);
         return;
     }
-    if (comes || o->begun || want->move.stage >= MOVE_SETTLE || !agent_is_synced(a))
+    if (comes || settles || o->begun || !agent_is_synced(a))
         return;
     o->asked = o->begun = true;
     link_request(a, json_pack("{s:s, s:s, s:s}", "type", "request", "op", "acquire", "id", UUID_TEXT(&want->id)), on_acquired, o);

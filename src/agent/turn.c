@@ -164,6 +164,7 @@ static void note_failure(struct agent_volume *v, const struct error *e)
         log_line(v->step == STEP_UNMOUNT ? LOG_LEVEL_INFO : LOG_LEVEL_WARN, "%s of volume %s: %s", step_word(v->step), UUID_TEXT(&v->id), e->msg);
     v->error = *e;
     set_failures(v, v->failures + 1);
+    v->snapshots_unsure |= v->step == STEP_SEAL;
     v->unsure |= v->step == STEP_MOUNT || (v->step == STEP_UNMOUNT && e->code != E_BUSY);
     v->retry_ms = clock_boot_ms() + (delay_ms < RETRY_MS_MAX ? delay_ms : RETRY_MS_MAX);
 }
@@ -397,9 +398,7 @@ void turn_report(struct agent_volume *v)
 json_t *turn_make_report(struct agent_volume *v)
 {
     bool present = v->record != NULL;
-    const struct volume *want = wanted(v);
-    // Of a copy: the order by which it is kept.
-    uint64_t epoch = present ? v->record->epoch : 0, revision = present ? v->record->revision : v->copy.is_here && want ? want->revision : 0;
+    uint64_t epoch = present ? v->record->epoch : 0, revision = present ? v->record->revision : 0;
     char path[4096];
     v->reported.sent = true;
     v->reported.present = present;

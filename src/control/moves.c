@@ -94,14 +94,15 @@ int moves_request_acquire(struct agent_peer *p, const json_t *message, json_t *r
     if (!v)
         return fail(e, E_NOT_FOUND, "no such volume: %.40s", text ? text : "none was named");
     json_object_set_new(reply, "id", json_string(UUID_TEXT(&v->id)));
-    if (v->state == VOLUME_LIVE && v->born && !uuid_equal(&v->owner, agents_node(p)) && absence_describe(c, v, e))
+    bool is_here = uuid_equal(&v->owner, agents_node(p));
+    if (v->state == VOLUME_LIVE && v->born && !is_here && absence_describe(c, v, e))
         return fail_ctx(e, -(int)e->code, "volume %.100s", volume_label(v, label));
     int rc = decide_acquire(v, agents_node(p), is_connected(c, &v->target), &changed, e);
     bool is_wanted = changed != NULL;
     volume_free(changed);
-    if (rc < 0 || !is_wanted || (rc = drain_check(c, agents_node(p), e)) < 0)
+    if (rc < 0 || !is_wanted || (!is_here && (rc = drain_check(c, agents_node(p), e)) < 0))
         return rc;
-    if (!v->born || uuid_equal(&v->owner, agents_node(p)))
+    if (!v->born || is_here)
         return acquire(c, &id, agents_node(p), e);
     agents_ask(c, &v->owner, json_pack("{s:s, s:s, s:s}", "type", "release", "id", UUID_TEXT(&id), "for", UUID_TEXT(agents_node(p))), RELEASE_MS,
                on_released, agents_relay(p, message, &id));

@@ -60,7 +60,8 @@ static int read_find(struct inquiry *q, const json_t *item, struct error *e)
 {
     const json_t *record = json_object_get(item, "volume");
     const char *id = json_string_value(json_object_get(item, "id"));
-    struct recover_find f = { .node = q->node, .placing = json_is_true(json_object_get(item, "placing")) };
+    struct recover_find f = { .node = q->node, .placing = json_is_true(json_object_get(item, "placing")),
+                              .mounted = json_is_true(json_object_get(item, "mounted")) };
     if (!id || !uuid_parse(id, &f.id) || uuid_compare(&f.id, &q->after) <= 0)
         return fail(e, E_INVALID, "its list of volumes has no order");
     if (q->recovery->finds_n >= VOLUMES_MAX)

@@ -87,6 +87,7 @@ static struct volume *to_switched(const struct volume *v)
     n->move.source = v->owner;
     n->owner = v->target;
     n->epoch++;
+    n->accepts = 0;
     return n;
 }
 
@@ -147,20 +148,23 @@ static void set_owner(struct volume *v, const struct uuid *owner)
 {
     v->owner = v->target = *owner;
     v->epoch++;
+    v->accepts = 0;
     v->move = (struct volume_move){ .stage = MOVE_NONE };
 }
 
 static bool leave_owner(const struct volume *v, const struct move_part *copy, struct volume *n)
 {
     bool moves = !uuid_equal(&v->owner, &v->target);
-    if (v->state == VOLUME_PURGING)
+    if (v->state == VOLUME_PURGING) {
         n->state = VOLUME_DELETED;
-    else if (is_whole(v, copy))
+    } else if (is_whole(v, copy)) {
         set_owner(n, &v->target);
-    else if (v->move.stage == MOVE_SETTLE)
+    } else if (v->move.stage == MOVE_SETTLE) {
         set_owner(n, &v->move.source);
-    else
+        n->accepts = v->epoch - 1; // what it had before the switch
+    } else {
         decide_call_off(n);
+    }
     if (n->move.stage == MOVE_RELEASE && n->state != VOLUME_DELETED)
         n->move.stage = MOVE_SETTLE; // its source keeps it until the user destroys the volume
     return moves || n->state != v->state || n->move.stage != v->move.stage;

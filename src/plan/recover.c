@@ -51,37 +51,62 @@ static int compare_claims(const struct recover_find *a, const struct recover_fin
     return 0;
 }
 
-static void judge(const struct recover_input *in, struct recover_outcome *o)
+struct claims {
+    const struct recover_find *best, *equal; // of those with a record; another with the same claim
+    const struct recover_find *placing;
+};
+
+static struct claims claims(const struct recover_input *in, const struct recover_outcome *o)
 {
-    const struct volume *known = volume_set_find(in->known, &in->finds[o->first].id);
-    const struct recover_find *best = NULL, *equal = NULL, *placing = NULL;
+    struct claims c = { NULL, NULL, NULL };
     for (size_t i = o->first; i < o->first + o->n; i++) {
         const struct recover_find *f = &in->finds[i];
-        placing = f->placing ? f : placing;
-        int order = !f->record ? -1 : best ? compare_claims(f, best) : 1;
+        c.placing = f->placing ? f : c.placing;
+        int order = !f->record ? -1 : c.best ? compare_claims(f, c.best) : 1;
         if (order > 0) {
-            best = f;
-            equal = NULL;
+            c.best = f;
+            c.equal = NULL;
         } else if (order == 0)
-            equal = f;
+            c.equal = f;
     }
-    if (best)
-        o->chosen = (size_t)(best - in->finds);
-    if (known && (!best || known->epoch >= best->record->epoch))
-        o->verdict = RECOVER_KNOWN;
-    else if (placing) {
-        o->verdict = RECOVER_BUSY;
-        o->other = placing->node;
-    } else if (!best)
-        o->verdict = RECOVER_COPY;
-    else if (equal) {
-        o->verdict = RECOVER_TIED;
-        o->other = equal->node;
-    } else if (is_sealed(best) && !in->force && !is_heard(in, &best->record->target)) {
-        o->verdict = RECOVER_WAITS;
-        o->other = best->record->target;
-    } else
-        o->verdict = RECOVER_TAKEN;
+    return c;
+}
+
+static enum recover_verdict about(struct recover_outcome *o, enum recover_verdict verdict, const struct uuid *other)
+{
+    o->other = *other;
+    return verdict;
+}
+
+// Whether another node may have it mounted, or as it was later: then it would be written, or have been, in two places.
+static enum recover_verdict judge_others(const struct recover_input *in, struct recover_outcome *o, const struct volume *known)
+{
+    const struct recover_find *best = &in->finds[o->chosen];
+    for (size_t i = o->first; i < o->first + o->n; i++)
+        if (i != o->chosen && in->finds[i].mounted)
+            return about(o, RECOVER_USED, &in->finds[i].node);
+    if (in->force)
+        return RECOVER_TAKEN;
+    if (is_sealed(best) && !is_heard(in, &best->record->target))
+        return about(o, RECOVER_WAITS, &best->record->target);
+    if (known && !uuid_equal(&known->owner, &best->node) && !is_heard(in, &known->owner))
+        return about(o, RECOVER_WAITS, &known->owner);
+    return RECOVER_TAKEN;
+}
+
+static enum recover_verdict judge(const struct recover_input *in, struct recover_outcome *o)
+{
+    const struct volume *known = volume_set_find(in->known, &in->finds[o->first].id);
+    const struct claims c = claims(in, o);
+    if (c.best)
+        o->chosen = (size_t)(c.best - in->finds);
+    if (known && (!c.best || known->epoch >= c.best->record->epoch))
+        return RECOVER_KNOWN;
+    if (c.placing)
+        return about(o, RECOVER_BUSY, &c.placing->node);
+    if (!c.best)
+        return RECOVER_COPY;
+    return c.equal ? about(o, RECOVER_TIED, &c.equal->node) : judge_others(in, o, known);
 }
 
 // ---- what is taken in
@@ -94,6 +119,7 @@ static struct volume *rebuild(const struct recover_input *in, const struct recov
     struct volume *v = volume_copy(f->record);
     v->owner = v->target = f->node;
     v->move = (struct volume_move){ .stage = MOVE_NONE };
+    v->accepts = is_sealed(f) ? v->epoch : 0;
     v->epoch += is_sealed(f) ? 2 : 0;
     v->revision = known ? known->revision : 0;
     for (size_t i = o->first; i < o->first + o->n; i++)
@@ -179,7 +205,7 @@ size_t recover_plan(struct recover_input *in, struct recover_outcome *ret)
         ret[count - 1].n++;
     }
     for (size_t i = 0; i < count; i++) {
-        judge(in, &ret[i]);
+        ret[i].verdict = judge(in, &ret[i]);
         if (ret[i].verdict == RECOVER_TAKEN)
             ret[i].volume = rebuild(in, &ret[i]);
     }

@@ -15,6 +15,7 @@ struct recover_find {
     struct uuid id, node;
     struct volume *record; // beside the data; owned. NULL: a copy that a move was bringing
     bool placing;          // a copy that is just becoming the volume
+    bool mounted;
 };
 
 struct recover_input {
@@ -32,6 +33,7 @@ struct recover_input {
     X(RECOVER_TAKEN, "taken")         /* `volume` is taken in, or takes the place of an older entry */ \
     X(RECOVER_WAITS, "waits")         /* node `other` may have it as it was later, and has not been heard */ \
     X(RECOVER_BUSY,  "busy")          /* node `other` is just placing a copy of it: ask again */ \
+    X(RECOVER_USED,  "used")          /* older data of it is mounted on node `other` */ \
     X(RECOVER_TIED,  "tied")          /* two nodes have equal claims: this one's and `other` */ \
     X(RECOVER_COPY,  "copy-only")     /* nobody has more than a copy that was on its way */
 

@@ -118,19 +118,58 @@ def test_a_host_that_is_lost(hosts, flocker_binary):
     assert two.host.path(f"/var/lib/flocker/pool/volumes/{seen['id']}/data/keep").read_text() == "db"
 
 
-def test_moves_of_a_host_that_is_lost(hosts, flocker_binary):
-    """To it: called off. From it: lost, unless all of it has come."""
+def stage(one, name):
+    return volume(one, name).get("move", {}).get("stage")
+
+
+def test_moves_to_a_host_that_is_lost(hosts, flocker_binary):
+    """Called off; and one that had just moved there, and was not yet known to be safe there, is its former node's again."""
     one, two = flockers(hosts, flocker_binary, 2)
-    write(one, "stays", "here")
+    for name in ("stays", "back"):
+        write(one, name, name)
     one.ok("Mount", Name="stays", ID="1")
+    two.kill("agent")
+    two.up("transfer.shared:1:hang")
+    one.host.flocker("volume", "move", "back", "10.77.0.2")
+    wait_for("the switch", lambda: stage(one, "back") == "settle", 30)
     one.host.flocker("volume", "move", "stays", "10.77.0.2")
     two.host.power_cut()
     wait_state(one.host, two.host, "down")
-    one.host.flocker("node", "rm", "10.77.0.2", "--force")
-    seen = volume(one, "stays")
-    assert "move" not in seen and seen["ready"] and seen["target"] == node_of(one.host, one.host)["id"]
+    said = one.host.flocker("node", "rm", "10.77.0.2", "--force").stdout
+    assert "1 volumes that were on their way are where there is another copy" in said and "lost" not in said, said
+    wait_for("both to be ready", lambda: all(volume(one, name)["ready"] for name in ("stays", "back")))
+    for name in ("stays", "back"):
+        seen = volume(one, name)
+        assert "move" not in seen and seen["target"] == node_of(one.host, one.host)["id"], seen
     one.ok("Unmount", Name="stays", ID="1")
-    assert read(one, "stays") == "here"
+    assert read(one, "stays") == "stays" and read(one, "back") == "back"
+
+
+def test_hosts_that_are_away_when_a_move_ends(hosts, flocker_binary):
+    """The new owner, before it has the volume in place, and the former one, before it has let go: both go on when they are back."""
+    one, two = flockers(hosts, flocker_binary, 2)
+    write(one, "db", "text")
+    two.kill("agent")
+    two.up("transfer.shared:1:hang")
+    one.host.flocker("volume", "move", "db", "10.77.0.2")
+    wait_for("the switch", lambda: stage(one, "db") == "settle", 30)
+    two.host.power_cut()
+    wait_state(one.host, two.host, "down")
+    seen = volume(one, "db")
+    assert seen["host"] == "10.77.0.2" and not seen["ready"] and "not connected since" in refused_mount(one, "db")
+    one.kill("agent")
+    one.up("destroy.staged:1:hang")
+    two.host.power_on()
+    two.up()
+    wait_for("the former owner to be told", lambda: stage(one, "db") == "release", 30)
+    assert read(two, "db") == "text"
+    one.kill("agent")
+    one.kill("worker")
+    assert stage(one, "db") == "release"
+    one.up()
+    wait_for("it to let go", lambda: stage(one, "db") is None, 30)
+    assert not list(one.host.path("/var/lib/flocker/pool/volumes").iterdir())
+    assert read(one, "db") == "text"
 
 
 def test_drain(hosts, flocker_binary):

@@ -421,6 +421,8 @@ static void node_gone(void **state)
             assert_int_equal(now->state, VOLUME_DELETED);
         else
             assert_int_equal(now->state, v->state);
+        bool is_back = is_rescued && v->move.stage == MOVE_SETTLE;
+        assert_int_equal(now->accepts, is_back ? v->epoch - 1 : 0);
         if (gone == &here && v->move.stage == MOVE_RELEASE && now->state != VOLUME_DELETED)
             assert_true(now->move.stage == MOVE_SETTLE && uuid_equal(&now->move.source, &third)); // the last copy is not let go of
     }

@@ -178,6 +178,7 @@ static struct volume *full_volume(void)
     v->options = (struct volume_options){ .uid = 999, .gid = UINT32_MAX - 1, .mode = 0750, .nocow = true };
     v->owner = v->target = uuid_of(OWNER_TEXT);
     v->epoch = 7;
+    v->accepts = 6;
     v->revision = 42;
     v->state = VOLUME_TRASHED;
     v->born = v->keep_mounted = true;

@@ -46,15 +46,16 @@ static void done(struct volume_set *known, struct recover_find *finds, size_t n,
 
 // ---- all small inventories of one volume
 
-enum { NOTHING, COPY, PLACING, RECORDS, SHAPES = RECORDS + 2 * 2 * 4 };
+enum { NOTHING, COPY, PLACING, RECORDS, KINDS = 2 * 2 * 4, SHAPES = RECORDS + 2 * KINDS };
 
-// Of the volume at `node`: nothing, a copy, or a record of epoch 1 or 2, its owner this node or another, sealed for nobody, a, b or c.
+// Of the volume at `node`: nothing, a copy, or a record of epoch 1 or 2, its owner this node or another, sealed for nobody, a, b or c; mounted.
 static bool shape(int n, const struct uuid *node, struct recover_find *ret)
 {
     const struct uuid *const targets[] = { NULL, &a, &b, &c };
     *ret = (struct recover_find){ .id = id, .node = *node, .placing = n == PLACING };
+    ret->mounted = n >= RECORDS + KINDS;
     if (n >= RECORDS)
-        ret->record = record(&id, (n - RECORDS) / 2 % 2 ? &c : node, (uint64_t)((n - RECORDS) % 2 + 1), targets[(n - RECORDS) / 4]);
+        ret->record = record(&id, (n - RECORDS) / 2 % 2 ? &c : node, (uint64_t)((n - RECORDS) % 2 + 1), targets[(n - RECORDS) / 4 % 4]);
     return n != NOTHING;
 }
 
@@ -86,6 +87,10 @@ static void check(const struct recover_find *finds, size_t n, uint64_t known_epo
     bool is_heard = (uuid_equal(target, &a) && (heard & 1)) || (uuid_equal(target, &b) && (heard & 2)) || (uuid_equal(target, &c) && (heard & 4));
     assert_true(!is_sealed || is_heard || force);
     assert_true(!is_sealed || v->epoch > epoch + 1); // above that of a switch that may have been
+    assert_int_equal(v->accepts, is_sealed ? epoch : 0);
+    for (size_t i = 0; i < n; i++)
+        assert_false(i != o->chosen && finds[i].mounted);
+    assert_true(force || !known_epoch || (heard & 4)); // c, which has it by control's word, may be writing it
 }
 
 static void all_inventories(void **state)
