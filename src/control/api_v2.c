@@ -125,6 +125,20 @@ static int read_name(const json_t *body, const char **ret, struct error *e)
     return 0;
 }
 
+// A node by its id, by the unique beginning of one, or by its address. An id may be that of a node that has not come yet.
+static int read_owner(const struct call *call, struct uuid *ret, struct error *e)
+{
+    const json_t *owner = json_object_get(call->body, "owner");
+    const char *text = json_string_value(owner);
+    struct control_node *n = NULL;
+    if (!owner || !text || uuid_parse(text, ret))
+        return read_id(call->body, "owner", ret, e);
+    int rc = control_find_node(call->control, text, &n, e);
+    if (rc == 0)
+        *ret = n->node.id;
+    return rc;
+}
+
 static int read_wish(const struct call *call, struct volume_wish *wish, struct metadata *metadata, struct error *e)
 {
     static const char *const members[] = { "name", "id", "size", "owner", "metadata", "options", NULL };
@@ -133,7 +147,7 @@ static int read_wish(const struct call *call, struct volume_wish *wish, struct m
     if (rc < 0 || (rc = read_name(body, &wish->name, e)) < 0)
         return rc;
     if ((size && (rc = read_size(size, &wish->size, e)) < 0) || (rc = read_id(body, "id", &wish->id, e)) < 0 ||
-        (rc = read_id(body, "owner", &wish->owner, e)) < 0 || (rc = read_options(json_object_get(body, "options"), &wish->options, e)) < 0)
+        (rc = read_owner(call, &wish->owner, e)) < 0 || (rc = read_options(json_object_get(body, "options"), &wish->options, e)) < 0)
         return rc;
     if (json_object_get(body, "metadata") && (rc = metadata_from_json(json_object_get(body, "metadata"), metadata, e)) < 0)
         return rc;
@@ -151,7 +165,7 @@ static int choose_owner(const struct control *c, struct uuid *owner, struct erro
         if (!drain_takes(n))
             continue;
         if (only)
-            return fail(e, E_INVALID, "several nodes are connected: say which is to have the volume");
+            return fail(e, E_INVALID, "several nodes are connected: say which is to have the volume (\"owner\", --node); `flocker node ls` lists them");
         only = n;
     }
     if (!only)
@@ -468,14 +482,14 @@ static void get_status(struct call *call)
     const struct control_node *n;
     int nodes = 0, connected = 0, counts[VOLUME_STATE_COUNT] = { 0 };
     LIST_FOREACH (n, &c->nodes, all) {
-        nodes++;
+        nodes += !n->node.removed;
         connected += n->peer != NULL;
     }
     for (size_t i = 0; i < c->volumes.n; i++)
         counts[c->volumes.by_id[i]->state]++;
     api_reply(call->exchange, 200,
-              json_pack("{s:s, s:s, s:{s:i, s:i}, s:{s:i, s:i, s:i}}", "version", FLOCKER_VERSION, "store", c->config.store->name, "nodes", "known",
-                        nodes, "connected", connected, "volumes", "live", counts[VOLUME_LIVE], "trashed", counts[VOLUME_TRASHED], "purging",
+              json_pack("{s:s, s:s, s:b, s:{s:i, s:i}, s:{s:i, s:i, s:i}}", "version", FLOCKER_VERSION, "store", c->config.store->name,
+                        "serves_other_hosts", (int)(c->config.agents_tls != NULL), "nodes", "known", nodes, "connected", connected, "volumes", "live", counts[VOLUME_LIVE], "trashed", counts[VOLUME_TRASHED], "purging",
                         counts[VOLUME_PURGING]));
 }
 

@@ -116,8 +116,9 @@ json_t *moves_to_v2(const struct control *c, const struct volume *v)
     const struct sighting *s = control_other(c, &v->id);
     if (v->move.stage == MOVE_NONE && uuid_equal(&v->owner, &v->target))
         return NULL;
-    json_t *move = json_pack("{s:s, s:b, s:I}", "stage", move_stage_word(v->move.stage), "force", (int)v->move.force, "rate_limit",
-                             (json_int_t)v->move.rate);
+    const struct control_node *target = control_node(c, &v->target);
+    json_t *move = json_pack("{s:s, s:s, s:b, s:I}", "stage", move_stage_word(v->move.stage), "host", target ? target->node.host : "", "force",
+                             (int)v->move.force, "rate_limit", (json_int_t)v->move.rate);
     if (!uuid_is_zero(&v->move.source))
         json_object_set_new(move, "source", json_string(UUID_TEXT(&v->move.source)));
     if (s && move_is_open(v)) {
@@ -127,7 +128,10 @@ json_t *moves_to_v2(const struct control *c, const struct volume *v)
         json_object_set_new(move, "rate", json_integer((json_int_t)s->copy_rate));
         json_object_set_new(move, "seconds_left", s->copy_rate ? json_integer((json_int_t)(left / s->copy_rate)) : json_null());
     }
-    if (s && s->error)
+    if (move_is_open(v) && !is_connected(c, &v->target))
+        json_object_set_new(move, "error", json_pack("{s:s, s:s}", "code", error_word(E_UNAVAILABLE), "description",
+                                                     "that node is not connected: the move waits for it"));
+    else if (s && s->error)
         json_object_set_new(move, "error", json_pack("{s:s, s:s}", "code", s->error_word, "description", s->error));
     return move;
 }

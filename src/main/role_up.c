@@ -271,7 +271,8 @@ static bool has_mounts(const struct paths *p)
     return false;
 }
 
-static int unmount_all(const struct paths *p, struct error *e)
+// *ret_is_over: it can't be taken back, so the agent ends; the error says what remains.
+static int unmount_all(const struct paths *p, bool *ret_is_over, struct error *e)
 {
     struct http_result r = { .status = 0 };
     const struct http_call call = { .unix_path = p->agent_sock, .method = "POST", .target = "/v2/pool/shutdown", .timeout_ms = 60000 };
@@ -280,8 +281,9 @@ static int unmount_all(const struct paths *p, struct error *e)
     if (rc == 0 && r.status != 200 && (r.status != 503 || has_mounts(p))) { // 503: its pool was never opened
         AUTO(json_decref) json_t *said = json_loads(r.body, 0, NULL);
         const char *why = json_string_value(json_object_get(said, "description"));
-        rc = fail(e, r.status == 409 ? E_BUSY : E_IO, "%s; --keep-mounted stops Flocker all the same, and containers go on",
-                  why ? why : "volumes can't be unmounted");
+        *ret_is_over = r.status != 409;
+        rc = fail(e, *ret_is_over ? E_IO : E_BUSY, "%s%s", why ? why : "volumes can't be unmounted",
+                  *ret_is_over ? "" : "; --keep-mounted stops Flocker all the same, and containers go on");
     }
     const struct instance after = instance_find(p->agent_lock);
     if (rc == -E_UNAVAILABLE && lost(&before, &after))
@@ -306,8 +308,17 @@ int role_down(const struct paths *p, bool keep_mounted, void (*say)(const char *
     int managed = check_managed(p, e);
     if (managed < 0)
         return managed;
-    int rc = keep_mounted ? 0 : unmount_all(p, e);
-    if (rc < 0 || (rc = stop("agent", p->agent_lock, say, e)) < 0)
+    bool is_over = false;
+    struct error held = ERROR_INIT;
+    int left = keep_mounted ? 0 : unmount_all(p, &is_over, &held);
+    if (left < 0 && !is_over) {
+        *e = held;
+        return explain_denied(left, e);
+    }
+    int rc = stop("agent", p->agent_lock, say, e);
+    if (rc < 0 || (rc = stop("control", p->control_lock, say, e)) < 0)
         return explain_denied(rc, e);
-    return stop("control", p->control_lock, say, e);
+    if (left < 0)
+        *e = held;
+    return left;
 }

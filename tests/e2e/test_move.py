@@ -136,6 +136,19 @@ def test_what_makes_no_sense_is_refused(pair):
     assert "no such volume" in refused.value.stderr
 
 
+def test_a_node_that_is_away_is_waited_for(pair):
+    one, two = pair
+    address = one.network.address(two)
+    one.flocker("volume", "create", "patient", "--node", one.network.address(one))
+    two.kill_flocker("agent")
+    wait_for("the node to be down", lambda: node_of(one, two)["state"] == "down", 30)
+    said = one.flocker("volume", "move", "patient", address).stdout
+    assert said == f"patient moves to {address}: that node is not connected: the move waits for it\n"
+    assert f"moves to {address}: that node is not connected" in one.flocker("volume", "ls").stdout
+    two.flocker("up")
+    assert settled(one, "patient")["owner"] == node_of(one, two)["id"]
+
+
 def test_removed_during_its_move(pair):
     one, two = pair
     writer = start(one, "doomed", WRITER)

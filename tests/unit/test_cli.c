@@ -376,6 +376,30 @@ static void resize_takes_none(void **state)
     assert_asked("PATCH /v2/volumes/db?wait=30 ", "{\"size\": 0}");
 }
 
+#define MOVING(move) "{\"id\": \"" ID "\", \"name\": \"db\", \"state\": \"live\", \"size\": 0, \"owner\": \"" NODE "\", \"host\": \"10.0.0.1\", " \
+                     "\"target\": \"" ID "\", \"ready\": true, \"mounted\": true, \"move\": {\"stage\": \"warm\", \"host\": \"10.0.0.2\"" move "}}"
+
+static void moves_name_the_host(void **state)
+{
+    static const struct {
+        const char *reply, *said;
+    } cases[] = {
+        { MOVING(""), "db moves to 10.0.0.2 (warm)\n" },
+        { MOVING(", \"bytes\": 1024, \"total\": 4096"), "db moves to 10.0.0.2: 25 % of 4KiB\n" },
+        { MOVING(", \"error\": {\"code\": \"unavailable\", \"description\": \"that node is not connected\"}"),
+          "db moves to 10.0.0.2: that node is not connected\n" },
+        { "{\"name\": \"db\", \"owner\": \"" NODE "\", \"host\": \"10.0.0.2\", \"target\": \"" NODE "\", \"ready\": true}",
+          "db is on node 10.0.0.2 (" NODE ")\n" },
+    };
+    (void)state;
+    for (size_t i = 0; i < ARRAY_SIZE(cases); i++) {
+        const struct canned canned[] = { { "POST", "/v2/volumes/db/move", 200, cases[i].reply }, { 0 } };
+        answer_with(canned);
+        assert_int_equal(run("volume move db 10.0.0.2"), 0);
+        assert_string_equal(out, cases[i].said);
+    }
+}
+
 static void removed_volumes_can_come_back(void **state)
 {
     static const struct canned ok[] = {
@@ -691,6 +715,15 @@ static void status_says_what_is_down(void **state)
     assert_string_equal(
         out, "control: up, version 2.0.0\n  nodes: 2 known, 1 connected\n  volumes: 3 live, 4 in the trash, 5 being purged\n"
              "agent: up\n  pool: btrfs, 0B of 10GiB used, 3 volumes\n");
+    static const struct canned deaf[] = {
+        { "GET", "/v2/status", 200, "{\"serves_other_hosts\": false, \"nodes\": {\"known\": 2, \"connected\": 1}}" },
+        { "GET", "/v2/pool", 200, "{\"volumes\": 1}" },
+        { 0 },
+    };
+    answer_with(deaf);
+    assert_int_equal(run("status"), 0);
+    assert_in(out, "warning: the other nodes can't reach it: it was started without --agents");
+    assert_in(out, " 1 volume\n");
     static const struct canned alone[] = { { "GET", "/v2/pool", 200, "{\"synced\": false}" }, { 0 } };
     answer_with(alone);
     assert_int_equal(run("status"), error_exit(E_NOT_FOUND));
@@ -818,7 +851,6 @@ static void usage_errors(void **state)
         { "volume create db --mode 888", "--mode 888: not an octal number" },
         { "volume create db --mode 10000", "--mode 10000: not an octal number" },
         { "volume create db --metadata x", "write it as KEY=VALUE" },
-        { "volume create db --node here", "not a node's id" },
         { "volume create -- -x", "name" },
         { "volume create ~", "must not be empty" },
         { "completion tcsh", "bash, zsh and fish" },
@@ -1178,6 +1210,7 @@ int main(void)
         cmocka_unit_test(names_are_encoded),
         cmocka_unit_test(inspect_shows_all),
         cmocka_unit_test(resize_takes_none),
+        cmocka_unit_test(moves_name_the_host),
         cmocka_unit_test(removed_volumes_can_come_back),
         cmocka_unit_test(purge_goes_through_the_trash),
         cmocka_unit_test(nodes_and_eras),
