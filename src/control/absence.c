@@ -66,13 +66,14 @@ void absence_turn(struct control *c, const struct uuid *volume)
 
 // ---- other nodes are told
 
-static void tell_of(struct control *c, const struct control_node *n)
+static void tell_presence(struct control *c, struct control_node *n)
 {
+    n->is_told_absent = !n->peer;
     for (size_t i = 0; i < n->volumes.n; i++) {
         const struct volume *v = volume_set_find(&c->volumes, &n->volumes.ids[i]);
+        const struct uuid other = control_other_node(v);
         if (v->state != VOLUME_LIVE || !uuid_equal(&v->owner, &n->node.id))
             continue;
-        const struct uuid other = control_other_node(v);
         agents_tell_watchers(c, v);
         if (!uuid_is_zero(&other))
             agents_tell(c, &other, v);
@@ -85,12 +86,9 @@ static void on_tell(evutil_socket_t fd, short what, void *arg)
     struct control_node *n;
     (void)fd;
     (void)what;
-    LIST_FOREACH (n, &c->nodes, all) {
-        if (n->is_told_absent == !n->peer)
-            continue;
-        n->is_told_absent = !n->peer;
-        tell_of(c, n);
-    }
+    LIST_FOREACH (n, &c->nodes, all)
+        if (n->is_told_absent != !n->peer)
+            tell_presence(c, n);
 }
 
 void absence_soon(struct control *c)

@@ -460,7 +460,7 @@ static void note_owner(struct agent_peer *p, const struct volume *v, const json_
     if (moves_final_number(c, v) != was_final)
         agents_tell(c, &v->target, v); // its last increment can be had
     if (v->state == VOLUME_DELETED && (s->present || has_copy))
-        send_want(p, v); // made when control took it for gone: it goes now
+        agents_tell(c, &p->node->node.id, v); // made when control took it for gone: it goes now
     if (s->present)
         note_present(c, v, &p->node->node.id, s->epoch);
     else if (!has_copy)
