@@ -3,7 +3,7 @@ BUILD   ?= build
 prefix  ?= /usr
 DESTDIR ?=
 
-.PHONY: all up down demo test sanitize fuzz bench check install uninstall clean
+.PHONY: all up down demo test sim sanitize fuzz bench check install uninstall clean
 
 all: $(BUILD)/build.ninja
 	@ninja -C $(BUILD)
@@ -23,6 +23,10 @@ demo: all
 
 test:
 	@tools/test
+
+sim: $(BUILD)/build.ninja
+	@ninja --quiet -C $(BUILD) tests/sim/sim
+	@$(BUILD)/tests/sim/sim $(if $(SEED),--seed $(SEED),--seeds $(or $(SEEDS),10000))
 
 sanitize:
 	@tools/sanitize

@@ -9,6 +9,7 @@
 #include "model/node.h"
 #include "model/volume_set.h"
 #include "plan/move.h"
+#include "plan/resume.h"
 #include "plan/step.h"
 
 #include <jansson.h>
@@ -23,7 +24,7 @@ struct move_peer {
     struct uuid node;
     char host[NODE_HOST_SIZE];
     uint16_t port;
-    bool is_sealed; // its final snapshot is there
+    uint64_t final; // number of its final snapshot; 0: not sealed yet
 };
 
 // What was received of a volume that moves to this node.
@@ -46,10 +47,12 @@ struct agent_volume {
     bool unsure;         // a mount or unmount failed, perhaps after it was done: `mounted` is what was so before
     struct refs refs;
     bool held;           // by a user's hold for this node
-    bool confirmed;      // control has named it since the connection came up
+    bool confirmed;      // control has named it, on this connection or one that this resumes
     bool removing;       // a Remove is under way: no new mounts
     struct event *linger; // NULL, or until when the volume stays mounted without a reference
     bool checked;        // with removing: unmounted, and no container has it
+    bool discarding;     // control was asked to forget it: nothing is made or mounted until that is answered
+    bool snapshots_unsure; // a worker that may have taken one has died
     struct move_snapshot snapshot; // the newest one that a move took of it here; of that, `final` is:
     uint64_t sealed_revision;      // the order by which it was taken as the last one; 0: by none
     struct move_copy copy;
@@ -58,8 +61,11 @@ struct agent_volume {
     enum step step;      // what a worker does with it; STEP_NONE: nothing
     struct volume *order; // what that worker works from
     struct worker *fetch; // the worker of STEP_FETCH
-    struct event *due;    // NULL, or wakes it at copy.due_ms
+    struct event *due;    // NULL, or gives it its turn later: at copy.due_ms, or when a promise is over
+    bool fetch_waits;     // until another one has ended: in the agent's list
+    LIST_ENTRY(agent_volume) waiting_fetch;
     bool looking;        // a worker looks for users in other mount namespaces
+    char *unavailable;   // of another node's: why that can't be reached, as control says; NULL: it can
     struct error error;  // of the last attempt; E_NONE: all well
     unsigned failures;   // in a row; those that have failed are in the agent's list
     LIST_ENTRY(agent_volume) failing;
@@ -68,10 +74,13 @@ struct agent_volume {
     struct {
         bool sent, present, mounted;
         bool in_use, warm;
+        bool has_copy;
         struct move_snapshot snapshot, copy;
-        uint64_t epoch, revision, attempts, copy_bytes, sealed_revision;
+        uint64_t epoch, revision, attempts, copy_bytes, sealed_revision, order;
         enum errcode code;
     } reported; // what control was told last
+    bool is_due;         // control is to be told, when the connection can take it:
+    TAILQ_ENTRY(agent_volume) due_reports;
 };
 
 enum operation_kind { OP_SYNC, OP_FIND, OP_LIST, OP_CREATE, OP_MOUNT, OP_REMOVE, OP_RELEASE };
@@ -130,6 +139,11 @@ struct agent {
     char *link_problem;      // why control has not welcomed this node since it last did; NULL: all well, or not known yet
     bool refused;            // control has said that it does not want this connection
     bool welcome;            // control has answered our hello
+    uint64_t link_number;    // grows with each connection
+    struct resume_count count; // of the connection, or the last one
+    bool can_resume;         // all wants were got, on connections up to that one
+    TAILQ_HEAD(, agent_volume) due_reports;
+    bool inventory_due;      // it ends when they have gone out
     struct event *renew;     // next look at the certificates; not pending: one is under way, or none was begun
     bool renew_begun;
     bool certificate_is_over; // this node's has expired: control won't let it in
@@ -142,9 +156,12 @@ struct agent {
     LIST_HEAD(, request) requests;
     LIST_HEAD(, engine_watch) engines;
     struct containers *containers; // of API v1
+    size_t fetch_count;
+    LIST_HEAD(, agent_volume) fetch_waiting;
     LIST_HEAD(, serving) servings;
     size_t serving_count;
     struct event *on_peer, *peer_resume;
+    struct event *tell_pool; // NULL until it is needed
 };
 
 // agent.c
@@ -156,15 +173,20 @@ void agent_for_each(const struct agent *a, void (*fn)(struct agent_volume *v, vo
 // turn.c
 void turn(struct agent_volume *v);     // plans and starts the next step
 void turn_linger(struct agent_volume *v); // lets it stay mounted for a moment although nothing refers to it any more
+void turn_later(struct agent_volume *v, int delay_ms); // gives it its turn then; a later call moves that
 void turn_soon(struct agent *a);       // lets every operation look again, from the loop
 void turn_failing(struct agent *a);    // gives those their turn whose time has come
 void turn_end_step(struct agent_volume *v, int rc, json_t *result, const struct error *e); // a step is done, or has failed
 bool turn_is_in_use(const struct agent_volume *v);
 void turn_report(struct agent_volume *v); // tells control what is here, if it has changed
+bool turn_has_news(const struct agent_volume *v); // that control was not told
+json_t *turn_make_report(struct agent_volume *v); // notes that control is told
 void turn_look(struct agent_volume *v);   // looks for users where references are doubtful
 
 // moves.c: what moves do on this node
 bool moves_wants_fetch(const struct agent_volume *v);          // it is time for one
+bool moves_may_fetch(struct agent_volume *v);                  // there is room for one more; else it is called upon when there is
+bool moves_has_final(const struct agent_volume *v);            // what was received is all of it
 void moves_fetch(struct agent_volume *v);                      // starts it: v->step and v->order are set
 int moves_run_seal(struct agent_volume *v, json_t *result, struct error *e); // in a worker
 int moves_run_evict(struct agent_volume *v, struct error *e);  // in a worker
@@ -172,6 +194,7 @@ void moves_apply_seal(struct agent_volume *v, const json_t *result);
 bool moves_are_reported(const struct agent_volume *v);         // control knows how far they are
 void moves_report(struct agent_volume *v, json_t *report);     // adds the members about moves
 void moves_read_want(struct agent_volume *v, const json_t *message); // where it comes from
+void moves_stop_waiting(struct agent_volume *v); // for room
 void moves_found_copy(struct agent_volume *v, const json_t *copy); // that was there before the agent was
 json_t *moves_copy_to_json(const struct backend_copy *c);
 int moves_check(const struct agent *a, struct error *e);       // E_UNSUPPORTED if the backend can't
@@ -189,7 +212,10 @@ void link_connect(struct agent *a);
 void link_free(struct agent *a); // closes the connection, and forgets all requests
 void link_request(struct agent *a, json_t *message /* taken */, request_done *done, void *arg);
 void link_forget(struct agent *a, const void *arg); // requests with this argument are no longer waited for
-void link_report(struct agent *a, json_t *message /* taken */);
+void link_send(struct agent *a, json_t *message /* taken */); // while there is a connection
+// Reports on a volume: at once, or as soon as the connection can take it. A request or reply that names it goes after it.
+void link_report(struct agent_volume *v);
+void link_forget_report(struct agent_volume *v); // before its end
 
 // peers.c: serves other agents' fetches
 int peers_init(struct agent *a, struct error *e);
@@ -199,6 +225,13 @@ void peers_stop(struct agent *a, const struct uuid *volume); // ends those that 
 void renew_init(struct agent *a);
 void renew_soon(struct agent *a); // control is there
 void renew_free(struct agent *a);
+
+// inventory.c
+// {"records": [{"id", "volume": <record>, "mounted", "placing"}, ...], "more"}: what is on disk here, by id, from `after` on; without a "volume" it is a copy
+// that a move has brought.
+json_t *inventory_page(const struct agent *a, const struct uuid *after);
+size_t inventory_kept(const struct agent *a);  // volumes whose data is here, and that are not this node's by control's word
+void inventory_tell_pool(struct agent *a);     // in a moment
 
 // usage.c
 void usage_measure(struct agent *a, const struct uuid *id, void (*done)(void *arg, int rc, uint64_t used, const struct error *e), void *arg);

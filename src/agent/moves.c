@@ -52,6 +52,8 @@ int moves_run_evict(struct agent_volume *v, struct error *e)
     char text[USERS_TEXT_SIZE] = "";
     for (int round = 0; round < EVICT_ROUNDS; round++) {
         int n = b->ops->users(b, &v->id, users, EVICT_AT_ONCE, e);
+        if (n == 0 && round == 0)
+            return fail(e, E_BUSY, "its engine has not given it back yet"); // tried again, not at once
         if (n <= 0)
             return n;
         for (int i = 0; i < n; i++)
@@ -69,7 +71,7 @@ void moves_read_want(struct agent_volume *v, const json_t *message)
     const json_t *peer = json_object_get(message, "peer");
     const char *node = json_string_value(json_object_get(peer, "node")), *host = json_string_value(json_object_get(peer, "host"));
     json_int_t port = json_integer_value(json_object_get(peer, "port"));
-    v->peer = (struct move_peer){ .is_sealed = json_is_true(json_object_get(peer, "sealed")) };
+    v->peer = (struct move_peer){ .final = (uint64_t)json_integer_value(json_object_get(peer, "final")) };
     // The agent beside control gives an address of that host alone: it is where control is.
     if (host && strncmp(host, "127.", 4) == 0 && v->agent->config.control_host)
         host = v->agent->config.control_host;
@@ -81,23 +83,23 @@ void moves_read_want(struct agent_volume *v, const json_t *message)
 
 bool moves_wants_fetch(const struct agent_volume *v)
 {
-    return v->peer.port && (v->peer.is_sealed || v->copy.due_ms <= clock_boot_ms());
+    return v->peer.port && (v->peer.final || v->copy.due_ms <= clock_boot_ms());
 }
 
-static void on_due(evutil_socket_t fd, short what, void *arg)
+// A final snapshot may be that of an earlier seal, which was broken since; who was made owner has been found to have the right one.
+bool moves_has_final(const struct agent_volume *v)
 {
-    (void)fd;
-    (void)what;
-    turn(arg);
+    const struct volume *want = volume_set_find(&v->agent->wants, &v->id);
+    const struct move_snapshot *s = &v->copy.snapshot;
+    if (want && uuid_equal(&want->owner, &v->agent->config.node))
+        return s->number != 0;
+    return s->final && s->number >= v->peer.final;
 }
 
 static void fetch_again_in(struct agent_volume *v, int delay_ms)
 {
-    const struct timeval delay = { delay_ms / 1000, delay_ms % 1000 * 1000 };
     v->copy.due_ms = clock_boot_ms() + delay_ms;
-    if (!v->due)
-        v->due = evtimer_new(v->agent->config.base, on_due, v);
-    evtimer_add(v->due, &delay);
+    turn_later(v, delay_ms);
 }
 
 // Of the copy on disk, as the agent finds it when it starts.
@@ -119,6 +121,34 @@ json_t *moves_copy_to_json(const struct backend_copy *c)
     struct move_snapshot s = { .number = c->seq, .final = c->final, .has_digest = c->seq != 0 };
     memcpy(s.digest, c->digest, sizeof s.digest);
     return copy_to_json(&s);
+}
+
+// Those that an engine waits for have room of their own.
+bool moves_may_fetch(struct agent_volume *v)
+{
+    struct agent *a = v->agent;
+    if (a->fetch_count < (turn_is_in_use(v) ? 2 * FETCHES_MAX : FETCHES_MAX))
+        return true;
+    if (!v->fetch_waits)
+        LIST_INSERT_HEAD(&a->fetch_waiting, v, waiting_fetch);
+    v->fetch_waits = true;
+    return false;
+}
+
+static void wake_waiting(struct agent *a)
+{
+    struct agent_volume *v = LIST_FIRST(&a->fetch_waiting);
+    if (!v)
+        return;
+    moves_stop_waiting(v);
+    turn(v);
+}
+
+void moves_stop_waiting(struct agent_volume *v)
+{
+    if (v->fetch_waits)
+        LIST_REMOVE(v, waiting_fetch);
+    v->fetch_waits = false;
 }
 
 static void tell_progress(void *arg, const struct transfer_progress *p)
@@ -169,7 +199,9 @@ static void on_fetched(void *arg, int rc, json_t *result, const struct error *e)
     struct move_copy *c = &v->copy;
     uint64_t bytes = (uint64_t)json_integer_value(json_object_get(result, "bytes"));
     struct error ignored = ERROR_INIT;
+    struct agent *a = v->agent;
     v->fetch = NULL;
+    a->fetch_count--;
     c->is_here = true; // a part of it, at least
     if (rc == 0 && move_snapshot_from_json(json_object_get(result, "snapshot"), &c->snapshot, &ignored) == 0) {
         c->warm = move_is_warm(bytes, c->last_bytes);
@@ -179,6 +211,7 @@ static void on_fetched(void *arg, int rc, json_t *result, const struct error *e)
         fetch_again_in(v, c->warm ? REFRESH_MS : 0);
     }
     turn_end_step(v, rc, result, e);
+    wake_waiting(a);
 }
 
 void moves_fetch(struct agent_volume *v)
@@ -187,14 +220,25 @@ void moves_fetch(struct agent_volume *v)
     snprintf(what, sizeof what, "fetch volume %.90s", volume_label(v->order, label));
     const struct worker_task task = { .what = what, .run = run_fetch, .ctx = v, .done = on_fetched, .arg = v, .is_long = true,
                                       .on_progress = on_fetch_progress };
+    moves_stop_waiting(v);
+    v->agent->fetch_count++;
     v->fetch = worker_start(v->agent->workers, &task);
+    turn_report(v); // this node knows of it
 }
 
 // ---- what control is told
 
+// The order by which this node keeps what it has received: control relies on the copy only if that is its latest.
+static uint64_t order_of_copy(const struct agent_volume *v)
+{
+    const struct volume *want = volume_set_find(&v->agent->wants, &v->id);
+    return v->copy.is_here && want ? want->revision : 0;
+}
+
 bool moves_are_reported(const struct agent_volume *v)
 {
-    return move_snapshot_equal(&v->reported.snapshot, &v->snapshot) && move_snapshot_equal(&v->reported.copy, &v->copy.snapshot) &&
+    return v->reported.has_copy == v->copy.is_here && v->reported.order == order_of_copy(v) &&
+           move_snapshot_equal(&v->reported.snapshot, &v->snapshot) && move_snapshot_equal(&v->reported.copy, &v->copy.snapshot) &&
            v->reported.warm == v->copy.warm && v->reported.copy_bytes == v->copy.bytes && v->reported.sealed_revision == v->sealed_revision;
 }
 
@@ -206,14 +250,16 @@ void moves_report(struct agent_volume *v, json_t *report)
     v->reported.snapshot = v->snapshot;
     v->reported.sealed_revision = v->sealed_revision;
     v->reported.copy = c->snapshot;
+    v->reported.has_copy = c->is_here;
+    v->reported.order = order_of_copy(v);
     v->reported.warm = c->warm;
     v->reported.copy_bytes = c->bytes;
     if (taken.number)
         json_object_set_new(report, "snapshot", move_snapshot_to_json(&taken));
     if (!c->is_here)
         return;
-    json_t *copy = json_pack("{s:b, s:I, s:I, s:I}", "warm", (int)c->warm, "bytes", (json_int_t)c->bytes, "total", (json_int_t)c->total, "rate",
-                             (json_int_t)c->rate);
+    json_t *copy = json_pack("{s:I, s:b, s:I, s:I, s:I}", "order", (json_int_t)v->reported.order, "warm", (int)c->warm, "bytes", (json_int_t)c->bytes,
+                             "total", (json_int_t)c->total, "rate", (json_int_t)c->rate);
     if (c->snapshot.number)
         json_object_set_new(copy, "snapshot", move_snapshot_to_json(&c->snapshot));
     json_object_set_new(report, "copy", copy);

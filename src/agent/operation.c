@@ -50,8 +50,10 @@ static void finish(struct operation *o, int rc, const struct error *e)
     operation_free(o);
     if (claimed && v) {
         v->removing = v->checked = false;
-        if (kind == OP_RELEASE && rc == 0)
+        if (kind == OP_RELEASE && rc == 0) {
             v->promised_ms = clock_boot_ms() + PROMISE_MS;
+            turn_later(v, PROMISE_MS + 10); // if nobody comes for it, and it is to be mounted
+        }
     }
     failpoint(replies[kind]);
     done(arg, rc, e);
@@ -87,7 +89,9 @@ static void describe_wait(const struct operation *o, const struct agent_volume *
         snprintf(ret, size, "volume %.255s is on its way to this node: %s of about %s are here, try again", o->name,
                  size_format(v->copy.bytes, so_far), size_format(v->copy.total, in_all));
     else if (want && move_is_open(want))
-        snprintf(ret, size, "volume %.255s is on its way to this node, try again", o->name);
+        snprintf(ret, size, "volume %.255s is on its way to node %s, try again", o->name, UUID_TEXT(&want->target));
+    else if (want && want->move.stage != MOVE_NONE)
+        snprintf(ret, size, "volume %.255s has just moved to node %s and settles there, try again", o->name, UUID_TEXT(&want->owner));
     else
         snprintf(ret, size, "volume %.255s: %s goes on, try again", o->name,
                  v && v->step != STEP_NONE ? step_word(v->step) : "waiting for the control service");
@@ -243,13 +247,45 @@ static void list_turn(struct operation *o)
 
 // ---- create
 
-// The entry is gone now. One that stays, because control went away, is harmless: it is made when it can be, or removed by its user.
+static struct operation *still_there(const struct agent *a, const struct operation *o)
+{
+    struct operation *p;
+    LIST_FOREACH (p, &a->operations, all)
+        if (p == o)
+            return p;
+    return NULL;
+}
+
+struct discard {
+    struct agent *agent;
+    struct uuid id;
+    const struct operation *operation; // that waits for it, or has gone
+};
+
+// An entry that stays is harmless: it is made when it can be, or removed by its user. If control has gone, its next orders will show.
 static void on_discarded(void *arg, int rc, const json_t *reply, const struct error *e)
 {
-    (void)rc;
+    struct discard *d = arg;
+    struct agent_volume *v = agent_volume(d->agent, &d->id);
+    struct operation *o = still_there(d->agent, d->operation);
     (void)reply;
     (void)e;
-    finish_failure(arg);
+    if (v && rc != -E_UNAVAILABLE) {
+        v->discarding = false;
+        turn(v);
+    }
+    if (o)
+        finish_failure(o);
+    free(d);
+}
+
+// Whoever looks after the answer must not find what could not be made.
+static void discard(struct operation *o, struct agent_volume *v)
+{
+    struct discard *d = xcalloc(1, sizeof *d);
+    *d = (struct discard){ v->agent, v->id, o };
+    o->asked = v->discarding = true;
+    link_request(v->agent, json_pack("{s:s, s:s, s:s}", "type", "request", "op", "discard", "id", UUID_TEXT(&v->id)), on_discarded, d);
 }
 
 static void on_created(void *arg, int rc, const json_t *reply, const struct error *e);
@@ -284,7 +320,8 @@ static bool refuse_namesake(struct operation *o)
         agent_for_each(o->agent, match_orphan, &n);
     if (!n.found)
         return false;
-    int rc = fail(&e, E_CONFLICT, "this node's pool has a volume %.200s (%s) that control does not know: has its store been lost? Restore a backup of it",
+    int rc = fail(&e, E_CONFLICT, "this node's pool has a volume %.200s (%s) that control does not know: has its store been lost? `flocker control recover` "
+                  "takes it in again",
                   o->name, UUID_TEXT(&n.found->id));
     finish(o, rc, &e);
     return true;
@@ -317,22 +354,12 @@ static void create_turn(struct operation *o)
     turn(v);
     if (!has_failed(o, v))
         return;
-    if (v->step != STEP_NONE || v->error.code == E_CORRUPT) {
+    if (v->step != STEP_NONE || v->error.code == E_CORRUPT || v->discarding) {
         finish_failed(o, v);
         return;
     }
     keep_failure(o, v);
-    o->asked = true; // whoever looks after the answer must not find what could not be made
-    link_request(a, json_pack("{s:s, s:s, s:s}", "type", "request", "op", "discard", "id", UUID_TEXT(&v->id)), on_discarded, o);
-}
-
-static struct operation *still_there(const struct agent *a, const struct operation *o)
-{
-    struct operation *p;
-    LIST_FOREACH (p, &a->operations, all)
-        if (p == o)
-            return p;
-    return NULL;
+    discard(o, v);
 }
 
 static void on_created(void *arg, int rc, const json_t *reply, const struct error *e)
@@ -366,14 +393,22 @@ static void on_acquired(void *arg, int rc, const json_t *reply, const struct err
         turn_soon(o->agent);
 }
 
-// It lives on another node: control has it moved here if nobody uses it there.
+// It lives on another node: control has it moved here if nobody uses it there. Or it is sealed here, for a move: control has that called off if
+// the node that it goes to is not there. One that has just moved settles first.
 static void acquire(struct operation *o, const struct agent_volume *v, const struct volume *want)
 {
     struct agent *a = o->agent;
-    bool comes = move_is_open(want) && uuid_equal(&want->target, &a->config.node);
-    if (comes && has_failed(o, v) && v->step == STEP_NONE)
+    bool comes = move_is_open(want) && uuid_equal(&want->target, &a->config.node), settles = want->move.stage >= MOVE_SETTLE;
+    if (comes && has_failed(o, v) && v->step == STEP_NONE) {
         finish_failed(o, v);
-    if (comes || o->begun || !agent_is_synced(a))
+        return;
+    }
+    if ((comes || settles) && v->unavailable && a->synced) {
+        AUTO(free) char *what = xasprintf("volume %.100s", o->name);
+        finish_with(o, E_UNAVAILABLE, what, v->unavailable);
+        return;
+    }
+    if (comes || settles || o->begun || !agent_is_synced(a))
         return;
     o->asked = o->begun = true;
     link_request(a, json_pack("{s:s, s:s, s:s}", "type", "request", "op", "acquire", "id", UUID_TEXT(&want->id)), on_acquired, o);
@@ -396,13 +431,8 @@ static void mount_turn(struct operation *o)
         finish(o, rc, &e);
         return;
     }
-    if (!uuid_equal(&want->owner, &a->config.node)) {
+    if (!uuid_equal(&want->owner, &a->config.node) || want->move.stage == MOVE_SEAL) {
         acquire(o, v, want);
-        return;
-    }
-    if (want->move.stage == MOVE_SEAL) {
-        int rc = fail(&e, E_BUSY, "volume %.200s is being moved to node %s: mount it there, or cancel the move", o->name, UUID_TEXT(&want->target));
-        finish(o, rc, &e);
         return;
     }
     if (v->removing || v->promised_ms > clock_boot_ms())

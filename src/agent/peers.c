@@ -47,14 +47,17 @@ static int run_serve(void *ctx, json_t *result, struct error *e)
 {
     struct serving *s = ctx;
     struct transfer_sent sent = { { { { 0 } } } };
-    uint8_t digest[MOVE_DIGEST_SIZE];
+    uint8_t digest[MOVE_DIGEST_SIZE] = { 0 };
     struct backend *b = s->agent->backend;
     const struct transfer_source source = { .backend = b, .tls = s->agent->config.peer_server, .permit = permit, .arg = s };
     int rc = transfer_serve(WORKER_FD, &source, &sent, e);
-    if (rc == 0)
-        rc = b->ops->read_digest(b, &sent.request.volume, sent.answer.seq, digest, e);
-    struct move_snapshot taken = { .number = sent.answer.seq, .final = sent.answer.final, .has_digest = rc == 0 };
-    memcpy(taken.digest, digest, rc == 0 ? sizeof digest : 0);
+    struct error ignored;
+    struct move_snapshot taken = { .number = sent.answer.seq, .final = sent.answer.final };
+    // Also when this stream has come to nothing: an earlier one may have got there.
+    if (taken.number && b->ops->read_digest(b, &sent.request.volume, taken.number, digest, &ignored) == 0) {
+        taken.has_digest = true;
+        memcpy(taken.digest, digest, sizeof digest);
+    }
     if (taken.number)
         json_object_set_new(result, "snapshot", move_snapshot_to_json(&taken));
     json_object_set_new(result, "bytes", json_integer((json_int_t)sent.bytes));
@@ -81,6 +84,15 @@ static void note_snapshot(struct agent_volume *v, const struct move_snapshot *ta
     turn_report(v);
 }
 
+// A worker that died has not said what it did. The target may have all of the final snapshot already, and would not ask for it again, while its
+// digest isn't known here: another one is taken.
+static void note_silence(struct agent_volume *v)
+{
+    v->snapshots_unsure = true;
+    if (!v->snapshot.has_digest)
+        v->sealed_revision = 0;
+}
+
 static void on_served(void *arg, int rc, json_t *result, const struct error *e)
 {
     struct serving *s = arg;
@@ -92,6 +104,8 @@ static void on_served(void *arg, int rc, json_t *result, const struct error *e)
         log_warn("a node's fetch from here: %s", e->msg);
     if (v && move_snapshot_from_json(json_object_get(result, "snapshot"), &taken, &ignored) == 0 && taken.number)
         note_snapshot(v, &taken);
+    else if (v && !json_object_get(result, "bytes"))
+        note_silence(v);
     LIST_REMOVE(s, all);
     a->serving_count--;
     free(s);

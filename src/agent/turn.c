@@ -114,6 +114,7 @@ static void apply(struct agent_volume *v, const json_t *result)
         break;
     case STEP_UNSEAL:
         v->snapshot = (struct move_snapshot){ .number = 0 };
+        v->snapshots_unsure = false;
         v->sealed_revision = 0;
         break;
     case STEP_DISCARD:
@@ -136,6 +137,7 @@ static void apply(struct agent_volume *v, const json_t *result)
         v->record = NULL;
         v->half_made = false;
         v->snapshot = (struct move_snapshot){ .number = 0 };
+        v->snapshots_unsure = false;
         v->sealed_revision = 0;
         break;
     case STEP_NONE:
@@ -162,6 +164,7 @@ static void note_failure(struct agent_volume *v, const struct error *e)
         log_line(v->step == STEP_UNMOUNT ? LOG_LEVEL_INFO : LOG_LEVEL_WARN, "%s of volume %s: %s", step_word(v->step), UUID_TEXT(&v->id), e->msg);
     v->error = *e;
     set_failures(v, v->failures + 1);
+    v->snapshots_unsure |= v->step == STEP_SEAL;
     v->unsure |= v->step == STEP_MOUNT || (v->step == STEP_UNMOUNT && e->code != E_BUSY);
     v->retry_ms = clock_boot_ms() + (delay_ms < RETRY_MS_MAX ? delay_ms : RETRY_MS_MAX);
 }
@@ -190,6 +193,8 @@ void turn_end_step(struct agent_volume *v, int rc, json_t *result, const struct 
     FAILPOINT(AGENT_STEP_DONE);
     if (rc == 0) {
         log_debug("%s of volume %s is done", step_word(v->step), UUID_TEXT(&v->id));
+        if (v->step == STEP_PLACE || v->step == STEP_DESTROY)
+            inventory_tell_pool(a);
         apply(v, result);
         set_failures(v, 0);
         v->error = (struct error)ERROR_INIT;
@@ -227,6 +232,8 @@ static void start(struct agent_volume *v, const struct volume *want, enum step s
     v->step = step;
     v->order = volume_copy(want);
     v->half_made |= step == STEP_CREATE;
+    if (step == STEP_DISCARD)
+        v->copy.snapshot = (struct move_snapshot){ .number = 0 }; // nobody is to rely on it from now on
     FAILPOINT(AGENT_STEP_START);
     if (step == STEP_FETCH) {
         moves_fetch(v);
@@ -262,10 +269,10 @@ static enum step plan(const struct agent_volume *v, const struct volume *want)
         .mount_wanted = turn_is_in_use(v),
         .held = v->held,
         .leaving = v->removing || v->promised_ms > clock_boot_ms(),
-        .has_snapshots = v->snapshot.number != 0,
+        .has_snapshots = v->snapshot.number != 0 || v->snapshots_unsure,
         .sealed = want && v->sealed_revision == want->revision,
         .has_copy = v->copy.is_here,
-        .copy_final = v->copy.snapshot.final,
+        .copy_final = moves_has_final(v),
         .fetch_due = moves_wants_fetch(v),
     };
     enum step step = plan_step(want, &here, &v->agent->config.node);
@@ -310,7 +317,7 @@ void turn(struct agent_volume *v)
         stop_fetch(v, want);
     if (want && !move_is_open(want))
         peers_stop(v->agent, &v->id);
-    if (!v->agent->open || v->step != STEP_NONE || v->looking)
+    if (!v->agent->open || v->step != STEP_NONE || v->looking || v->discarding)
         return;
     if (v->failures && v->retry_ms > clock_boot_ms())
         return;
@@ -319,6 +326,8 @@ void turn(struct agent_volume *v)
         step = STEP_UNMOUNT; // also what is not mounted here may be in a container
     if (step == STEP_UNMOUNT && v->linger && !v->removing)
         step = STEP_NONE;
+    if (step == STEP_FETCH && !moves_may_fetch(v))
+        step = STEP_NONE; // it has its turn when another one has ended
     if ((step == STEP_UNMOUNT || step == STEP_EVICT) && containers_begin(v))
         step = STEP_NONE;
     if (want && want->state != VOLUME_LIVE && !v->mounted && v->refs.n) {
@@ -335,6 +344,21 @@ void turn(struct agent_volume *v)
         v->error = (struct error)ERROR_INIT;
     }
     turn_report(v);
+}
+
+static void on_due(evutil_socket_t fd, short what, void *arg)
+{
+    (void)fd;
+    (void)what;
+    turn(arg);
+}
+
+void turn_later(struct agent_volume *v, int delay_ms)
+{
+    const struct timeval delay = { delay_ms / 1000, delay_ms % 1000 * 1000 };
+    if (!v->due)
+        v->due = evtimer_new(v->agent->config.base, on_due, v);
+    evtimer_add(v->due, &delay);
 }
 
 void turn_soon(struct agent *a)
@@ -356,18 +380,26 @@ void turn_failing(struct agent *a)
     arm_retry(a);
 }
 
+bool turn_has_news(const struct agent_volume *v)
+{
+    bool present = v->record != NULL;
+    uint64_t epoch = present ? v->record->epoch : 0, revision = present ? v->record->revision : 0;
+    return !v->reported.sent || v->reported.present != present || v->reported.mounted != v->mounted || v->reported.epoch != epoch ||
+           v->reported.revision != revision || v->reported.code != v->error.code || v->reported.in_use != turn_is_in_use(v) ||
+           !moves_are_reported(v) || (v->error.code && v->reported.attempts != v->attempts); // who waits for an attempt hears of each that failed
+}
+
 void turn_report(struct agent_volume *v)
 {
-    const struct agent *a = v->agent;
+    if (v->agent->link && v->agent->welcome && turn_has_news(v))
+        link_report(v);
+}
+
+json_t *turn_make_report(struct agent_volume *v)
+{
     bool present = v->record != NULL;
     uint64_t epoch = present ? v->record->epoch : 0, revision = present ? v->record->revision : 0;
     char path[4096];
-    if (!a->link || !a->welcome)
-        return;
-    if (v->reported.sent && v->reported.present == present && v->reported.mounted == v->mounted && v->reported.epoch == epoch &&
-        v->reported.revision == revision && v->reported.code == v->error.code && v->reported.in_use == turn_is_in_use(v) &&
-        moves_are_reported(v) && (!v->error.code || v->reported.attempts == v->attempts)) // who waits for an attempt hears of each that failed
-        return;
     v->reported.sent = true;
     v->reported.present = present;
     v->reported.mounted = v->mounted;
@@ -381,10 +413,10 @@ void turn_report(struct agent_volume *v)
                                 (int)v->reported.in_use);
     moves_report(v, message);
     if (v->mounted)
-        json_object_set_new(message, "path", json_string(agent_mount_point(a, &v->id, path)));
+        json_object_set_new(message, "path", json_string(agent_mount_point(v->agent, &v->id, path)));
     if (v->error.code)
         json_object_set_new(message, "error", json_from_error(&v->error));
-    link_report(v->agent, message);
+    return message;
 }
 
 // ---- doubtful references: the kernel has the last word

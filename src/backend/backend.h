@@ -85,6 +85,7 @@ struct backend_ops {
     // Lets go of the lock and frees; volumes and pool stay mounted.
     void (*close)(struct backend *b);
     // Unmounts volumes and pool and detaches the device, for `flocker down`. E_BUSY if a volume is in use: nothing was unmounted.
+    // Any other error: it can't be used any more; E_TIMEOUT: all is unmounted here, and another mount namespace still has the pool.
     int (*shutdown)(struct backend *b, struct error *e);
     // Calls on_volume for each volume of the pool (it takes the record); a record that can't be read is told by on_damaged and kept.
     int (*observe)(struct backend *b, void (*on_volume)(void *arg, struct backend_volume *v),

@@ -127,6 +127,13 @@ static int open_new_file(const char *path, const char *new_path, int *ret_fd, st
     return 0;
 }
 
+// A device that is not there would be made as a file in memory, and be gone with all volumes at the next start of the machine.
+static int check_is_no_device(const char *path, struct error *e)
+{
+    bool is_device = strncmp(path, "/dev/", 5) == 0 && strncmp(path, "/dev/shm/", 9) != 0;
+    return is_device ? fail(e, E_NOT_FOUND, "there is no device %s: `lsblk` lists those that there are", path) : 0;
+}
+
 // The file gets its name only when the file system in it is complete and durable: a file of that name is either whole or not there.
 // The descriptor, and with it the lock, goes with it.
 static int make_file(const char *path, const char *directory, uint64_t size, int *ret_fd, struct error *e)
@@ -190,7 +197,9 @@ static int open_or_make_file(const char *path, uint64_t size, int *ret_fd, struc
     AUTO(free) char *directory = xstrndup(path, (size_t)(strrchr(path, '/') - path) + 1);
     AUTO(close) int fd = -1;
     uint64_t given = 0;
-    int rc = pool_make_directories(directory, 0700, e);
+    int rc = check_is_no_device(path, e);
+    if (rc == 0)
+        rc = pool_make_directories(directory, 0700, e);
     if (rc == 0)
         rc = open_file(path, &fd, &given, e);
     if (rc < 0)

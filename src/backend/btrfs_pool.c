@@ -355,7 +355,8 @@ static int wait_for_detach(const struct pool *p, struct error *e)
         if (rc <= 0)
             return rc;
         if (clock_boot_ms() >= end)
-            return fail(e, E_BUSY, "pool %s is unmounted here, but %s is still in use: another mount namespace has it mounted", p->path, device);
+            return fail(e, E_TIMEOUT, "pool %s is unmounted here, but %s is still in use: another mount namespace, such as a container's, has it "
+                        "mounted, and writes to %s go on until that ends", p->path, device, p->path);
         nanosleep(&(struct timespec){ .tv_nsec = 5000000 }, NULL);
     }
 }

@@ -5,6 +5,7 @@
 #include "sys/instance.h"
 
 #include <string.h>
+#include <unistd.h>
 
 #define DISK_LOW_BYTES (1ULL << 30) // free below a pool's file: from here on somebody should look after it
 
@@ -21,6 +22,9 @@ static void print_control(FILE *out, const json_t *reply)
     fprintf(out, "  nodes: %lld known, %lld connected\n", number(reply, "nodes", "known"), number(reply, "nodes", "connected"));
     fprintf(out, "  volumes: %lld live, %lld in the trash, %lld being purged\n", number(reply, "volumes", "live"),
             number(reply, "volumes", "trashed"), number(reply, "volumes", "purging"));
+    if (number(reply, "nodes", "known") > 1 && json_is_false(json_object_get(reply, "serves_other_hosts")))
+        fputs("  warning: the other nodes can't reach it: it was started without --agents; `flocker down`, then `flocker up "
+              "--agents=0.0.0.0:4524`, with the other options as at first\n", out);
 }
 
 static void print_agent(FILE *out, const json_t *reply)
@@ -29,9 +33,9 @@ static void print_agent(FILE *out, const json_t *reply)
     long long size = number(reply, NULL, "size"), used = number(reply, NULL, "used");
     AUTO(free) char *backend = text_escape(json_string_value(json_object_get(reply, "backend")) ?: "?");
     const char *alone = json_is_false(json_object_get(reply, "synced")) ? ", but not connected to control" : "";
-    fprintf(out, "agent: up%s\n  pool: %s, %s of %s used, %lld volumes\n", alone, backend,
+    fprintf(out, "agent: up%s\n  pool: %s, %s of %s used, %lld volume%s\n", alone, backend,
             size_format(used > 0 ? (uint64_t)used : 0, used_text), size_format(size > 0 ? (uint64_t)size : 0, size_text),
-            number(reply, NULL, "volumes"));
+            number(reply, NULL, "volumes"), number(reply, NULL, "volumes") == 1 ? "" : "s");
     AUTO(free) char *warnings = pool_warnings(reply, DISK_LOW_BYTES);
     for (const char *line = warnings; *line; line += strcspn(line, "\n") + 1)
         fprintf(out, "  warning: %.*s\n", (int)strcspn(line, "\n"), line);
@@ -42,7 +46,7 @@ static void explain_lost(const struct cli_context *ctx, const char *who, const c
 {
     AUTO(free) char *path = cli_path(ctx, lock);
     const struct instance i = instance_find(path);
-    if (i.pid > 0 && i.is_serving)
+    if (i.pid > 0 && i.is_serving && access(sock, F_OK) < 0) // else it has answered: that it can't do its work now
         fail(e, E_UNAVAILABLE,
              "%s runs as process %d, but its socket %s is gone: was the folder removed? `flocker up` replaces it; containers go on", who,
              (int)i.pid, sock);

@@ -29,11 +29,16 @@ static bool is_in_state(const json_t *volume, const char *state)
     return word && strcmp(word, state) == 0;
 }
 
-// One word for people: what is live is "ready" or on the way.
+// One word for people: what is live is "ready", or on the way, or its node is away.
 static const char *state_word(const json_t *volume)
 {
+    static const char *const of_node[][2] = { { "down", "unavailable" }, { "removed", "lost" } };
+    const char *node = member(volume, "node_state");
     if (!is_in_state(volume, "live"))
         return member(volume, "state");
+    for (size_t i = 0; node && i < ARRAY_SIZE(of_node); i++)
+        if (strcmp(node, of_node[i][0]) == 0)
+            return of_node[i][1];
     return json_is_true(json_object_get(volume, "ready")) ? "ready" : "pending";
 }
 
@@ -48,21 +53,21 @@ static const char *when(const char *time, char ret[WHEN_SIZE])
     return ret;
 }
 
-// How far its move is: "moves to 1b4e28ba: 43 % of 1.20GiB". The caller frees it.
+// How far its move is: "moves to 10.0.0.2: 43 % of 1.20GiB". The caller frees it.
 static char *progress(const json_t *volume)
 {
     const json_t *move = json_object_get(volume, "move"), *error = json_object_get(move, "error");
-    const char *stage = member(move, "stage"), *target = member(volume, "target"), *why = member(error, "description");
+    const char *stage = member(move, "stage"), *host = member(move, "host"), *why = member(error, "description");
+    const char *target = host && *host ? host : member(volume, "target") ?: "?";
     json_int_t bytes = json_integer_value(json_object_get(move, "bytes")), total = json_integer_value(json_object_get(move, "total"));
     char size[SIZE_TEXT_SIZE];
     if (strcmp(stage ? stage : "", "settle") == 0 || strcmp(stage ? stage : "", "release") == 0)
         return xstrdup("has moved; its former node still has a copy");
     if (why)
-        return xasprintf("moves to %.8s: %s", target ? target : "?", why);
+        return xasprintf("moves to %s: %s", target, why);
     if (total <= 0)
-        return xasprintf("moves to %.8s (%s)", target ? target : "?", stage ? stage : "?");
-    return xasprintf("moves to %.8s: %d %% of %s", target ? target : "?", bytes < total ? (int)(bytes * 100 / total) : 99,
-                     size_format((uint64_t)total, size));
+        return xasprintf("moves to %s (%s)", target, stage ? stage : "?");
+    return xasprintf("moves to %s: %d %% of %s", target, bytes < total ? (int)(bytes * 100 / total) : 99, size_format((uint64_t)total, size));
 }
 
 // Why it is not as wanted, or until when it can be restored. "" if there is nothing to say. The caller frees it.
@@ -157,21 +162,18 @@ static int read_wish(const struct cli_context *ctx, const char *name, json_t *bo
     const char *size_text = cli_value(ctx, "size"), *node_text = cli_value(ctx, "node");
     struct volume_options options = VOLUME_OPTIONS_DEFAULT;
     uint64_t size = 0, uid = options.uid, gid = options.gid, mode = options.mode;
-    struct uuid node;
     int rc = volume_name_check(name, e);
     if (rc < 0 || (size_text && (rc = read_limit(size_text, &size, e)) < 0) ||
         (rc = cli_number(ctx, "uid", 10, UINT32_MAX - 1, &uid, e)) < 0 ||
         (rc = cli_number(ctx, "gid", 10, UINT32_MAX - 1, &gid, e)) < 0 || (rc = cli_number(ctx, "mode", 8, 07777, &mode, e)) < 0)
         return rc;
-    if (node_text && !uuid_parse(node_text, &node))
-        return fail(e, E_INVALID, "--node %.60s: not a node's id; `flocker node ls` shows them", node_text);
     json_object_set_new(body, "name", json_string(name));
     json_object_set_new(body, "size", json_integer((json_int_t)size));
     json_object_set_new(body, "options",
                         json_pack("{s:I, s:I, s:I, s:b}", "uid", (json_int_t)uid, "gid", (json_int_t)gid, "mode", (json_int_t)mode,
                                   "nocow", (int)(cli_value(ctx, "nocow") != NULL)));
     if (node_text)
-        json_object_set_new(body, "owner", json_string(UUID_TEXT(&node)));
+        json_object_set_new(body, "owner", json_string(node_text));
     return read_metadata(ctx, body, e);
 }
 
@@ -463,6 +465,12 @@ static int read_move(const struct cli_context *ctx, const char *node, json_t **r
     return rc;
 }
 
+// "is on node 10.0.0.2 (<id>)". The caller frees it.
+static char *where(const json_t *volume)
+{
+    return xasprintf("is on node %s (%s)", member(volume, "host") ?: "unknown", member(volume, "owner"));
+}
+
 // Asks again and again until it is there; the answer comes at once when it is. With a terminal the progress is shown.
 static int wait_until_moved(struct cli_context *ctx, const char *name, const char *node, struct error *e)
 {
@@ -502,7 +510,7 @@ static int run_move(struct cli_context *ctx, int argc, char **argv, struct error
         return rc;
     if (cli_value(ctx, "wait") && (rc = wait_until_moved(ctx, argv[0], argv[1], e)) < 0)
         return rc;
-    AUTO(free) char *text = has_arrived(ctx->result) ? xasprintf("is on node %s", member(ctx->result, "owner")) : progress(ctx->result);
+    AUTO(free) char *text = has_arrived(ctx->result) ? where(ctx->result) : progress(ctx->result);
     AUTO(free) char *shown = text_escape(text);
     fprintf(ctx->out, "%s %s\n", label(ctx->result), shown);
     return 0;
@@ -525,7 +533,7 @@ static const struct cli_option create_options[] = {
     { "nocow", 0, NULL, "Switch copy-on-write off for its files, for databases. Their data then has no checksums." },
     { "profile", 0, "PROFILE", "Storage profile, kept in its metadata: gold, silver or bronze in the original Flocker." },
     { "metadata", 'm', "KEY=VALUE", "Keep this with the volume. Can be given up to 16 times." },
-    { "node", 0, "NODE", "Id of the node that is to have it. Needed only if several nodes are connected." },
+    { "node", 0, "NODE", "Make it there: a node's id, the beginning of one, or its address. Needed only if several nodes are connected." },
     { NULL },
 };
 static const struct cli_option ls_options[] = {
@@ -557,8 +565,8 @@ const struct cli_command commands_volume[] = {
     { .name = "volume ls",
       .args = "",
       .summary = "list volumes",
-      .text = "STATE is ready, pending (not on its node yet: NOTE says why, if something is wrong), trashed (can be restored until "
-              "the time in "
+      .text = "STATE is ready, pending (not on its node yet: NOTE says why, if something is wrong), unavailable (its node is not connected), "
+              "lost (its node was removed from the cluster, and its data with it), trashed (can be restored until the time in "
               "NOTE) or purging (being destroyed). MOUNTED says whether a container uses it.\n\n"
               "    flocker volume ls --all",
       .options = ls_options,

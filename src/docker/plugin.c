@@ -87,6 +87,10 @@ static json_t *status_of(const struct agent_view *v)
         json_object_set_new(s, "profile", json_string(profile));
     if (w->options.nocow)
         json_object_set_new(s, "nocow", json_true());
+    if (w->move.stage != MOVE_NONE) {
+        json_object_set_new(s, "move", json_string(move_stage_word(w->move.stage)));
+        json_object_set_new(s, "target", json_string(UUID_TEXT(&w->target)));
+    }
     if (v->doing)
         json_object_set_new(s, "doing", json_string(v->doing));
     if (v->error)

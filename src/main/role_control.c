@@ -16,7 +16,6 @@
 
 DEFINE_AUTO(struct control *, control_free)
 DEFINE_AUTO(SSL_CTX *, SSL_CTX_free)
-DEFINE_AUTO(struct renewal *, renewal_free)
 
 static void auto_daemon(struct daemon *d)
 {
@@ -56,7 +55,6 @@ int role_control(const struct paths *p, const struct control_options *o, struct 
     AUTO(SSL_CTX_free) SSL_CTX *rest = NULL;
     AUTO(SSL_CTX_free) SSL_CTX *agents = NULL;
     AUTO(control_free) struct control *control = NULL;
-    AUTO(renewal_free) struct renewal *renewal = NULL;
     struct control_config config = { .store = &store_sqlite, .store_path = p->store, .pki_dir = p->etc, .trash_keep_ms = o->trash_keep_s * 1000 };
     int rc = daemon_init(&d, "flocker-control", e);
     if (rc < 0 || (rc = paths_make(p, e)) < 0 || (rc = daemon_lock(&d, p->control_lock, e)) < 0 || (rc = certificates_make(p->etc, e)) < 0 ||
@@ -67,6 +65,8 @@ int role_control(const struct paths *p, const struct control_options *o, struct 
     config.agents_tls = agents;
     if ((rc = open_sockets(p, o, &config, e)) < 0 || (rc = control_new(&config, &control, e)) < 0)
         return rc;
-    renewal = renewal_new(d.base, p, rest, agents);
-    return daemon_run(&d, p->control_pid, e);
+    struct renewal *renewal = renewal_new(d.base, p, rest, agents);
+    rc = daemon_run(&d, p->control_pid, e);
+    renewal_free(renewal);
+    return rc;
 }

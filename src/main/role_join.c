@@ -107,6 +107,7 @@ static int exchange(const struct stream *s, const char *message, json_t **ret, s
 {
     AUTO(free) char *line = xcalloc(1, LINE_BYTES_MAX);
     AUTO(json_decref) json_t *answer = NULL;
+    ASSERT(message);
     int rc = stream_write(s, message, strlen(message), e);
     if (rc < 0)
         return rc;

@@ -123,6 +123,18 @@ static int end_lost(const struct service *s, pid_t pid, void (*say)(const char *
     return 0;
 }
 
+// Whether the daemon that is ready is not the one we have started, because another start was quicker. Then ours ends: it must not come to be
+// the next one when that is told to end.
+static bool give_way(const struct service *s, pid_t pid)
+{
+    int status;
+    if (instance_find(s->lock).pid == pid)
+        return false;
+    kill(pid, SIGKILL);
+    waitpid(pid, &status, 0);
+    return true;
+}
+
 // Starts the daemon unless it runs already, and waits until it is ready.
 static int start(const struct service *s, void (*say)(const char *line), struct error *e)
 {
@@ -143,7 +155,7 @@ static int start(const struct service *s, void (*say)(const char *line), struct 
     for (int64_t end_ms = clock_boot_ms() + (running ? RUNNING_MS : READY_MS); clock_boot_ms() < end_ms; usleep(POLL_MS * 1000)) {
         now = ask(s);
         if (now.is_ready) {
-            if (!running)
+            if (!running && !give_way(s, pid))
                 snprintf(text, sizeof text, "%s started, log in %.500s", s->name, s->log);
             else
                 snprintf(text, sizeof text, "%s is running%s", s->name, s->options ? "; options count when it starts: `flocker down` first" : "");
@@ -169,7 +181,8 @@ static char **daemon_argv(char *role, char *root, char *const *words, size_t n)
     argv[0] = program;
     argv[1] = role;
     argv[2] = root;
-    memcpy(argv + 3, words, n * sizeof *argv);
+    for (size_t i = 0; i < n; i++)
+        argv[3 + i] = words[i];
     return argv;
 }
 
@@ -234,7 +247,8 @@ static int stop(const char *name, const char *lock, void (*say)(const char *line
         return fail(e, E_DENIED, "can't tell whether %s is running: %s can't be read", name, lock);
     if (pid > 0 && kill(pid, SIGTERM) < 0 && errno != ESRCH)
         return fail_os(e, errno, "end %s (process %d)", name, (int)pid);
-    for (int64_t end_ms = clock_boot_ms() + STOP_MS; pid > 0 && instance_find(lock).pid == pid; usleep(POLL_MS * 1000))
+    const uint64_t began = process_start(pid);
+    for (int64_t end_ms = clock_boot_ms() + STOP_MS; began && process_start(pid) == began; usleep(POLL_MS * 1000))
         if (clock_boot_ms() > end_ms)
             return fail(e, E_TIMEOUT, "%s (process %d) does not stop", name, (int)pid);
     snprintf(text, sizeof text, pid > 0 ? "%s stopped" : "%s is not running", name);
@@ -257,7 +271,8 @@ static bool has_mounts(const struct paths *p)
     return false;
 }
 
-static int unmount_all(const struct paths *p, struct error *e)
+// *ret_is_over: it can't be taken back, so the agent ends; the error says what remains.
+static int unmount_all(const struct paths *p, bool *ret_is_over, struct error *e)
 {
     struct http_result r = { .status = 0 };
     const struct http_call call = { .unix_path = p->agent_sock, .method = "POST", .target = "/v2/pool/shutdown", .timeout_ms = 60000 };
@@ -266,8 +281,9 @@ static int unmount_all(const struct paths *p, struct error *e)
     if (rc == 0 && r.status != 200 && (r.status != 503 || has_mounts(p))) { // 503: its pool was never opened
         AUTO(json_decref) json_t *said = json_loads(r.body, 0, NULL);
         const char *why = json_string_value(json_object_get(said, "description"));
-        rc = fail(e, r.status == 409 ? E_BUSY : E_IO, "%s; --keep-mounted stops Flocker all the same, and containers go on",
-                  why ? why : "volumes can't be unmounted");
+        *ret_is_over = r.status != 409;
+        rc = fail(e, *ret_is_over ? E_IO : E_BUSY, "%s%s", why ? why : "volumes can't be unmounted",
+                  *ret_is_over ? "" : "; --keep-mounted stops Flocker all the same, and containers go on");
     }
     const struct instance after = instance_find(p->agent_lock);
     if (rc == -E_UNAVAILABLE && lost(&before, &after))
@@ -292,8 +308,17 @@ int role_down(const struct paths *p, bool keep_mounted, void (*say)(const char *
     int managed = check_managed(p, e);
     if (managed < 0)
         return managed;
-    int rc = keep_mounted ? 0 : unmount_all(p, e);
-    if (rc < 0 || (rc = stop("agent", p->agent_lock, say, e)) < 0)
+    bool is_over = false;
+    struct error held = ERROR_INIT;
+    int left = keep_mounted ? 0 : unmount_all(p, &is_over, &held);
+    if (left < 0 && !is_over) {
+        *e = held;
+        return explain_denied(left, e);
+    }
+    int rc = stop("agent", p->agent_lock, say, e);
+    if (rc < 0 || (rc = stop("control", p->control_lock, say, e)) < 0)
         return explain_denied(rc, e);
-    return stop("control", p->control_lock, say, e);
+    if (left < 0)
+        *e = held;
+    return left;
 }

@@ -68,9 +68,23 @@ int decide_remove(const struct volume *v, int64_t now_ms, int64_t keep_ms, struc
         return not_live(v, e);
     *ret = next(v);
     decide_call_off(*ret);
-    (*ret)->state = v->born ? VOLUME_TRASHED : VOLUME_PURGING;
+    (*ret)->state = VOLUME_TRASHED;
     (*ret)->trashed_ms = now_ms;
     (*ret)->purge_ms = now_ms + keep_ms;
+    return 0;
+}
+
+int decide_discard(const struct volume *v, int64_t now_ms, struct volume **ret, struct error *e)
+{
+    char label[UUID_TEXT_SIZE];
+    if (v->born)
+        return fail(e, E_CONFLICT, "volume %s has data: it can only be removed", volume_label(v, label));
+    if (v->state != VOLUME_LIVE)
+        return not_live(v, e);
+    *ret = next(v);
+    decide_call_off(*ret);
+    (*ret)->state = VOLUME_PURGING;
+    (*ret)->trashed_ms = (*ret)->purge_ms = now_ms;
     return 0;
 }
 

@@ -22,16 +22,12 @@ static void set_target(struct volume *v, const struct move_wish *wish)
 {
     bool same = uuid_equal(&v->target, &wish->target);
     v->target = wish->target;
-    if (!v->born) {
-        v->move = (struct volume_move){ .stage = MOVE_NONE };
-        v->epoch += !uuid_equal(&v->owner, &wish->target);
-        v->owner = wish->target; // there is nothing to carry: the next owner makes it
-        return;
-    }
     v->move.force = wish->force;
     v->move.rate = wish->rate;
     if (uuid_equal(&v->owner, &wish->target))
         decide_call_off(v);
+    else if (!v->born)
+        return; // its owner may be making it just now, and use it before that is known here
     else if (v->move.stage == MOVE_NONE || (move_is_open(v) && !same))
         v->move.stage = MOVE_WARM;
 }
@@ -52,18 +48,19 @@ int decide_move(const struct volume *v, const struct move_wish *wish, struct vol
     return 0;
 }
 
-int decide_acquire(const struct volume *v, const struct uuid *node, struct volume **ret, struct error *e)
+int decide_acquire(const struct volume *v, const struct uuid *node, bool target_is_there, struct volume **ret, struct error *e)
 {
     char label[UUID_TEXT_SIZE];
+    bool owned = uuid_equal(&v->owner, node), open = move_is_open(v);
     *ret = NULL;
-    if (uuid_equal(&v->owner, node) || (move_is_open(v) && uuid_equal(&v->target, node)))
+    if ((owned && v->move.stage != MOVE_SEAL) || (open && uuid_equal(&v->target, node)))
         return 0;
-    if (v->move.stage != MOVE_NONE)
-        return fail(e, E_BUSY, "volume %s is being moved to node %s: wait, or cancel that move", volume_label(v, label), UUID_TEXT(&v->target));
+    if (open ? target_is_there : v->move.stage != MOVE_NONE)
+        return fail(e, E_BUSY, "volume %s is being moved to node %s: mount it there, or cancel the move", volume_label(v, label), UUID_TEXT(&v->target));
     const struct move_wish wish = { .target = *node };
     int rc = decide_move(v, &wish, ret, e);
     if (rc == 0 && *ret && move_is_open(*ret))
-        (*ret)->move.stage = MOVE_SEAL;
+        (*ret)->move.stage = MOVE_SEAL; // the engine is waiting
     return rc;
 }
 
@@ -90,6 +87,7 @@ static struct volume *to_switched(const struct volume *v)
     n->move.source = v->owner;
     n->owner = v->target;
     n->epoch++;
+    n->accepts = 0;
     return n;
 }
 
@@ -99,13 +97,14 @@ static bool may_seal(const struct move_part *owner, const struct move_part *othe
     return owner->known && other->known && !owner->held && other->warm;
 }
 
-// The owner has sealed it by this very order: an earlier seal may have been broken since, and written to. Both ends name the same final
-// snapshot, and what was received is what was sent.
+// The owner has sealed it by this very order: an earlier seal may have been broken since, and written to. The target keeps its copy by this very
+// order: an earlier one may still be on its way to it, and have it throw the copy away. Both ends name the same final snapshot, and what was
+// received is what was sent.
 static bool is_prepared(const struct volume *v, const struct move_part *owner, const struct move_part *other)
 {
     const struct move_snapshot *sent = &owner->snapshot, *received = &other->snapshot;
-    return owner->known && other->known && owner->present && owner->epoch == v->epoch && owner->revision == v->revision && sent->final && received->final &&
-           sent->number == received->number && sent->has_digest && received->has_digest &&
+    return owner->known && other->known && owner->present && owner->epoch == v->epoch && owner->revision == v->revision &&
+           other->revision == v->revision && sent->final && received->final && sent->number == received->number && sent->has_digest && received->has_digest &&
            memcmp(sent->digest, received->digest, MOVE_DIGEST_SIZE) == 0;
 }
 
@@ -136,6 +135,60 @@ void decide_move_next(const struct volume *v, const struct move_part *owner, con
     case MOVE_STAGE_COUNT:
         ASSERT(false && "no stage");
     }
+}
+
+// Of the order at hand: numbers of snapshots say by which one they were taken.
+static bool is_whole(const struct volume *v, const struct move_part *copy)
+{
+    const struct move_snapshot *s = &copy->snapshot;
+    return v->move.stage == MOVE_SEAL && copy->known && s->final && s->has_digest && s->number >= move_next_number(0, v->revision);
+}
+
+static void set_owner(struct volume *v, const struct uuid *owner)
+{
+    v->owner = v->target = *owner;
+    v->epoch++;
+    v->accepts = 0;
+    v->move = (struct volume_move){ .stage = MOVE_NONE };
+}
+
+static bool leave_owner(const struct volume *v, const struct move_part *copy, struct volume *n)
+{
+    bool moves = !uuid_equal(&v->owner, &v->target);
+    if (v->state == VOLUME_PURGING) {
+        n->state = VOLUME_DELETED;
+    } else if (is_whole(v, copy)) {
+        set_owner(n, &v->target);
+    } else if (v->move.stage == MOVE_SETTLE) {
+        set_owner(n, &v->move.source);
+        n->accepts = v->epoch - 1; // what it had before the switch
+    } else {
+        decide_call_off(n);
+    }
+    if (n->move.stage == MOVE_RELEASE && n->state != VOLUME_DELETED)
+        n->move.stage = MOVE_SETTLE; // its source keeps it until the user destroys the volume
+    return moves || n->state != v->state || n->move.stage != v->move.stage;
+}
+
+void decide_node_gone(const struct volume *v, const struct uuid *node, const struct move_part *copy, struct volume **ret)
+{
+    *ret = NULL;
+    if (!volume_concerns(v, node))
+        return;
+    struct volume *n = next(v);
+    bool changes = true;
+    if (uuid_equal(&v->owner, node))
+        changes = leave_owner(v, copy, n);
+    else {
+        if (uuid_equal(&v->target, node))
+            decide_call_off(n);
+        if (uuid_equal(&v->move.source, node))
+            n->move = (struct volume_move){ .stage = MOVE_NONE };
+    }
+    if (changes)
+        *ret = n;
+    else
+        volume_free(n);
 }
 
 #define WARM_BYTES (64ULL << 20) // sent in well under a second

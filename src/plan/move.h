@@ -45,22 +45,27 @@ uint64_t move_next_number(uint64_t newest, uint64_t revision);
 struct move_part {
     bool known;
     bool present;             // it has a record of the volume on disk
-    uint64_t epoch, revision; // of that record: the order that it acts by
+    uint64_t epoch, revision; // of that record: the order that it acts by. Of a target: `revision` of the order by which it keeps its copy
     bool in_use;   // somebody uses it there, or has asked for it
     bool held;     // a user's hold keeps it there
     bool warm;     // of a target: a further increment would not be smaller
     struct move_snapshot snapshot;
 };
 
-// The user wishes it on another node, or, with the owner as target, where it is: then a move that can still be called off is. Volumes without
-// data change their owner at once. While a former owner still has data, the next move waits for its release.
+// The user wishes it on another node, or, with the owner as target, where it is: then a move that can still be called off is. The move waits
+// while its owner has not reported its data yet, and while a former owner still has some.
 // E_NOT_FOUND unless the volume is live.
 int decide_move(const struct volume *v, const struct move_wish *wish, struct volume **ret, struct error *e);
-// A node's engine wants to mount it, and the owner has just let go of it and holds it for that node (docs/protocol.md, `release`).
-// E_BUSY while another move is under way.
-int decide_acquire(const struct volume *v, const struct uuid *node, struct volume **ret, struct error *e);
+// A node's engine wants to mount it, and the owner has just let go of it and holds it for that node (docs/protocol.md, `release`); or the owner's
+// own engine wants a volume that is sealed. A move to a node that is not there gives way. E_BUSY while another move is under way.
+int decide_acquire(const struct volume *v, const struct uuid *node, bool target_is_there, struct volume **ret, struct error *e);
 // The next stage, from what the owner and the other node (the target, after the switch the former owner) have said.
 void decide_move_next(const struct volume *v, const struct move_part *owner, const struct move_part *other, struct volume **ret);
+// A node is taken out of the cluster for good, with all that is there; `copy` is what the target of the volume's move has said. A move in
+// which it has a part ends, without a loss where there is another copy: a target that has the final snapshot of the present order becomes the
+// owner; a former owner that was not yet told to let go becomes it again, with the data as they were when they moved; one that was told keeps
+// what it has. Else the volume stays that node's, as an entry without data; one that was to be destroyed there is deleted.
+void decide_node_gone(const struct volume *v, const struct uuid *node, const struct move_part *copy, struct volume **ret);
 // Whether a target has caught up as far as it will: its last increment (bytes of stream) is small, or hardly smaller than the one before
 // (0: there was none).
 bool move_is_warm(uint64_t last_bytes, uint64_t before_bytes);

@@ -16,6 +16,12 @@ static bool is_target(const struct volume *want, const struct uuid *self)
     return want->state == VOLUME_LIVE && move_is_open(want) && uuid_equal(&want->target, self) && !uuid_equal(&want->owner, self);
 }
 
+// Also when control takes it for gone already: by a report from before it was made.
+static bool is_to_go(const struct volume *want)
+{
+    return want->state == VOLUME_PURGING || want->state == VOLUME_DELETED;
+}
+
 static enum step plan_copy(const struct volume *want, const struct volume_here *here, const struct uuid *self)
 {
     if (is_target(want, self))
@@ -34,7 +40,7 @@ static enum step plan_absent(const struct volume *want, const struct volume_here
     if (here->has_copy)
         return STEP_DISCARD;
     if (!live)
-        return here->half_made && want->state == VOLUME_PURGING ? STEP_DESTROY : STEP_NONE;
+        return here->half_made && is_to_go(want) ? STEP_DESTROY : STEP_NONE;
     return want->born ? STEP_MISSING : STEP_CREATE;
 }
 
@@ -69,13 +75,16 @@ enum step plan_step(const struct volume *want, const struct volume_here *here, c
         return STEP_NONE; // an order older than what this node has already carried out
     if (!uuid_equal(&want->owner, self))
         return plan_foreign(want, here, self);
+    if (here->record->epoch < want->epoch && here->record->epoch != want->accepts && want->born && !is_to_go(want))
+        return STEP_MISSING; // what is here is older than what this node was made owner of
     bool live = want->state == VOLUME_LIVE, is_noted = here->record->epoch == want->epoch && here->record->revision == want->revision;
     if (live && want->move.stage == MOVE_SEAL && !here->leaving)
         return plan_sealing(want, here, is_noted);
     bool mount = live && !here->leaving && (want->keep_mounted || here->mount_wanted);
+    // Who was just told where it is mounted may not have it yet: without the mount its container would write into the bare directory.
     if (here->mounted && !mount)
-        return here->held && !here->leaving ? STEP_NONE : STEP_UNMOUNT;
-    if (want->state == VOLUME_PURGING)
+        return (here->held || here->mount_wanted) && !here->leaving ? STEP_NONE : STEP_UNMOUNT;
+    if (is_to_go(want))
         return STEP_DESTROY;
     if (!is_noted)
         return STEP_UPDATE; // before a mount: the record must bear the order's epoch

@@ -9,6 +9,7 @@ from paths import CHECKOUT
 
 EXPECTED = {
     "/usr/sbin/flocker", "/usr/sbin/flocker-control", "/usr/sbin/flocker-dataset-agent", "/usr/sbin/flocker-node-era",
+    "/usr/sbin/flocker-ca",
     "/lib/systemd/system/flocker-control.service", "/lib/systemd/system/flocker-agent.service", "/lib/systemd/system/flocker-plugin.socket",
     "/usr/lib/tmpfiles.d/flocker.conf", "/usr/share/doc/flocker/LICENSE", "/usr/share/doc/flocker/README.md",
 }

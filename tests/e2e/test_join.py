@@ -173,7 +173,7 @@ def test_a_control_service_that_has_a_name(hosts, flocker_binary):
     one = start_control(hosts("one", network=hosts.network()), flocker_binary)
     two = newcomer(hosts, one, "two")
     two.path("/etc/hosts").write_text("127.0.0.1 localhost\n10.77.0.99 control.example\n10.77.0.1 control.example\n")
-    assert "control.exampel" in refused(two, "join", "control.exampel", "--token", token(one))
+    assert "nowhere.example" in refused(two, "join", "nowhere.example", "--token", token(one))
     two.flocker("join", "control.example", "--token", token(one), timeout=60)
     assert "hostname: \"control.example\"" in two.path("/etc/flocker/agent.yml").read_text()
     assert "control: at control.example port 4524, connected" in two.flocker("status").stdout

@@ -127,13 +127,26 @@ def test_a_move_can_be_called_off(pair):
 def test_what_makes_no_sense_is_refused(pair):
     one, _ = pair
     run(one, "sense", "true")
-    for words, expected in ((["nowhere"], "there is no node nowhere"), ([], "say to which node"), (["x", "--rate-limit", "fast"], "fast")):
+    for words, expected in ((["nowhere"], "no such node: nowhere"), ([], "say to which node"), (["x", "--rate-limit", "fast"], "fast")):
         with pytest.raises(CommandFailed) as refused:
             one.flocker("volume", "move", "sense", *words)
         assert expected in refused.value.stderr, refused.value.stderr
     with pytest.raises(CommandFailed) as refused:
         one.flocker("volume", "move", "unknown", "10.77.0.2")
     assert "no such volume" in refused.value.stderr
+
+
+def test_a_node_that_is_away_is_waited_for(pair):
+    one, two = pair
+    address = one.network.address(two)
+    one.flocker("volume", "create", "patient", "--node", one.network.address(one))
+    two.kill_flocker("agent")
+    wait_for("the node to be down", lambda: node_of(one, two)["state"] == "down", 30)
+    said = one.flocker("volume", "move", "patient", address).stdout
+    assert said == f"patient moves to {address}: that node is not connected: the move waits for it\n"
+    assert f"moves to {address}: that node is not connected" in one.flocker("volume", "ls").stdout
+    two.flocker("up")
+    assert settled(one, "patient")["owner"] == node_of(one, two)["id"]
 
 
 def test_removed_during_its_move(pair):

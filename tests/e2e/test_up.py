@@ -77,6 +77,18 @@ def test_self_check_alone_leaves_nothing(up_host):
     assert state(up_host) == before
 
 
+def test_an_engine_that_runs_nothing_is_left_out(up_host):
+    podman = up_host.path("/usr/local/bin/podman")
+    podman.write_text('#!/bin/sh\n[ "$1" != run ] || { echo "no containers today" >&2; exit 126; }\nexec /usr/bin/podman "$@"\n')
+    podman.chmod(0o755)
+    before = state(up_host)
+    said = up_host.run([CHECKOUT / "tools/self-check"], timeout=120).stdout
+    podman.unlink()
+    assert "Self-check with docker passed" in said
+    assert "with podman left out: it can't run containers here, with or without a volume: no containers today" in said
+    assert state(up_host)["volumes"] == before["volumes"]
+
+
 def test_down_refuses_while_a_volume_is_in_use(up_host):
     up_host.load_image("busybox")
     up_host.docker("run", "-d", "--name=user", "--network=none", "-v", "db:/keep", "--volume-driver=flocker", "busybox", "sleep", "600")

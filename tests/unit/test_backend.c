@@ -555,6 +555,24 @@ static void open_files_are_named(void **state)
     NO_ERROR(B->unmount(f->b, &v->id, E));
 }
 
+static void pool_in_another_namespace_is_told(void **state)
+{
+    struct fixture *f = *state;
+    struct helper h = helper_start(NS_PRIVATE, do_nothing, NULL);
+    EXPECT(E_TIMEOUT, "another mount namespace", B->shutdown(f->b, E));
+    helper_end(&h);
+}
+
+static void missing_device_is_not_made(void **state)
+{
+    struct fixture *f = *state;
+    const char *path = f->config.path;
+    f->config.path = "/dev/flocker-test-no-such-device";
+    EXPECT(E_NOT_FOUND, "there is no device /dev/flocker-test-no-such-device", open_pool(f, E));
+    assert_int_equal(access(f->config.path, F_OK), -1);
+    f->config.path = path;
+}
+
 static void shutdown_is_all_or_nothing(void **state)
 {
     struct fixture *f = *state;
@@ -1378,6 +1396,8 @@ static const struct {
     CASE(engines_that_run_already_see_new_pools, fixture_closed, FILES | DIRECTORIES),
     CASE(open_files_are_named, fixture_open, ANY),
     CASE(shutdown_is_all_or_nothing, fixture_open, ANY),
+    CASE(pool_in_another_namespace_is_told, fixture_open, FILES),
+    CASE(missing_device_is_not_made, fixture_closed, FILES),
     CASE(foreign_mount_in_place_of_a_volume, fixture_open, FILES),
     CASE(limits_hold_for_subvolumes_inside, fixture_open, ANY),
     CASE(chosen_groups_are_put_right, fixture_open, ANY),

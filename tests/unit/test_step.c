@@ -87,9 +87,13 @@ static void check_rules(const struct input *in, const struct world *w, enum step
     bool noted = record && record->epoch == want->epoch && record->revision == want->revision;
     bool comes = live && !mine && uuid_equal(&want->target, &self) && (want->move.stage == MOVE_WARM || want->move.stage == MOVE_SEAL);
     bool goes = live && mine && want->move.stage == MOVE_SEAL;
+    bool to_go = want->state == VOLUME_PURGING || want->state == VOLUME_DELETED;
+    bool stale = mine && record && record->epoch < want->epoch && want->born && !to_go; // not what this node was made owner of
     bool gone = !mine && want->move.stage == MOVE_RELEASE && uuid_equal(&want->move.source, &self);
     if (record && record->epoch > want->epoch)
         CHECK(in, step == STEP_NONE); // an order older than what was carried out
+    if (stale)
+        CHECK(in, step == STEP_MISSING); // neither used nor touched
     switch (step) {
     case STEP_MOUNT:
         CHECK(in, mine && live && noted && !goes && !w->here.mounted && !w->here.leaving && (w->here.mount_wanted || want->keep_mounted));
@@ -98,10 +102,10 @@ static void check_rules(const struct input *in, const struct world *w, enum step
         CHECK(in, mine && live && !record && !want->born && !w->here.has_copy);
         break;
     case STEP_MISSING:
-        CHECK(in, mine && !record && want->born && !w->here.copy_final);
+        CHECK(in, stale || (mine && !record && want->born && !w->here.copy_final));
         break;
     case STEP_DESTROY: // what was purged, or what is elsewhere and safe there: nothing else ever takes data away
-        CHECK(in, !w->here.mounted && ((mine && want->state == VOLUME_PURGING && (record || w->here.half_made)) || (gone && record && record->epoch < want->epoch)));
+        CHECK(in, !w->here.mounted && ((mine && to_go && (record || w->here.half_made)) || (gone && record && record->epoch < want->epoch)));
         break;
     case STEP_UPDATE:
         CHECK(in, mine && record && !noted);
@@ -110,6 +114,7 @@ static void check_rules(const struct input *in, const struct world *w, enum step
         CHECK(in, w->here.mounted && record);
         CHECK(in, !w->here.held || w->here.leaving);
         CHECK(in, !mine || !live || w->here.leaving || goes || !(w->here.mount_wanted || want->keep_mounted));
+        CHECK(in, !mine || w->here.leaving || !w->here.mount_wanted); // never under a container that just starts
         break;
     case STEP_EVICT:
         CHECK(in, goes && noted && want->move.force && w->here.mounted && w->here.mount_wanted);
@@ -189,25 +194,26 @@ static void check_end(const struct input *in, const struct world *w, enum step l
         return;
     bool mine = uuid_equal(&want->owner, &self), live = want->state == VOLUME_LIVE, seal = live && mine && want->move.stage == MOVE_SEAL && !h->leaving;
     bool mount = mine && live && !seal && want->move.stage != MOVE_SEAL && !h->leaving && (h->mount_wanted || want->keep_mounted);
-    bool stays = in->mounted && !h->leaving && (h->held || (seal && h->mount_wanted)); // for its holder or its user, whatever else is wished
+    bool stays = in->mounted && !h->leaving && (h->held || (mine && h->mount_wanted)); // for its holder or its user, whatever else is wished
     if (mine && live)
-        CHECK(in, last == STEP_MISSING ? !record && want->born : record != NULL);
+        CHECK(in, last == STEP_MISSING ? want->born && (!record || record->epoch < want->epoch) : record != NULL);
     if (record && last != STEP_MISSING)
         CHECK(in, h->mounted == (mount || stays));
     if (stays && !mount)
         return;
-    if (record && mine && want->state != VOLUME_PURGING)
+    bool to_go = want->state == VOLUME_PURGING || want->state == VOLUME_DELETED;
+    if (record && mine && !to_go && last != STEP_MISSING)
         CHECK(in, record->epoch == want->epoch && record->revision == want->revision);
-    if (seal && record)
+    if (seal && record && last != STEP_MISSING)
         CHECK(in, h->sealed);
-    if (mine && want->state == VOLUME_PURGING)
+    if (mine && to_go)
         CHECK(in, !record && !h->half_made);
     bool comes = live && !mine && uuid_equal(&want->target, &self) && (want->move.stage == MOVE_WARM || want->move.stage == MOVE_SEAL);
     if (comes && want->move.stage == MOVE_SEAL && in->fetch_due && !h->mounted)
         CHECK(in, h->copy_final);
     bool given = !mine && want->move.stage == MOVE_RELEASE && uuid_equal(&want->move.source, &self) && EPOCH < want->epoch;
     CHECK(in, !given || !record);
-    if (in->record && !given && !(mine && want->state == VOLUME_PURGING))
+    if (in->record && !given && !(mine && to_go))
         CHECK(in, record != NULL); // nothing else ever takes data away
     if (in->copy == WHOLE && mine && live && want->born && !in->record)
         CHECK(in, record != NULL); // what was received becomes the volume
@@ -297,6 +303,18 @@ static void every_change_of_order(void **state)
     }
 }
 
+// An owner with data of an older epoch serves it only if the order says that just these are meant.
+static void older_data_is_accepted_by_order_alone(void **state)
+{
+    (void)state;
+    for (uint64_t accepts = 0; accepts < EPOCH + 2; accepts++) {
+        struct volume record = { .owner = self, .epoch = EPOCH - 1, .revision = 3, .born = true };
+        struct volume want = { .owner = self, .target = self, .epoch = EPOCH, .accepts = accepts, .revision = 4, .born = true, .keep_mounted = true };
+        struct volume_here here = { .record = &record };
+        assert_int_equal(plan_step(&want, &here, &self), accepts == EPOCH - 1 ? STEP_UPDATE : STEP_MISSING);
+    }
+}
+
 static void words(void **state)
 {
     (void)state;
@@ -310,7 +328,7 @@ int main(void)
     static const struct CMUnitTest tests[] = {
         cmocka_unit_test(every_small_input),
         cmocka_unit_test(every_change_of_order),
-        cmocka_unit_test(words),
+        cmocka_unit_test(older_data_is_accepted_by_order_alone), cmocka_unit_test(words),
     };
     return RUN_TESTS(tests);
 }

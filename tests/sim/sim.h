@@ -1,0 +1,405 @@
+// The simulator: control, agents, disks, engines and users of a small cluster in virtual time, from one seed. What decides is the product's own
+// code (model/, plan/); around it stands a thin copy of the shells in control/ and agent/, with the same names where it can be, so that one
+// can be read beside the other. All that comes from outside (delays, faults, wishes) is drawn from the seed: the same seed, the same run.
+//
+// One event at a time; after each the rules are checked (check.c). Times are milliseconds. Memory that a crash loses is in struct agent and
+// struct control; what survives is in struct place (disk, mounts), struct node (what lies in /run) and struct store.
+#ifndef FLOCKER_TESTS_SIM_H
+#define FLOCKER_TESTS_SIM_H
+
+#include "base/mem.h"
+#include "model/volume_set.h"
+#include "plan/decide.h"
+#include "plan/move.h"
+#include "plan/refs.h"
+#include "plan/step.h"
+
+#include <jansson.h>
+
+enum { NODES = 5, VOLUMES = 6, NAMES = 3, CONTAINERS = 4, VALUES = 64, SNAPSHOTS = 40, OPERATIONS = 12, ASKS = 16, FETCHES = 48, CONNECTIONS = 64 };
+
+// Bugs that the simulator has to find: each is a way in which the shells or the decisions could be wrong, and changes what they do or what they
+// are told. X(name, what is wrong)
+#define PLANT_TABLE(X) \
+    X(PLANT_MOUNT_SEALED,       "the owner lets a container mount what it has sealed") \
+    X(PLANT_SEAL_MOUNTED,       "the final snapshot is taken while the volume is mounted") \
+    X(PLANT_NO_DIGEST,          "neither target nor control compare digests") \
+    X(PLANT_STALE_SEAL,         "control switches on what both ends said under an earlier order") \
+    X(PLANT_NOT_FINAL,          "control switches on a snapshot that is not the final one") \
+    X(PLANT_UNNOTED_SEAL,       "the owner seals before the order to do so is on its disk") \
+    X(PLANT_UNBORN_MOVES,       "a volume that control has not heard of yet changes its owner at once") \
+    X(PLANT_OLD_ORDER,          "control does not ask by which order a target keeps its copy") \
+    X(PLANT_RELEASE_AT_SETTLE,  "the former owner lets go before it is told to") \
+    X(PLANT_RELEASE_EARLY,      "control releases the former owner's data before the new owner has reported") \
+    X(PLANT_PLACE_NOT_DURABLE,  "the new owner reports data that is not durable yet") \
+    X(PLANT_DISCARD_OWN,        "the new owner discards what it has received instead of placing it") \
+    X(PLANT_NUMBER_REUSED,      "numbers of snapshots start anew when the earlier ones were removed") \
+    X(PLANT_STORE_NOT_DURABLE,  "the store acknowledges a commit before it is durable") \
+    X(PLANT_TOLD_EARLY,         "control tells agents of a change before it is committed") \
+    X(PLANT_OLD_CONNECTION,     "control relies on what was said by an earlier connection") \
+    X(PLANT_LAZY_UNMOUNT,       "an unmount succeeds although a container has the volume") \
+    X(PLANT_PROMISE_BROKEN,     "the owner mounts what it has promised to another node") \
+    X(PLANT_INFERENCE,          "what control does not name is destroyed") \
+    /* what the simulator has found, put back */ \
+    X(PLANT_DISCARDED_USED,     "a volume is made and used after control was asked to forget it") \
+    X(PLANT_STALE_FINAL,        "a target takes the final snapshot of an earlier seal for that of the last one") \
+    X(PLANT_COPY_NOT_TOLD,      "a node that reports a copy in its inventory is not told what became of the volume") \
+    X(PLANT_SILENT_SNAPSHOT,    "the snapshot of a worker that died is not known of") \
+    X(PLANT_DIGEST_LOST,        "a fetch that breaks off makes the source forget the digest of an earlier one") \
+    X(PLANT_EVICT_SPINS,        "who is stopped by force, again and again while the engine has not said so") \
+    X(PLANT_PROMISE_FORGOTTEN,  "nobody looks when a promise is over") \
+    X(PLANT_TRASH_UNMOUNTS,     "a volume that is removed is unmounted under a container that just starts") \
+    X(PLANT_DELETED_STAYS,      "what was made while control took it for destroyed stays")
+
+enum plant {
+    PLANT_NOTHING,
+#define X(name, what) name,
+    PLANT_TABLE(X)
+#undef X
+    PLANT_COUNT
+};
+
+// ---- what lies on disk
+
+struct data {
+    int n;
+    uint32_t value[VALUES];
+};
+
+struct snapshot {
+    uint64_t number;
+    struct data data;
+    bool has_digest;
+    uint8_t digest[MOVE_DIGEST_SIZE];
+};
+
+struct copy {
+    bool is_here;    // at least a part
+    uint64_t number; // of the newest that is whole; 0: none
+    bool final;
+    uint8_t digest[MOVE_DIGEST_SIZE];
+    struct data data;
+};
+
+// What one node has of one volume: its pool and its mount table.
+struct place {
+    struct volume *record; // owned
+    struct data data;
+    int durable; // of the values: what a power loss leaves
+    int64_t lost_before_ms; // PLANT_PLACE_NOT_DURABLE: a power loss before then takes all of it
+    int snapshot_count;
+    struct snapshot snapshots[SNAPSHOTS]; // ascending
+    struct copy copy;
+    bool mounted;
+    int64_t promised_ms; // check.c: until then it is promised to another node, by true time
+};
+
+enum container_state { CONTAINER_NONE, CONTAINER_ASKING, CONTAINER_STARTING, CONTAINER_RUNNING, CONTAINER_STOPPED };
+
+struct container {
+    enum container_state state;
+    int name, k;   // the volume's name; its index, once it is mounted
+    uint64_t life; // of this use of the slot
+};
+
+// ---- the agent's memory
+
+enum operation_kind { OP_NONE, OP_CREATE, OP_MOUNT, OP_REMOVE, OP_RELEASE };
+
+struct operation {
+    enum operation_kind kind;
+    uint64_t id;
+    int name, k;   // k -1: not known yet
+    int container; // of MOUNT
+    uint64_t container_life;
+    bool asked, begun;
+    int64_t request;      // number of the request under way
+    uint64_t attempts_before;
+    int64_t ask;          // REMOVE, RELEASE by control's wish: the number of its question; 0: a user of this node
+    uint64_t ask_connection;
+};
+
+struct agent_volume {
+    bool is_known; // has an entry in the agent's table
+    struct volume *record, *order;
+    bool half_made, mounted, unsure, held, confirmed, removing, checked, looking, discarding;
+    int64_t discard; // number of that request
+    struct refs refs;
+    struct move_snapshot snapshot;
+    bool snapshots_unsure; // a worker that may have taken one has died
+    uint64_t sealed_revision;
+    struct {
+        bool is_here, warm;
+        struct move_snapshot snapshot;
+        uint64_t last_bytes;
+        int64_t due_ms;
+    } copy;
+    int peer; // index of the node that it comes from; -1: none
+    uint64_t peer_final; // number of the snapshot that its owner has sealed it with; 0: not sealed
+    int64_t promised_ms, retry_ms, linger_ms;
+    enum step step;
+    bool step_acted;      // its worker has done what it does
+    int step_rc;
+    uint64_t step_number; // of the snapshot that it took
+    uint64_t fetch;       // id of the fetch under way
+    enum errcode error;
+    unsigned failures;
+    uint64_t attempts;
+    struct {
+        bool sent, present, mounted, in_use, warm, has_copy;
+        uint64_t epoch, revision, attempts, sealed_revision, order;
+        struct move_snapshot snapshot, copy;
+        enum errcode code;
+    } reported;
+};
+
+struct agent {
+    bool is_up, is_open, is_welcome, is_synced;
+    uint64_t life; // of the process: what was started by an earlier one comes to nothing
+    uint64_t connection; // 0: none
+    unsigned link_failures;
+    int64_t last_request;
+    struct agent_volume volumes[VOLUMES];
+    struct volume_set wants;
+    struct operation operations[OPERATIONS];
+    bool is_turn_posted;
+};
+
+struct node {
+    struct uuid id;
+    bool is_on;      // has power
+    uint64_t boot;   // counts boots: the era
+    uint64_t engine; // counts starts of its engine
+    int drift_ppm;   // of its clock
+    json_t *refs[VOLUMES]; // in /run: the references' files
+    struct place places[VOLUMES];
+    struct container containers[CONTAINERS];
+    struct agent agent;
+    bool is_cut[2]; // of its link to all others: what it sends is not delivered; what is sent to it
+};
+
+// ---- control
+
+struct sighting {
+    bool is_here;
+    int node;
+    uint64_t connection; // of the node, when it said so
+    struct move_part part;
+};
+
+struct ask {
+    int64_t n; // 0: free
+    int node;
+    uint64_t connection;
+    enum operation_kind kind;
+    int k, from; // from: the node on behalf of which; -1: a user of the API
+    uint64_t from_connection;
+    int64_t from_n;
+};
+
+struct control {
+    bool is_up;
+    uint64_t life;
+    struct volume_set volumes;
+    int holds[VOLUMES]; // index of the node; -1: none
+    struct sighting owners[VOLUMES], others[VOLUMES];
+    struct {
+        uint64_t connection; // 0: not connected
+        bool is_synced, is_watching[VOLUMES];
+    } nodes[NODES];
+    struct ask asks[ASKS];
+    int64_t last_ask;
+};
+
+struct store {
+    struct volume *volumes[VOLUMES];
+    int holds[VOLUMES];
+};
+
+// ---- the network
+
+enum message_kind { MSG_HELLO, MSG_REPORT, MSG_INVENTORY_END, MSG_REQUEST, MSG_REPLY, MSG_WELCOME, MSG_WANT, MSG_WANT_END, MSG_ASK, MSG_CLOSE };
+enum request_kind { REQUEST_CREATE, REQUEST_REMOVE, REQUEST_DISCARD, REQUEST_FIND, REQUEST_ACQUIRE };
+
+struct message {
+    struct message *next;
+    enum message_kind kind;
+    enum request_kind request;
+    enum operation_kind ask;
+    int k, name, rc;
+    int64_t n;
+    json_t *volume, *snapshot, *copy; // owned
+    bool held, present, mounted, in_use, has_copy, warm, by_name;
+    uint64_t epoch, revision, order, peer_final; // order: by which a copy is kept
+    int peer;
+};
+
+enum { UP, DOWN }; // to control, to the agent
+
+struct connection {
+    uint64_t id; // 0: free
+    int node;
+    bool is_open[2]; // at control's end, at the agent's
+    bool is_slow;
+    struct message *first[2], **last[2];
+    int64_t last_ms[2];
+};
+
+// ---- transfers: one fetch, with the workers at its two ends
+
+struct fetch {
+    uint64_t id; // 0: free
+    int k, target, source;
+    uint64_t target_life; // of the agent that started it
+    bool target_runs, source_runs;   // the workers
+    bool target_waits, source_waits; // the agents, for their ends
+    bool is_told;                    // the source's agent knows which volume it serves
+    bool is_whole;                   // the target has it
+    bool is_sent, is_noted;          // the source's worker has got to its end; it has said which snapshot it was
+    struct volume *order;
+    uint64_t base, seq, grant_final, grant_first;
+    uint8_t base_digest[MOVE_DIGEST_SIZE], digest[MOVE_DIGEST_SIZE];
+    bool final, is_current, is_damaged;
+    struct data data;
+    uint64_t bytes;
+};
+
+// ---- the world
+
+struct world;
+struct event {
+    int64_t at_ms;
+    uint64_t order;
+    void (*run)(struct world *w, const struct event *ev);
+    int node, k;
+    uint64_t life, n;
+};
+
+struct profile { // per mille, and milliseconds
+    int crash_control, crash_agent, reboot, cut, lose_connection, stall, fail_step, fail_commit, damage, slow_message, slow_worker;
+};
+
+struct world {
+    uint64_t seed, random;
+    enum plant plant;
+    bool is_traced;
+    int64_t now_ms;
+    uint64_t order, ids;
+    size_t event_count, event_room;
+    struct event *events; // a heap
+    struct profile profile;
+    bool is_quiet;        // no more wishes and faults: all that was begun has to end
+    int node_count, volume_count; // volumes: ids that were given,
+    int volumes_max;              // of so many
+    int last_wish;                // volume of the wish before
+    uint32_t next_value;
+    struct node nodes[NODES];
+    struct connection connections[CONNECTIONS];
+    struct fetch fetches[FETCHES];
+    struct control control;
+    struct store store;
+    struct store pending; // PLANT_STORE_NOT_DURABLE: what will be durable in a while
+    // ---- what check.c knows
+    struct {
+        struct data acknowledged; // values that an fsync acknowledged, in order
+        uint64_t revision;        // of the change that a user was told of last
+        bool may_go;              // a user has asked for its data to be destroyed
+        int owners[64];           // by epoch
+    } truth[VOLUMES];
+    uint64_t steps, faults;
+    bool is_failed;
+    char failure[400];
+};
+
+// ---- sim.c: time, chance, trace
+struct world *world_new(uint64_t seed, enum plant plant, bool is_traced);
+void world_free(struct world *w);
+void world_run(struct world *w); // to its end, or to the first violation
+uint64_t chance_next(struct world *w);
+int chance_below(struct world *w, int n);
+bool chance(struct world *w, int per_mille);
+int64_t chance_delay(struct world *w); // of a worker, an engine, a person: mostly short
+bool fault(struct world *w, int per_mille); // never while it is quiet; counted
+void post(struct world *w, int64_t delay_ms, void (*run)(struct world *w, const struct event *ev), int node, int k, uint64_t life, uint64_t n);
+void trace(struct world *w, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
+void violation(struct world *w, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
+#define NODE_LETTER(i) ((i) < 0 ? '-' : (char)('A' + (i)))
+
+struct uuid node_id(int i);
+struct uuid volume_id(int k);
+int node_index(const struct uuid *id);   // -1: zero
+int volume_index(const struct uuid *id);
+struct volume *volume_through_json(const struct volume *v); // what is read of what was written
+struct move_snapshot snapshot_through_json(const struct move_snapshot *s);
+const char *name_text(int name); // "n0"
+int64_t node_clock(const struct world *w, int i); // the boot clock of a node, with its drift
+
+// ---- disk.c
+void place_run(struct world *w, int i, int k, enum step step, const struct volume *order, uint64_t *ret_number, int *ret_rc); // what a worker does
+bool place_has_user(const struct world *w, int i, int k);
+struct snapshot *place_snapshot(struct place *p, uint64_t number);
+uint64_t place_newest(const struct place *p);
+int place_take_snapshot(struct world *w, struct place *p, uint64_t number);
+void place_drop_snapshots(struct place *p, uint64_t below);
+void place_power_loss(struct world *w, int i, int k);
+
+// ---- net.c
+struct connection *connection_of(struct world *w, uint64_t id);
+void send_up(struct world *w, int i, struct message *m /* taken */);
+void send_down(struct world *w, uint64_t connection, struct message *m /* taken */);
+void link_connect(struct world *w, int i);
+void link_reconnect_later(struct world *w, int i);
+struct message *message_new(enum message_kind kind, int k);
+void connection_close(struct world *w, uint64_t id, int end, bool is_told); // end UP: control's
+void message_free(struct message *m);
+bool is_reachable(const struct world *w, int from, int to); // between two nodes, both ways
+
+// ---- transfer.c
+void fetch_start(struct world *w, int i, int k);
+void fetch_kill(struct world *w, uint64_t id);        // the target's worker
+void peers_stop(struct world *w, int i, int k);
+void fetches_die(struct world *w, int i);             // the agent that started them has died
+
+// ---- agent.c
+void agent_start(struct world *w, int i);
+void agent_crash(struct world *w, int i);
+void agent_on_message(struct world *w, int i, const struct message *m);
+void agent_on_closed(struct world *w, int i);
+void turn(struct world *w, int i, int k);
+void turn_due(struct world *w, const struct event *ev); // an event: takes the volume's turn
+void turn_end_step(struct world *w, int i, int k, int rc, uint64_t number);
+void turn_report(struct world *w, int i, int k);
+void turn_look(struct world *w, int i, int k);
+void turn_soon(struct world *w, int i);
+void refs_save(struct world *w, int i, int k);
+bool has_mount_operation(const struct world *w, int i, int k);
+
+// ---- operation.c
+void operations_turn(struct world *w, int i);
+struct operation *operation_new(struct world *w, int i, enum operation_kind kind, int name);
+void operation_on_reply(struct world *w, int i, const struct message *m);
+void agent_unmount(struct world *w, int i, int k, int container); // an engine's call
+
+// ---- control.c
+void control_start(struct world *w);
+void control_crash(struct world *w);
+void control_on_message(struct world *w, int i, uint64_t connection, struct message *m);
+void control_on_closed(struct world *w, uint64_t connection);
+void api_wish(struct world *w); // any wish of a user
+
+// ---- users.c: engines, containers, faults
+void users_start(struct world *w);
+void users_quiet(struct world *w); // all is healed, nobody wishes anything more
+void container_answered(struct world *w, int i, int c, uint64_t life, int k, int rc);
+void container_kill_users(struct world *w, int i, int k);
+void node_power_off(struct world *w, int i);
+
+// ---- check.c
+void check_step(struct world *w);
+void check_data(struct world *w, int k);  // after anything on a disk has changed
+void check_mounted(struct world *w, int i, int k); // it has just been mounted
+void check_destroyed(struct world *w, int i, int k); // it is about to be destroyed
+void check_acknowledged(struct world *w, int i, int k); // a container has had its values made durable
+bool check_settled(struct world *w, char ret_why[200]); // nothing is left of any move
+
+#endif
