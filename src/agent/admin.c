@@ -42,6 +42,8 @@ static json_t *pool_to_json(const struct agent *a, const struct agent_pool_facts
     json_t *pool = json_pack("{s:s, s:s, s:I, s:I, s:I, s:b, s:b}", "backend", facts->backend, "node", UUID_TEXT(&a->config.node), "size",
                              (json_int_t)u->limit_bytes, "used", (json_int_t)u->used_bytes, "volumes", (json_int_t)a->wants.n, "synced",
                              (int)agent_is_synced(a), "read_only", (int)u->is_read_only);
+    if (inventory_kept(a))
+        json_object_set_new(pool, "kept", json_integer((json_int_t)inventory_kept(a)));
     if (u->is_file) {
         json_object_set_new(pool, "file_may_grow", json_integer((json_int_t)u->may_grow_bytes));
         json_object_set_new(pool, "disk_free", json_integer((json_int_t)u->disk_free_bytes));

@@ -40,6 +40,7 @@ static void volume_done(struct agent_volume *v)
 {
     volume_free(v->record);
     volume_free(v->order);
+    free(v->unavailable);
     refs_done(&v->refs);
     if (v->linger)
         event_free(v->linger);
@@ -53,6 +54,7 @@ void agent_volume_drop(struct agent_volume *v)
     ASSERT(v->step == STEP_NONE && !v->looking && !v->record);
     if (v->failures)
         LIST_REMOVE(v, failing);
+    link_forget_report(v);
     moves_stop_waiting(v);
     tdelete(&v->id, &v->agent->table, compare);
     volume_done(v);
@@ -278,6 +280,7 @@ int agent_new(const struct agent_config *config, struct agent **ret, struct erro
     struct agent *a = xcalloc(1, sizeof *a);
     a->config = *config;
     a->refs_fd = refs_fd;
+    TAILQ_INIT(&a->due_reports);
     a->workers = workers_new(config->base, config->backend->in_process);
     a->containers = containers_new(a);
     a->link_workers = workers_new(config->base, false);
@@ -316,6 +319,8 @@ void agent_free(struct agent *a)
     link_free(a);
     engines_free(a);
     renew_free(a);
+    if (a->tell_pool)
+        event_free(a->tell_pool);
     tdestroy(a->table, free_node);
     volume_set_done(&a->wants);
     struct event *events[] = { a->reconnect, a->retry, a->turn, a->recheck, a->reopen, a->audit };
@@ -350,7 +355,7 @@ static void view(const struct agent *a, const struct volume *want, struct agent_
     ret->present = v->record != NULL;
     ret->mounted = v->mounted;
     ret->references = refs_total(&v->refs);
-    ret->error = v->error.code ? v->error.msg : NULL;
+    ret->error = v->error.code ? v->error.msg : v->unavailable;
     ret->doing = v->step != STEP_NONE ? step_word(v->step) : NULL;
 }
 

@@ -187,7 +187,7 @@ static void report(struct agent_container *c)
     }
     free(c->reported);
     c->reported = text;
-    link_report(a, message);
+    link_send(a, message);
 }
 
 // ---- its volume

@@ -9,6 +9,7 @@
 #include "model/node.h"
 #include "model/volume_set.h"
 #include "plan/move.h"
+#include "plan/resume.h"
 #include "plan/step.h"
 
 #include <jansson.h>
@@ -46,7 +47,7 @@ struct agent_volume {
     bool unsure;         // a mount or unmount failed, perhaps after it was done: `mounted` is what was so before
     struct refs refs;
     bool held;           // by a user's hold for this node
-    bool confirmed;      // control has named it since the connection came up
+    bool confirmed;      // control has named it, on this connection or one that this resumes
     bool removing;       // a Remove is under way: no new mounts
     struct event *linger; // NULL, or until when the volume stays mounted without a reference
     bool checked;        // with removing: unmounted, and no container has it
@@ -64,6 +65,7 @@ struct agent_volume {
     bool fetch_waits;     // until another one has ended: in the agent's list
     LIST_ENTRY(agent_volume) waiting_fetch;
     bool looking;        // a worker looks for users in other mount namespaces
+    char *unavailable;   // of another node's: why that can't be reached, as control says; NULL: it can
     struct error error;  // of the last attempt; E_NONE: all well
     unsigned failures;   // in a row; those that have failed are in the agent's list
     LIST_ENTRY(agent_volume) failing;
@@ -77,6 +79,8 @@ struct agent_volume {
         uint64_t epoch, revision, attempts, copy_bytes, sealed_revision, order;
         enum errcode code;
     } reported; // what control was told last
+    bool is_due;         // control is to be told, when the connection can take it:
+    TAILQ_ENTRY(agent_volume) due_reports;
 };
 
 enum operation_kind { OP_SYNC, OP_FIND, OP_LIST, OP_CREATE, OP_MOUNT, OP_REMOVE, OP_RELEASE };
@@ -135,6 +139,11 @@ struct agent {
     char *link_problem;      // why control has not welcomed this node since it last did; NULL: all well, or not known yet
     bool refused;            // control has said that it does not want this connection
     bool welcome;            // control has answered our hello
+    uint64_t link_number;    // grows with each connection
+    struct resume_count count; // of the connection, or the last one
+    bool can_resume;         // all wants were got, on connections up to that one
+    TAILQ_HEAD(, agent_volume) due_reports;
+    bool inventory_due;      // it ends when they have gone out
     struct event *renew;     // next look at the certificates; not pending: one is under way, or none was begun
     bool renew_begun;
     bool certificate_is_over; // this node's has expired: control won't let it in
@@ -152,6 +161,7 @@ struct agent {
     LIST_HEAD(, serving) servings;
     size_t serving_count;
     struct event *on_peer, *peer_resume;
+    struct event *tell_pool; // NULL until it is needed
 };
 
 // agent.c
@@ -169,6 +179,8 @@ void turn_failing(struct agent *a);    // gives those their turn whose time has 
 void turn_end_step(struct agent_volume *v, int rc, json_t *result, const struct error *e); // a step is done, or has failed
 bool turn_is_in_use(const struct agent_volume *v);
 void turn_report(struct agent_volume *v); // tells control what is here, if it has changed
+bool turn_has_news(const struct agent_volume *v); // that control was not told
+json_t *turn_make_report(struct agent_volume *v); // notes that control is told
 void turn_look(struct agent_volume *v);   // looks for users where references are doubtful
 
 // moves.c: what moves do on this node
@@ -200,7 +212,10 @@ void link_connect(struct agent *a);
 void link_free(struct agent *a); // closes the connection, and forgets all requests
 void link_request(struct agent *a, json_t *message /* taken */, request_done *done, void *arg);
 void link_forget(struct agent *a, const void *arg); // requests with this argument are no longer waited for
-void link_report(struct agent *a, json_t *message /* taken */);
+void link_send(struct agent *a, json_t *message /* taken */); // while there is a connection
+// Reports on a volume: at once, or as soon as the connection can take it. A request or reply that names it goes after it.
+void link_report(struct agent_volume *v);
+void link_forget_report(struct agent_volume *v); // before its end
 
 // peers.c: serves other agents' fetches
 int peers_init(struct agent *a, struct error *e);
@@ -210,6 +225,13 @@ void peers_stop(struct agent *a, const struct uuid *volume); // ends those that 
 void renew_init(struct agent *a);
 void renew_soon(struct agent *a); // control is there
 void renew_free(struct agent *a);
+
+// inventory.c
+// {"records": [{"id", "volume": <record>, "mounted", "placing"}, ...], "more"}: what is on disk here, by id, from `after` on; without a "volume" it is a copy
+// that a move has brought.
+json_t *inventory_page(const struct agent *a, const struct uuid *after);
+size_t inventory_kept(const struct agent *a);  // volumes whose data is here, and that are not this node's by control's word
+void inventory_tell_pool(struct agent *a);     // in a moment
 
 // usage.c
 void usage_measure(struct agent *a, const struct uuid *id, void (*done)(void *arg, int rc, uint64_t used, const struct error *e), void *arg);

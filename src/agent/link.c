@@ -19,7 +19,7 @@
 
 #define CONNECT_MS 1000
 
-static void send_json(struct agent *a, json_t *message /* taken */)
+void link_send(struct agent *a, json_t *message /* taken */)
 {
     AUTO(free) char *text = json_dumps(message, JSON_COMPACT);
     json_decref(message);
@@ -27,10 +27,57 @@ static void send_json(struct agent *a, json_t *message /* taken */)
     line_send(a->link, text, strlen(text));
 }
 
-void link_report(struct agent *a, json_t *message)
+// ---- reports wait while the connection has enough to do: a pool can hold 100 000 volumes
+
+void link_forget_report(struct agent_volume *v)
 {
-    send_json(a, message);
+    if (v->is_due)
+        TAILQ_REMOVE(&v->agent->due_reports, v, due_reports);
+    v->is_due = false;
 }
+
+static void send_report(struct agent_volume *v)
+{
+    link_forget_report(v);
+    v->agent->count.reports++;
+    link_send(v->agent, turn_make_report(v));
+}
+
+void link_report(struct agent_volume *v)
+{
+    if (!line_is_full(v->agent->link)) {
+        send_report(v);
+    } else if (!v->is_due) {
+        TAILQ_INSERT_TAIL(&v->agent->due_reports, v, due_reports);
+        v->is_due = true;
+    }
+}
+
+static void send_due_reports(struct agent *a)
+{
+    struct agent_volume *v;
+    while (!line_is_full(a->link) && (v = TAILQ_FIRST(&a->due_reports)))
+        send_report(v);
+    if (!a->inventory_due || !TAILQ_EMPTY(&a->due_reports))
+        return;
+    a->inventory_due = false;
+    link_send(a, json_pack("{s:s}", "type", "inventory-end"));
+}
+
+static void on_drained(void *arg)
+{
+    send_due_reports(arg);
+}
+
+// What is said of a volume comes after the report by which control knows what it means.
+static void send_report_first(struct agent *a, const struct uuid *id)
+{
+    struct agent_volume *v = agent_volume(a, id);
+    if (v && v->is_due)
+        send_report(v);
+}
+
+// ---- requests
 
 void link_request(struct agent *a, json_t *message, request_done *done, void *arg)
 {
@@ -40,8 +87,12 @@ void link_request(struct agent *a, json_t *message, request_done *done, void *ar
     r->arg = arg;
     LIST_INSERT_HEAD(&a->requests, r, all);
     ASSERT(message);
+    const char *text = json_string_value(json_object_get(message, "id"));
+    struct uuid id;
+    if (text && uuid_parse(text, &id))
+        send_report_first(a, &id);
     json_object_set_new(message, "n", json_integer(r->n));
-    send_json(a, message);
+    link_send(a, message);
 }
 
 static void ignore_reply(void *arg, int rc, const json_t *reply, const struct error *e)
@@ -76,28 +127,41 @@ static void unconfirm(struct agent_volume *v, void *arg)
 {
     (void)arg;
     v->confirmed = false;
+}
+
+static void unreport(struct agent_volume *v, void *arg)
+{
+    (void)arg;
     v->reported.sent = false;
 }
 
 static void report(struct agent_volume *v, void *arg)
 {
     (void)arg;
-    if (v->record || v->copy.is_here)
+    if (v->record || v->copy.is_here || v->reported.sent)
         turn_report(v);
 }
 
 static void on_welcome(struct agent *a, const json_t *message)
 {
     const char *version = json_string_value(json_object_get(message, "version"));
-    log_info("connected to control %s", version ? version : "?");
+    struct resume_count next;
+    enum resume verdict = resume_read_answer(message, &a->count, &next);
+    log_info("connected to control %s%s", version ? version : "?", verdict == RESUME_NOTHING ? "" : ", again");
     a->welcome = true;
     a->link_failures = 0;
     containers_tell(a);
     free(TAKE(a->link_problem, NULL));
     renew_soon(a);
-    agent_for_each(a, unconfirm, NULL);
+    a->count = next;
+    a->can_resume = verdict != RESUME_NOTHING;
+    if (verdict == RESUME_NOTHING)
+        agent_for_each(a, unconfirm, NULL);
+    if (verdict != RESUME_ALL)
+        agent_for_each(a, unreport, NULL);
+    a->inventory_due = true;
     agent_for_each(a, report, NULL);
-    send_json(a, json_pack("{s:s}", "type", "inventory-end"));
+    send_due_reports(a);
 }
 
 static void on_want(struct agent *a, const json_t *message)
@@ -105,6 +169,7 @@ static void on_want(struct agent *a, const json_t *message)
     struct error e = ERROR_INIT;
     struct volume *want = NULL;
     FAILPOINT(AGENT_WANT);
+    a->count.wants++;
     if (volume_from_json(json_object_get(message, "volume"), &want, &e) < 0) {
         log_error("control sent a volume that makes no sense: %s", e.msg);
         return;
@@ -120,6 +185,9 @@ static void on_want(struct agent *a, const json_t *message)
     v->promised_ms = 0;
     moves_read_want(v, message);
     v->held = json_is_true(json_object_get(message, "held"));
+    const char *unavailable = json_string_value(json_object_get(message, "unavailable"));
+    free(v->unavailable);
+    v->unavailable = unavailable ? xstrdup(unavailable) : NULL;
     if (over) {
         volume_set_remove(&a->wants, &want->id);
         volume_free(want);
@@ -145,9 +213,11 @@ static void on_found_again(void *arg, int rc, const json_t *reply, const struct 
     struct agent_volume *v = agent_volume(again->agent, &again->id);
     (void)reply;
     (void)e;
-    if (rc == -E_NOT_FOUND && v && !v->record && !v->copy.is_here) {
+    if (rc == -E_NOT_FOUND && v && !v->record) { // nothing is done any more to what has come of it, either
         volume_set_remove(&again->agent->wants, &again->id);
-        if (v->step == STEP_NONE && !v->looking)
+        if (v->copy.is_here)
+            turn(v);
+        else if (v->step == STEP_NONE && !v->looking)
             agent_volume_drop(v);
     }
     free(again);
@@ -166,7 +236,7 @@ static void find_again(struct agent_volume *v)
 static void orphan(struct agent_volume *v, void *arg)
 {
     (void)arg;
-    if (!v->confirmed && !v->record && !v->copy.is_here)
+    if (!v->confirmed && !v->record)
         find_again(v);
     if (v->confirmed || !v->record)
         return;
@@ -195,7 +265,8 @@ static void on_want_end(struct agent *a, const json_t *message)
     agent_for_each(a, has_heard, NULL);
     FAILPOINT(AGENT_SYNCED);
     malloc_trim(0); // of the inventory and of all that was wanted: as large again as what stays
-    a->synced = true;
+    a->synced = a->can_resume = true;
+    inventory_tell_pool(a);
     turn_soon(a);
 }
 
@@ -218,6 +289,8 @@ static void on_reply(struct agent *a, const json_t *message)
 // What control asks on behalf of a client: whether a volume can go (answered when this node has let go of it), how much it holds.
 struct asked {
     struct agent *agent;
+    uint64_t link_number; // it was asked on that connection, and is answered on no other
+    struct uuid volume;
     json_int_t n;
 };
 
@@ -228,10 +301,12 @@ static void answer(struct asked *asked, int rc, json_t *reply /* taken */, const
     json_object_set_new(reply, "n", json_integer(asked->n));
     if (rc < 0)
         json_object_set_new(reply, "error", json_from_error(e));
-    if (a->link)
-        send_json(a, reply);
-    else
+    if (a->link && a->link_number == asked->link_number) {
+        send_report_first(a, &asked->volume);
+        link_send(a, reply);
+    } else {
         json_decref(reply);
+    }
     free(asked);
 }
 
@@ -245,14 +320,16 @@ static void on_asked_usage(void *arg, int rc, uint64_t used, const struct error 
     answer(arg, rc, json_pack("{s:I}", "used", (json_int_t)used), e);
 }
 
-// NULL if the message names no volume.
-static struct asked *asked_about(struct agent *a, const json_t *message, struct uuid *id)
+// NULL if the message has no id as that member.
+static struct asked *asked_about(struct agent *a, const json_t *message, const char *member, struct uuid *id)
 {
-    const char *text = json_string_value(json_object_get(message, "id"));
+    const char *text = json_string_value(json_object_get(message, member));
     if (!text || !uuid_parse(text, id))
         return NULL;
     struct asked *asked = xcalloc(1, sizeof *asked);
     asked->agent = a;
+    asked->link_number = a->link_number;
+    asked->volume = *id;
     asked->n = json_integer_value(json_object_get(message, "n"));
     return asked;
 }
@@ -260,7 +337,7 @@ static struct asked *asked_about(struct agent *a, const json_t *message, struct 
 static void on_remove(struct agent *a, const json_t *message)
 {
     struct uuid id;
-    struct asked *asked = asked_about(a, message, &id);
+    struct asked *asked = asked_about(a, message, "id", &id);
     if (asked)
         operation_remove(a, &id, on_asked_done, asked);
 }
@@ -268,7 +345,7 @@ static void on_remove(struct agent *a, const json_t *message)
 static void on_release(struct agent *a, const json_t *message)
 {
     struct uuid id;
-    struct asked *asked = asked_about(a, message, &id);
+    struct asked *asked = asked_about(a, message, "id", &id);
     if (asked)
         operation_release(a, &id, on_asked_done, asked);
 }
@@ -276,9 +353,18 @@ static void on_release(struct agent *a, const json_t *message)
 static void on_usage(struct agent *a, const json_t *message)
 {
     struct uuid id;
-    struct asked *asked = asked_about(a, message, &id);
+    struct asked *asked = asked_about(a, message, "id", &id);
     if (asked)
         usage_measure(a, &id, on_asked_usage, asked);
+}
+
+static void on_records(struct agent *a, const json_t *message)
+{
+    const struct error none = ERROR_INIT;
+    struct uuid after;
+    struct asked *asked = asked_about(a, message, "after", &after);
+    if (asked)
+        answer(asked, 0, inventory_page(a, &after), &none);
 }
 
 static void on_container(struct agent *a, const json_t *message)
@@ -306,7 +392,7 @@ static const struct {
 } messages[] = {
     { "welcome", on_welcome }, { "want", on_want },       { "want-end", on_want_end }, { "reply", on_reply },
     { "remove", on_remove },   { "release", on_release }, { "usage", on_usage },       { "alive", on_alive },
-    { "refused", on_refused }, { "container", on_container },
+    { "refused", on_refused }, { "container", on_container }, { "records", on_records },
 };
 
 static void on_line(void *arg, char *line, size_t n)
@@ -339,6 +425,10 @@ static void reconnect_later(struct agent *a)
 
 static void close_link(struct agent *a)
 {
+    struct agent_volume *v;
+    while ((v = TAILQ_FIRST(&a->due_reports))) // all are gone through after the next welcome
+        link_forget_report(v);
+    a->inventory_due = false;
     line_free(a->link);
     a->link = NULL;
     a->synced = a->welcome = false;
@@ -388,17 +478,21 @@ static void fail_connect(struct agent *a, const struct error *e)
 
 static void begin(struct agent *a, int fd, struct ssl_ctx_st *tls)
 {
-    static const struct line_callbacks callbacks = { .on_line = on_line, .on_closed = on_closed };
+    static const struct line_callbacks callbacks = { .on_line = on_line, .on_closed = on_closed, .on_drained = on_drained };
     char local[SOCKET_ADDRESS_SIZE];
     socket_local_address(fd, local);
     const char *host = a->config.host ? a->config.host : local[0] ? local : LOOPBACK;
+    a->link_number++;
     a->link = line_new(a->config.base, fd, tls, &callbacks, a);
     if (tls)
         line_keep_alive(a->link);
     json_int_t booted_ms = clock_wall_ms() - clock_boot_ms();
     int port = a->config.peer_port ? a->config.peer_port : PEER_PORT;
-    send_json(a, json_pack("{s:s, s:i, s:s, s:s, s:s, s:s, s:I, s:i}", "type", "hello", "protocol", 1, "version", FLOCKER_VERSION, "node",
-                           UUID_TEXT(&a->config.node), "era", UUID_TEXT(&a->config.era), "host", host, "booted_ms", booted_ms, "peer_port", port));
+    json_t *hello = json_pack("{s:s, s:i, s:s, s:s, s:s, s:s, s:I, s:i}", "type", "hello", "protocol", 1, "version", FLOCKER_VERSION, "node",
+                              UUID_TEXT(&a->config.node), "era", UUID_TEXT(&a->config.era), "host", host, "booted_ms", booted_ms, "peer_port", port);
+    if (a->can_resume && a->count.connection > 0)
+        json_object_set_new(hello, "resume", resume_claim(&a->count));
+    link_send(a, hello);
     FAILPOINT(AGENT_HELLO);
 }
 

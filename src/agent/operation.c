@@ -320,7 +320,8 @@ static bool refuse_namesake(struct operation *o)
         agent_for_each(o->agent, match_orphan, &n);
     if (!n.found)
         return false;
-    int rc = fail(&e, E_CONFLICT, "this node's pool has a volume %.200s (%s) that control does not know: has its store been lost? Restore a backup of it",
+    int rc = fail(&e, E_CONFLICT, "this node's pool has a volume %.200s (%s) that control does not know: has its store been lost? `flocker control recover` "
+                  "takes it in again",
                   o->name, UUID_TEXT(&n.found->id));
     finish(o, rc, &e);
     return true;
@@ -397,10 +398,17 @@ static void on_acquired(void *arg, int rc, const json_t *reply, const struct err
 static void acquire(struct operation *o, const struct agent_volume *v, const struct volume *want)
 {
     struct agent *a = o->agent;
-    bool comes = move_is_open(want) && uuid_equal(&want->target, &a->config.node);
-    if (comes && has_failed(o, v) && v->step == STEP_NONE)
+    bool comes = move_is_open(want) && uuid_equal(&want->target, &a->config.node), settles = want->move.stage >= MOVE_SETTLE;
+    if (comes && has_failed(o, v) && v->step == STEP_NONE) {
         finish_failed(o, v);
-    if (comes || o->begun || want->move.stage >= MOVE_SETTLE || !agent_is_synced(a))
+        return;
+    }
+    if ((comes || settles) && v->unavailable && a->synced) {
+        AUTO(free) char *what = xasprintf("volume %.100s", o->name);
+        finish_with(o, E_UNAVAILABLE, what, v->unavailable);
+        return;
+    }
+    if (comes || settles || o->begun || !agent_is_synced(a))
         return;
     o->asked = o->begun = true;
     link_request(a, json_pack("{s:s, s:s, s:s}", "type", "request", "op", "acquire", "id", UUID_TEXT(&want->id)), on_acquired, o);

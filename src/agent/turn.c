@@ -164,6 +164,7 @@ static void note_failure(struct agent_volume *v, const struct error *e)
         log_line(v->step == STEP_UNMOUNT ? LOG_LEVEL_INFO : LOG_LEVEL_WARN, "%s of volume %s: %s", step_word(v->step), UUID_TEXT(&v->id), e->msg);
     v->error = *e;
     set_failures(v, v->failures + 1);
+    v->snapshots_unsure |= v->step == STEP_SEAL;
     v->unsure |= v->step == STEP_MOUNT || (v->step == STEP_UNMOUNT && e->code != E_BUSY);
     v->retry_ms = clock_boot_ms() + (delay_ms < RETRY_MS_MAX ? delay_ms : RETRY_MS_MAX);
 }
@@ -192,6 +193,8 @@ void turn_end_step(struct agent_volume *v, int rc, json_t *result, const struct 
     FAILPOINT(AGENT_STEP_DONE);
     if (rc == 0) {
         log_debug("%s of volume %s is done", step_word(v->step), UUID_TEXT(&v->id));
+        if (v->step == STEP_PLACE || v->step == STEP_DESTROY)
+            inventory_tell_pool(a);
         apply(v, result);
         set_failures(v, 0);
         v->error = (struct error)ERROR_INIT;
@@ -377,20 +380,26 @@ void turn_failing(struct agent *a)
     arm_retry(a);
 }
 
+bool turn_has_news(const struct agent_volume *v)
+{
+    bool present = v->record != NULL;
+    uint64_t epoch = present ? v->record->epoch : 0, revision = present ? v->record->revision : 0;
+    return !v->reported.sent || v->reported.present != present || v->reported.mounted != v->mounted || v->reported.epoch != epoch ||
+           v->reported.revision != revision || v->reported.code != v->error.code || v->reported.in_use != turn_is_in_use(v) ||
+           !moves_are_reported(v) || (v->error.code && v->reported.attempts != v->attempts); // who waits for an attempt hears of each that failed
+}
+
 void turn_report(struct agent_volume *v)
 {
-    const struct agent *a = v->agent;
+    if (v->agent->link && v->agent->welcome && turn_has_news(v))
+        link_report(v);
+}
+
+json_t *turn_make_report(struct agent_volume *v)
+{
     bool present = v->record != NULL;
-    const struct volume *want = wanted(v);
-    // Of a copy: the order by which it is kept.
-    uint64_t epoch = present ? v->record->epoch : 0, revision = present ? v->record->revision : v->copy.is_here && want ? want->revision : 0;
+    uint64_t epoch = present ? v->record->epoch : 0, revision = present ? v->record->revision : 0;
     char path[4096];
-    if (!a->link || !a->welcome)
-        return;
-    if (v->reported.sent && v->reported.present == present && v->reported.mounted == v->mounted && v->reported.epoch == epoch &&
-        v->reported.revision == revision && v->reported.code == v->error.code && v->reported.in_use == turn_is_in_use(v) &&
-        moves_are_reported(v) && (!v->error.code || v->reported.attempts == v->attempts)) // who waits for an attempt hears of each that failed
-        return;
     v->reported.sent = true;
     v->reported.present = present;
     v->reported.mounted = v->mounted;
@@ -404,10 +413,10 @@ void turn_report(struct agent_volume *v)
                                 (int)v->reported.in_use);
     moves_report(v, message);
     if (v->mounted)
-        json_object_set_new(message, "path", json_string(agent_mount_point(a, &v->id, path)));
+        json_object_set_new(message, "path", json_string(agent_mount_point(v->agent, &v->id, path)));
     if (v->error.code)
         json_object_set_new(message, "error", json_from_error(&v->error));
-    link_report(v->agent, message);
+    return message;
 }
 
 // ---- doubtful references: the kernel has the last word

@@ -21,6 +21,7 @@
 #define HTTP_REPLY_MS_MAX     30000          // for the peer to take a reply
 #define LINE_BYTES_MAX        (64U << 10)    // one message of the agent protocol
 #define LINE_BACKLOG_MAX      (64U << 20)    // unsent bytes to one agent before it is dropped
+#define LINE_FULL             (256U << 10)   // unsent bytes to one agent from which on what can wait does
 #define LINE_ALIVE_MS         5000           // over a network, each side says at least this often that it is there
 #define LINE_SILENT_MS        20000          // and takes the other for gone when it has heard nothing for this long
 
@@ -36,6 +37,7 @@
 #define ASKS_MAX              128            // questions to agents that they have not answered
 #define PEERS_MAX             (NODES_MAX + 64) // connections of agents: of each node, and some that have not said hello
 #define WATCHES_MAX           100000         // volumes of other nodes that a node has asked for
+#define CLUSTER_WATCHES_MAX   1000000        // of all nodes together
 #define PEER_PORT             4525           // where agents listen for each other, unless they say otherwise
 #define JOINERS_MAX           8              // hosts that ask to join at once
 #define TOKENS_MAX            1024           // join tokens that are neither used nor over

@@ -35,18 +35,31 @@ static int run_ls(struct cli_context *ctx, int argc, char **argv, struct error *
     return 0;
 }
 
-char *pool_warnings(const json_t *pool, uint64_t low)
+static void warn_disk(FILE *f, const json_t *pool, uint64_t low)
 {
     char free_text[SIZE_TEXT_SIZE], more_text[SIZE_TEXT_SIZE];
     const json_t *free_on_disk = json_object_get(pool, "disk_free");
     json_int_t free_bytes = json_integer_value(free_on_disk), more = json_integer_value(json_object_get(pool, "file_may_grow"));
-    const char *read_only = json_is_true(json_object_get(pool, "read_only"))
-                                ? "the pool is read-only: it was mounted so, or its file system stopped after an error (see the kernel's log)\n"
-                                : "";
-    if (!json_is_integer(free_on_disk) || free_bytes < 0 || more <= free_bytes || (uint64_t)free_bytes > low)
-        return xstrdup(read_only);
-    return xasprintf("%sthe pool's file may still become %s larger, but the disk below it has only %s free: when that is used up, writing "
-                     "fails\n", read_only, size_format((uint64_t)more, more_text), size_format((uint64_t)free_bytes, free_text));
+    if (json_is_integer(free_on_disk) && free_bytes >= 0 && more > free_bytes && (uint64_t)free_bytes <= low)
+        fprintf(f, "the pool's file may still become %s larger, but the disk below it has only %s free: when that is used up, writing fails\n",
+                size_format((uint64_t)more, more_text), size_format((uint64_t)free_bytes, free_text));
+}
+
+char *pool_warnings(const json_t *pool, uint64_t low)
+{
+    char *text = NULL;
+    size_t n = 0;
+    json_int_t kept = json_integer_value(json_object_get(pool, "kept"));
+    FILE *f = open_memstream(&text, &n);
+    ASSERT(f);
+    if (json_is_true(json_object_get(pool, "read_only")))
+        fputs("the pool is read-only: it was mounted so, or its file system stopped after an error (see the kernel's log)\n", f);
+    warn_disk(f, pool, low);
+    if (kept > 0)
+        fprintf(f, "the pool has %lld volumes that are not this node's by control's word: they are kept, and not served; the agent's log names "
+                "them\n", (long long)kept);
+    fclose(f);
+    return text;
 }
 
 // The pool has grown, whatever comes of the question what to look out for.

@@ -29,11 +29,16 @@ static bool is_in_state(const json_t *volume, const char *state)
     return word && strcmp(word, state) == 0;
 }
 
-// One word for people: what is live is "ready" or on the way.
+// One word for people: what is live is "ready", or on the way, or its node is away.
 static const char *state_word(const json_t *volume)
 {
+    static const char *const of_node[][2] = { { "down", "unavailable" }, { "removed", "lost" } };
+    const char *node = member(volume, "node_state");
     if (!is_in_state(volume, "live"))
         return member(volume, "state");
+    for (size_t i = 0; node && i < ARRAY_SIZE(of_node); i++)
+        if (strcmp(node, of_node[i][0]) == 0)
+            return of_node[i][1];
     return json_is_true(json_object_get(volume, "ready")) ? "ready" : "pending";
 }
 
@@ -560,8 +565,8 @@ const struct cli_command commands_volume[] = {
     { .name = "volume ls",
       .args = "",
       .summary = "list volumes",
-      .text = "STATE is ready, pending (not on its node yet: NOTE says why, if something is wrong), trashed (can be restored until "
-              "the time in "
+      .text = "STATE is ready, pending (not on its node yet: NOTE says why, if something is wrong), unavailable (its node is not connected), "
+              "lost (its node was removed from the cluster, and its data with it), trashed (can be restored until the time in "
               "NOTE) or purging (being destroyed). MOUNTED says whether a container uses it.\n\n"
               "    flocker volume ls --all",
       .options = ls_options,

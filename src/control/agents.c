@@ -10,7 +10,6 @@
 
 #include <errno.h>
 #include <event2/event.h>
-#include <search.h>
 #include <string.h>
 #include <sys/socket.h>
 #include <unistd.h>
@@ -29,12 +28,12 @@ struct agent_peer {
     struct control *control;
     struct line_peer *line;
     struct control_node *node; // NULL until its hello
-    bool synced;               // inventory-end was seen and all wants were sent
+    bool is_resumed;           // it has the wants that were sent on the node's last connection
+    bool is_told;              // its inventory is there: what is due goes out
+    bool synced;               // all that was due then has gone out
     struct event *deadline;    // for its hello
     json_int_t last_ask;
     LIST_HEAD(, ask) asks;
-    void *watches; // tree of the ids of volumes that it has no part in and asked for (tsearch)
-    size_t watch_count;
     bool is_remote;            // it came by TLS: it is who its certificate says, not who it says
     struct uuid certified;     // the node of that certificate; zero: not known yet, or none was shown
     bool is_joining;           // none was shown: it may only ask to join
@@ -51,11 +50,6 @@ struct relay {
     uint64_t connection; // of the node that asked
     json_int_t n;
 };
-
-static int compare(const void *a, const void *b)
-{
-    return uuid_compare(a, b);
-}
 
 const struct uuid *agents_node(const struct agent_peer *p)
 {
@@ -86,50 +80,86 @@ static void send_want(struct agent_peer *p, const struct volume *v)
     const struct hold *h = control_hold(c, &v->id);
     bool held = h && uuid_equal(&h->node, &p->node->node.id);
     json_t *message = json_pack("{s:s, s:o, s:b}", "type", "want", "volume", volume_to_json(v), "held", (int)held);
-    const struct control_node *owner = control_node(c, &v->owner);
-    if (owner && move_is_open(v) && uuid_equal(&v->target, &p->node->node.id))
+    bool is_target = move_is_open(v) && uuid_equal(&v->target, &p->node->node.id);
+    const struct control_node *owner = is_target ? control_node(c, &v->owner) : NULL;
+    if (owner)
         json_object_set_new(message, "peer", json_pack("{s:s, s:s, s:i, s:I}", "node", UUID_TEXT(&owner->node.id), "host", owner->node.host, "port",
                                                        (int)owner->peer_port, "final", (json_int_t)moves_final_number(c, v)));
+    struct error away = ERROR_INIT;
+    if (!uuid_equal(&v->owner, &p->node->node.id) && absence_describe(c, v, &away))
+        json_object_set_new(message, "unavailable", json_text(away.msg));
+    p->node->wants_sent++;
     send_json(p, message);
 }
 
-static bool is_watched(const struct agent_peer *p, const struct uuid *volume)
+// Sends what is due, as long as the agent takes it; on_drained goes on.
+static void pump(struct agent_peer *p)
 {
-    return tfind(volume, &p->watches, compare) != NULL;
+    struct control_node *n = p->node;
+    while (p->is_told && !line_is_full(p->line) && id_set_take(&n->due, &n->due_at)) {
+        const struct volume *v = volume_set_find(&p->control->volumes, &n->due_at);
+        if (v)
+            send_want(p, v);
+    }
+    if (!p->is_told || p->synced || line_is_full(p->line))
+        return;
+    FAILPOINT(CONTROL_WANTS_SENT);
+    send_json(p, json_pack("{s:s}", "type", "want-end"));
+    p->synced = true;
+    containers_tell_node(p->control, &n->node.id);
+    absence_soon(p->control);
+    drain_soon(p->control);
 }
 
-// From now on it is told of each change, as long as it is connected.
-static int watch(struct agent_peer *p, const struct uuid *volume, struct error *e)
+static void on_drained(void *arg)
 {
-    if (is_watched(p, volume))
-        return 0;
-    if (p->watch_count >= WATCHES_MAX)
-        return fail(e, E_TOO_LARGE, "this node follows %d volumes of other nodes, the limit: restart its agent to forget them", WATCHES_MAX);
-    struct uuid *id = xcalloc(1, sizeof *id);
-    *id = *volume;
-    p->watch_count++;
-    ASSERT(tsearch(id, &p->watches, compare));
-    return 0;
+    struct agent_peer *p = arg;
+    if (p->node && p->node->peer == p)
+        pump(p);
+}
+
+static void set_due(struct control_node *n, const struct volume *v)
+{
+    if (n->connection == 0) // who comes for the first time is told all
+        return;
+    id_set_add(&n->due, &v->id);
+    if (n->peer)
+        pump(n->peer);
+}
+
+// What is said of a volume comes after the want by which the agent knows what it means.
+static void send_want_first(struct agent_peer *p, const json_t *message)
+{
+    const char *text = json_string_value(json_object_get(message, "id"));
+    struct uuid id;
+    if (!text || !p->node || !uuid_parse(text, &id) || !id_set_remove(&p->node->due, &id))
+        return;
+    const struct volume *v = volume_set_find(&p->control->volumes, &id);
+    if (v)
+        send_want(p, v);
 }
 
 // A node that has no part in it any more knows of it, and may be asked by its engines.
 void agents_tell(struct control *c, const struct uuid *node, const struct volume *v)
 {
-    const struct control_node *n = control_node(c, node);
+    struct control_node *n = control_node(c, node);
     struct error ignored;
-    if (!n || !n->peer || !n->peer->synced)
+    if (!n)
         return;
-    if (!volume_concerns(v, node))
-        watch(n->peer, &v->id, &ignored);
-    send_want(n->peer, v);
+    if (n->connection > 0 && !volume_concerns(v, node))
+        nodes_watch(c, n, &v->id, &ignored);
+    set_due(n, v);
+}
+
+static void tell_watcher(struct control_node *n, const struct volume *v)
+{
+    if (!volume_concerns(v, &n->node.id))
+        set_due(n, v);
 }
 
 void agents_tell_watchers(struct control *c, const struct volume *v)
 {
-    struct agent_peer *p;
-    LIST_FOREACH (p, &c->peers, all)
-        if (p->synced && is_watched(p, &v->id) && !volume_concerns(v, &p->node->node.id))
-            send_want(p, v);
+    nodes_each_watcher(c, &v->id, tell_watcher, v);
 }
 
 void agents_send(struct control *c, const struct uuid *node, json_t *message)
@@ -192,6 +222,7 @@ void agents_ask(struct control *c, const struct uuid *node, json_t *message, int
     LIST_INSERT_HEAD(&p->asks, a, all);
     c->ask_count++;
     json_object_set_new(message, "n", json_integer(a->n));
+    send_want_first(p, message);
     send_json(p, message);
 }
 
@@ -211,6 +242,7 @@ static void peer_free(struct agent_peer *p)
     if (p->node && p->node->peer == p) {
         p->node->peer = NULL;
         p->node->seen_ms = clock_boot_ms();
+        absence_soon(p->control);
     }
     while ((a = LIST_FIRST(&p->asks))) {
         struct error e = ERROR_INIT;
@@ -219,7 +251,6 @@ static void peer_free(struct agent_peer *p)
     }
     event_free(p->deadline);
     line_free(p->line);
-    tdestroy(p->watches, free);
     free(p->late);
     free(p);
 }
@@ -233,7 +264,7 @@ static bool read_uuid(const json_t *message, const char *member, struct uuid *re
 }
 
 // Remembers what a node said of itself, also over a restart.
-static int note_node(struct control *c, const struct node *said, struct control_node **ret, struct error *e)
+static int note_node(struct control *c, struct node *said, struct control_node **ret, struct error *e)
 {
     struct control_node *n = control_node(c, &said->id);
     const struct store_change change = { .kind = STORE_PUT_NODE, .node = said };
@@ -242,6 +273,7 @@ static int note_node(struct control *c, const struct node *said, struct control_
     if (!n)
         n = control_node_add(c, said);
     n->saved = n->saved && strcmp(n->node.host, said->host) == 0 && uuid_equal(&n->node.era, &said->era);
+    said->drain = n->node.drain;
     n->node = *said;
     *ret = n;
     if (!n->saved && store_commit(c->store, &change, 1, e) < 0)
@@ -291,12 +323,31 @@ static int check_identity(const struct agent_peer *p, const struct uuid *said, s
     return 0;
 }
 
+// Begins the node's next connection: where the last one ended, or anew.
+static void welcome(struct agent_peer *p, const json_t *claim)
+{
+    struct control_node *n = p->node;
+    const struct resume_count last = { p->control->instance, n->connection, n->wants_sent, n->reports_got };
+    const struct resume_count next = { .instance = last.instance, .connection = last.connection + 1 };
+    json_t *message = json_pack("{s:s, s:s}", "type", "welcome", "version", FLOCKER_VERSION);
+    enum resume verdict = n->has_missed ? RESUME_NOTHING : resume_judge(&last, claim);
+    p->is_resumed = verdict != RESUME_NOTHING;
+    if (!p->is_resumed)
+        nodes_forget_interest(p->control, n);
+    n->connection = n->known_since = next.connection;
+    n->wants_sent = n->reports_got = 0;
+    if (verdict != RESUME_ALL)
+        n->reports_since = next.connection;
+    resume_answer(message, verdict, &last, &next);
+    send_json(p, message);
+}
+
 // Returns a reason to close the connection, or NULL.
 static const char *on_hello(struct agent_peer *p, const json_t *message)
 {
     struct control *c = p->control;
     struct node said = { .host = "" };
-    struct control_node *node;
+    struct control_node *node = NULL;
     struct error e = ERROR_INIT;
     if (p->node)
         return "it says hello twice";
@@ -309,6 +360,7 @@ static const char *on_hello(struct agent_peer *p, const json_t *message)
         return NULL;
     }
     FAILPOINT(CONTROL_HELLO);
+    ASSERT(node);
     event_del(p->deadline);
     if (p->is_remote) {
         TAILQ_REMOVE(&c->newcomers, p, waiting);
@@ -318,15 +370,14 @@ static const char *on_hello(struct agent_peer *p, const json_t *message)
     node->booted_ms = read_booted(message);
     struct agent_peer *old = node->peer;
     node->peer = p;
-    node->connection++;
+    welcome(p, json_object_get(message, "resume"));
     json_int_t port = json_integer_value(json_object_get(message, "peer_port"));
     node->peer_port = port >= 1 && port <= 65535 ? (uint16_t)port : PEER_PORT;
     if (old) {
         log_warn("node %s has connected again: its earlier connection is closed", UUID_TEXT(&said.id));
         peer_free(old);
     }
-    log_info("agent of node %s at %s is connected", UUID_TEXT(&said.id), said.host);
-    send_json(p, json_pack("{s:s, s:s}", "type", "welcome", "version", FLOCKER_VERSION));
+    log_info("agent of node %s at %s is connected%s", UUID_TEXT(&said.id), said.host, p->is_resumed ? " again" : "");
     return NULL;
 }
 
@@ -409,7 +460,7 @@ static void note_owner(struct agent_peer *p, const struct volume *v, const json_
     if (moves_final_number(c, v) != was_final)
         agents_tell(c, &v->target, v); // its last increment can be had
     if (v->state == VOLUME_DELETED && (s->present || has_copy))
-        send_want(p, v); // made when control took it for gone: it goes now
+        agents_tell(c, &p->node->node.id, v); // made when control took it for gone: it goes now
     if (s->present)
         note_present(c, v, &p->node->node.id, s->epoch);
     else if (!has_copy)
@@ -426,9 +477,8 @@ static void note_other(struct agent_peer *p, const struct volume *v, const json_
         return;
     }
     log_info("node %s has something of volume %s, which belongs to node %s", UUID_TEXT(&p->node->node.id), UUID_TEXT(&v->id), UUID_TEXT(&v->owner));
-    struct error ignored;
-    if (json_object_get(message, "copy") && watch(p, &v->id, &ignored) == 0)
-        send_want(p, v); // also while its inventory comes in: at the end of that only those are told in which it has a part
+    if (json_object_get(message, "copy"))
+        agents_tell(c, &p->node->node.id, v);
 }
 
 static const char *on_report(struct agent_peer *p, const json_t *message)
@@ -437,6 +487,7 @@ static const char *on_report(struct agent_peer *p, const json_t *message)
     struct uuid id;
     if (!read_uuid(message, "id", &id))
         return "a report without a volume's id";
+    p->node->reports_got++;
     FAILPOINT(CONTROL_REPORT);
     const struct volume *v = volume_set_find(&c->volumes, &id);
     if (!v) {
@@ -452,19 +503,40 @@ static const char *on_report(struct agent_peer *p, const json_t *message)
     return NULL;
 }
 
+static void set_all_due(struct control_node *n, const struct volume_set *volumes)
+{
+    for (size_t i = 0; i < n->volumes.n; i++) {
+        const struct volume *v = volume_set_find(volumes, &n->volumes.ids[i]);
+        if (v->state != VOLUME_DELETED || v->move.stage != MOVE_NONE)
+            id_set_add(&n->due, &v->id);
+    }
+}
+
+// What was reported on an earlier connection counts again from here on: moves may go on by it.
+static void turn_all_moves(struct control *c, const struct control_node *n)
+{
+    struct id_set open = { .n = 0 }; // a turn changes the node's own set
+    for (size_t i = 0; i < n->volumes.n; i++) {
+        const struct volume *v = volume_set_find(&c->volumes, &n->volumes.ids[i]);
+        if (v->move.stage != MOVE_NONE || !uuid_equal(&v->owner, &v->target))
+            id_set_add(&open, &v->id);
+    }
+    for (size_t i = 0; i < open.n; i++)
+        moves_turn(c, &open.ids[i]);
+    id_set_done(&open);
+}
+
 static const char *on_inventory_end(struct agent_peer *p, const json_t *message)
 {
-    struct control *c = p->control;
+    struct control_node *n = p->node;
     (void)message;
-    for (size_t i = 0; i < c->volumes.n; i++) {
-        const struct volume *v = c->volumes.by_id[i];
-        if (volume_concerns(v, &p->node->node.id) && (v->state != VOLUME_DELETED || v->move.stage != MOVE_NONE))
-            send_want(p, v);
-    }
-    FAILPOINT(CONTROL_WANTS_SENT);
-    send_json(p, json_pack("{s:s}", "type", "want-end"));
-    p->synced = true;
-    containers_tell_node(c, &p->node->node.id);
+    if (!p->is_resumed || p->is_told) // who says it twice wants to hear all again
+        set_all_due(n, &p->control->volumes);
+    p->is_told = true;
+    p->synced = false;
+    n->known_since = n->reports_since;
+    turn_all_moves(p->control, n);
+    pump(p);
     return NULL;
 }
 
@@ -498,6 +570,7 @@ static void reply(struct agent_peer *p, json_int_t n, int rc, json_t *body /* ta
     json_object_set_new(body, "n", json_integer(n));
     if (rc < 0)
         json_object_set_new(body, "error", json_from_error(e));
+    send_want_first(p, body);
     send_json(p, body);
 }
 
@@ -566,12 +639,18 @@ static int request_remove(struct agent_peer *p, const json_t *message, json_t *b
     struct volume *changed = NULL;
     const struct volume *v = NULL;
     int rc = named_volume(p, message, &v, e);
-    if (rc == 0 && !is_owner(p, v)) {
+    if (!v)
+        return rc;
+    if (absence_is_for_good(c, v)) {
+        set_id(body, v);
+        return absence_remove(c, v, e);
+    }
+    if (!is_owner(p, v)) {
         agents_ask(c, &v->owner, json_pack("{s:s, s:s}", "type", "remove", "id", UUID_TEXT(&v->id)), PLUGIN_ANSWER_MS, on_relayed,
                    agents_relay(p, message, &v->id));
         return REQUEST_GOES_ON;
     }
-    if (rc < 0 || (rc = decide_remove(v, clock_wall_ms(), c->config.trash_keep_ms, &changed, e)) < 0)
+    if ((rc = decide_remove(v, clock_wall_ms(), c->config.trash_keep_ms, &changed, e)) < 0)
         return rc;
     set_id(body, v);
     return control_put(c, changed, e);
@@ -582,10 +661,12 @@ static int request_discard(struct agent_peer *p, const json_t *message, json_t *
 {
     const struct volume *v = NULL;
     int rc = named_volume(p, message, &v, e);
-    if (rc == 0 && !is_owner(p, v))
+    if (!v)
+        return rc;
+    if (!is_owner(p, v))
         return fail(e, E_CONFLICT, "volume %s belongs to node %s", UUID_TEXT(&v->id), UUID_TEXT(&v->owner));
     struct volume *changed = NULL;
-    if (rc < 0 || (rc = decide_discard(v, clock_wall_ms(), &changed, e)) < 0)
+    if ((rc = decide_discard(v, clock_wall_ms(), &changed, e)) < 0)
         return rc;
     set_id(body, v);
     return control_put(p->control, changed, e);
@@ -601,9 +682,9 @@ static int request_find(struct agent_peer *p, const json_t *message, json_t *bod
     int rc = v ? 0 : named_volume(p, message, &v, e);
     if (rc < 0)
         return rc;
-    if (!volume_concerns(v, &p->node->node.id) && (rc = watch(p, &v->id, e)) < 0)
+    if (!volume_concerns(v, &p->node->node.id) && (rc = nodes_watch(p->control, p->node, &v->id, e)) < 0)
         return rc;
-    send_want(p, v);
+    id_set_add(&p->node->due, &v->id); // goes before the reply
     set_id(body, v);
     return 0;
 }
@@ -663,7 +744,15 @@ static const char *on_request(struct agent_peer *p, const json_t *message)
         return NULL;
     }
     FAILPOINT(CONTROL_TOLD);
+    send_want_first(p, message);
     reply(p, json_integer_value(n), rc, body, &e);
+    return NULL;
+}
+
+static const char *on_pool(struct agent_peer *p, const json_t *message)
+{
+    p->node->pool_size = read_count(message, "size");
+    p->node->pool_used = read_count(message, "used");
     return NULL;
 }
 
@@ -760,7 +849,7 @@ static const struct {
 } messages[] = {
     { "hello", on_hello, true }, { "join", on_join, true },  { "renew", on_renew },   { "report", on_report }, { "inventory-end", on_inventory_end },
     { "request", on_request }, { "reply", on_reply },   { "alive", on_alive },
-    { "container-report", on_container_report },
+    { "container-report", on_container_report }, { "pool", on_pool },
 };
 
 static void on_closed(void *arg, const char *why)
@@ -831,7 +920,7 @@ static void on_open(void *arg)
 
 static void peer_new(struct control *c, int fd, struct ssl_ctx_st *tls)
 {
-    static const struct line_callbacks callbacks = { .on_line = on_line, .on_closed = on_closed, .on_open = on_open };
+    static const struct line_callbacks callbacks = { .on_line = on_line, .on_closed = on_closed, .on_open = on_open, .on_drained = on_drained };
     static const struct timeval limit = { HELLO_MS / 1000, HELLO_MS % 1000 * 1000 };
     struct agent_peer *p = xcalloc(1, sizeof *p);
     p->control = c;

@@ -35,13 +35,30 @@ int control_find_node(const struct control *c, const char *text, struct control_
     return 0;
 }
 
+const char *api_node_state(const struct control_node *n)
+{
+    if (!n || !n->peer)
+        return n && n->node.removed ? "removed" : "down";
+    return n->node.drain == NODE_STAYS ? "up" : n->counts.live ? "draining" : "drained";
+}
+
+// Its counts have to be fresh.
 static json_t *node_to_json(const struct control_node *n)
 {
     char since[CLOCK_TEXT_SIZE];
-    json_t *o = json_pack("{s:s, s:s, s:s, s:s, s:b}", "id", UUID_TEXT(&n->node.id), "host", n->node.host, "era", UUID_TEXT(&n->node.era), "state",
-                          n->node.removed ? "removed" : n->peer ? "up" : "down", "connected", (int)(n->peer != NULL));
+    const struct node_counts *counts = &n->counts;
+    json_t *o = json_pack("{s:s, s:s, s:s, s:s, s:b, s:I, s:I, s:I, s:I}", "id", UUID_TEXT(&n->node.id), "host", n->node.host, "era", UUID_TEXT(&n->node.era),
+                          "state", api_node_state(n), "connected", (int)(n->peer != NULL), "volumes", (json_int_t)counts->live, "trashed",
+                          (json_int_t)counts->trashed, "leaving", (json_int_t)counts->leaving, "in_use", (json_int_t)counts->used);
     if (n->booted_ms)
         json_object_set_new(o, "booted", json_string(clock_format(n->booted_ms, since)));
+    if (!n->peer && n->seen_ms >= 0)
+        json_object_set_new(o, "seen", json_string(clock_format(clock_wall_ms() - (clock_boot_ms() - n->seen_ms), since)));
+    if (n->pool_size)
+        json_object_set_new(o, "pool", json_pack("{s:I, s:I}", "size", (json_int_t)n->pool_size, "used", (json_int_t)n->pool_used));
+    if (n->node.drain != NODE_STAYS)
+        json_object_set_new(o, "drain", json_pack("{s:b, s:o}", "force", (int)(n->node.drain == NODE_DRAINS_BY_FORCE), "problem",
+                                                  n->drain_problem[0] ? json_text(n->drain_problem) : json_null()));
     return o;
 }
 
@@ -49,22 +66,75 @@ void api_list_nodes(struct call *call)
 {
     json_t *list = json_array();
     const struct control_node *n;
+    drain_count(call->control);
     LIST_FOREACH (n, &call->control->nodes, all)
         json_array_append_new(list, node_to_json(n));
     api_reply(call->exchange, 200, list);
+}
+
+static void reply_node(struct call *call, int rc, const struct control_node *n, const struct error *e)
+{
+    drain_count(call->control);
+    if (rc < 0)
+        api_fail(call->exchange, e);
+    else
+        api_reply(call->exchange, 200, node_to_json(n));
+}
+
+void api_get_node(struct call *call)
+{
+    struct error e = ERROR_INIT;
+    struct control_node *n = NULL;
+    int rc = control_find_node(call->control, call->segment, &n, &e);
+    reply_node(call, rc, n, &e);
 }
 
 void api_remove_node(struct call *call)
 {
     struct error e = ERROR_INIT;
     struct control_node *n = NULL;
+    size_t lost = 0, rescued = 0;
     int rc = control_find_node(call->control, call->segment, &n, &e);
     if (rc == 0)
-        rc = enrol_remove_node(call->control, n, api_flag(call->exchange, "force"), &e);
+        rc = enrol_remove_node(call->control, n, api_flag(call->exchange, "force"), &lost, &rescued, &e);
+    if (rc < 0) {
+        api_fail(call->exchange, &e);
+        return;
+    }
+    drain_count(call->control);
+    json_t *reply = node_to_json(n);
+    json_object_set_new(reply, "lost", json_integer((json_int_t)lost));
+    json_object_set_new(reply, "rescued", json_integer((json_int_t)rescued));
+    api_reply(call->exchange, 200, reply);
+}
+
+static void set_drain(struct call *call, enum node_drain drain)
+{
+    struct error e = ERROR_INIT;
+    struct control_node *n = NULL;
+    int rc = control_find_node(call->control, call->segment, &n, &e);
+    if (rc == 0)
+        rc = drain_set(call->control, n, drain, &e);
+    reply_node(call, rc, n, &e);
+}
+
+void api_drain_node(struct call *call)
+{
+    static const char *const members[] = { "force", NULL };
+    struct error e = ERROR_INIT;
+    const json_t *force = json_object_get(call->body, "force");
+    int rc = api_check_members(call->body, members, &e);
+    if (rc == 0 && force && !json_is_boolean(force))
+        rc = fail(&e, E_INVALID, "\"force\" is neither true nor false");
     if (rc < 0)
         api_fail(call->exchange, &e);
     else
-        api_reply(call->exchange, 200, node_to_json(n));
+        set_drain(call, json_is_true(force) ? NODE_DRAINS_BY_FORCE : NODE_DRAINS);
+}
+
+void api_undrain_node(struct call *call)
+{
+    set_drain(call, NODE_STAYS);
 }
 
 static int read_token_wish(const struct call *call, json_int_t *ret_ttl_s, struct uuid *ret_node, struct error *e)

@@ -267,7 +267,9 @@ int v1_move_volume(struct control *c, const struct uuid *id, const struct uuid *
     const struct volume *v = volume_set_find(&c->volumes, id);
     struct volume *changed = NULL;
     ASSERT(v);
-    int rc = decide_move(v, &wish, &changed, e);
+    int rc = uuid_equal(node, &v->owner) ? 0 : drain_check(c, node, e);
+    if (rc == 0)
+        rc = decide_move(v, &wish, &changed, e);
     return rc == 0 && changed ? control_put(c, changed, e) : rc;
 }
 

@@ -19,21 +19,25 @@ json_t *volume_to_v2(const struct control *c, const struct volume *v)
 {
     const struct sighting *s = control_sighting(c, &v->id);
     const struct control_node *owner = control_node(c, &v->owner);
+    struct error away = ERROR_INIT;
+    bool is_away = absence_describe(c, v, &away) && v->state != VOLUME_DELETED;
     json_t *o = json_pack("{s:s, s:s?, s:s, s:I, s:o, s:s, s:s, s:s, s:I, s:o, s:b, s:b, s:b, s:o, s:o}", "id", UUID_TEXT(&v->id), "name", v->name,
                           "state", volume_state_word(v->state), "size", (json_int_t)v->size, "metadata", metadata_to_json(&v->metadata),
                           "owner", UUID_TEXT(&v->owner), "host", owner ? owner->node.host : "", "target", UUID_TEXT(&v->target), "epoch",
                           (json_int_t)v->epoch, "options",
                           json_pack("{s:I, s:I, s:I, s:b}", "uid", (json_int_t)v->options.uid, "gid", (json_int_t)v->options.gid, "mode",
                                     (json_int_t)v->options.mode, "nocow", (int)v->options.nocow),
-                          "ready", (int)(s && s->present && s->epoch == v->epoch && v->state == VOLUME_LIVE), "mounted", (int)(s && s->mounted), "in_use", (int)(s && s->part.in_use),
+                          "ready", (int)(s && !is_away && s->present && s->epoch == v->epoch && v->state == VOLUME_LIVE), "mounted", (int)(s && s->mounted),
+                          "in_use", (int)(s && s->part.in_use),
                           "created", time_to_json(v->created_ms), "purge", time_to_json(v->purge_ms));
     json_t *move = moves_to_v2(c, v);
     if (move)
         json_object_set_new(o, "move", move);
     if (s && s->path)
         json_object_set_new(o, "path", json_string(s->path));
-    if (!owner || !owner->peer)
-        json_object_set_new(o, "error", json_pack("{s:s, s:s}", "code", "unavailable", "description", "the node's agent is not connected"));
+    json_object_set_new(o, "node_state", json_string(api_node_state(owner)));
+    if (is_away)
+        json_object_set_new(o, "error", json_pack("{s:s, s:o}", "code", error_word(away.code), "description", json_text(away.msg)));
     else if (s && s->error)
         json_object_set_new(o, "error", json_pack("{s:s, s:s}", "code", s->error_word, "description", s->error));
     return o;
@@ -158,14 +162,14 @@ static int choose_owner(const struct control *c, struct uuid *owner, struct erro
     if (!uuid_is_zero(owner))
         return 0;
     LIST_FOREACH (n, &c->nodes, all) {
-        if (!n->peer)
+        if (!drain_takes(n))
             continue;
         if (only)
             return fail(e, E_INVALID, "several nodes are connected: say which is to have the volume (\"owner\", --node); `flocker node ls` lists them");
         only = n;
     }
     if (!only)
-        return fail(e, E_UNAVAILABLE, "no node is connected: is the agent running?");
+        return fail(e, E_UNAVAILABLE, "no node is connected that takes volumes: is the agent running?");
     *owner = only->node.id;
     return 0;
 }
@@ -311,29 +315,12 @@ static void resize_volume(struct call *call)
 
 // ---- moves
 
-// A node by its id, by the unique beginning of one, or by its address.
-static int find_node(const struct control *c, const char *text, struct uuid *ret, struct error *e)
-{
-    const struct control_node *n, *found = NULL;
-    size_t length = strlen(text), matches = 0;
-    LIST_FOREACH (n, &c->nodes, all) {
-        if (strcmp(n->node.host, text) == 0 || (length >= 4 && strncasecmp(UUID_TEXT(&n->node.id), text, length) == 0)) {
-            found = n;
-            matches++;
-        }
-    }
-    if (matches != 1)
-        return fail(e, matches ? E_CONFLICT : E_NOT_FOUND, matches ? "%.64s means several nodes: say more of the id" :
-                    "there is no node %.64s; `flocker node ls` lists those that there are", text);
-    *ret = found->node.id;
-    return 0;
-}
-
 static int read_move(const struct call *call, struct move_wish *wish, struct error *e)
 {
     static const char *const members[] = { "node", "force", "rate_limit", NULL };
     const json_t *node = json_object_get(call->body, "node"), *force = json_object_get(call->body, "force"),
                  *rate = json_object_get(call->body, "rate_limit");
+    struct control_node *n = NULL;
     int rc = api_check_members(call->body, members, e);
     if (rc < 0)
         return rc;
@@ -344,7 +331,10 @@ static int read_move(const struct call *call, struct move_wish *wish, struct err
     wish->force = json_is_true(force);
     if (rate && (rc = read_size(rate, &wish->rate, e)) < 0)
         return fail_ctx(e, rc, "\"rate_limit\", bytes per second");
-    return find_node(call->control, json_string_value(node), &wish->target, e);
+    if ((rc = control_find_node(call->control, json_string_value(node), &n, e)) < 0)
+        return rc;
+    wish->target = n->node.id;
+    return 0;
 }
 
 static void move_to(struct call *call, const struct volume *v, const struct move_wish *wish)
@@ -353,7 +343,9 @@ static void move_to(struct call *call, const struct volume *v, const struct move
     struct error e = ERROR_INIT;
     struct volume *changed = NULL;
     const struct uuid id = v->id;
-    int rc = decide_move(v, wish, &changed, &e);
+    int rc = uuid_equal(&wish->target, &v->owner) ? 0 : drain_check(c, &wish->target, &e);
+    if (rc == 0)
+        rc = decide_move(v, wish, &changed, &e);
     if (rc == 0 && changed)
         rc = control_put(c, changed, &e);
     if (rc < 0)
@@ -425,6 +417,17 @@ static void on_removed(void *arg, int rc, const json_t *reply, const struct erro
     free(a);
 }
 
+// Of a node that was removed: nobody is there to be asked.
+static void remove_lost(struct call *call, const struct volume *v)
+{
+    const struct uuid id = v->id;
+    struct error e = ERROR_INIT;
+    if (absence_remove(call->control, v, &e) < 0)
+        api_fail(call->exchange, &e);
+    else
+        api_reply(call->exchange, 200, volume_to_v2(call->control, volume_set_find(&call->control->volumes, &id)));
+}
+
 // Which of several volumes of one name in the trash is to be destroyed must be said by its id.
 static int check_purge(const struct call *call, const struct volume *v, struct error *e)
 {
@@ -465,7 +468,10 @@ static void remove_volume(struct call *call)
         api_fail(call->exchange, &e);
         return;
     }
-    ask_agent(call, v, "remove", on_removed);
+    if (absence_is_for_good(call->control, v))
+        remove_lost(call, v);
+    else
+        ask_agent(call, v, "remove", on_removed);
 }
 
 // ---- control itself
@@ -514,8 +520,13 @@ const struct route routes_v2[] = {
     { "POST", "/v2/volumes/*/move", ROUTE_BODY | ROUTE_WAIT, move_volume, "move it to \"node\", perhaps with \"force\" or a \"rate_limit\"; wait=SECONDS" },
     { "DELETE", "/v2/volumes/*/move", ROUTE_WAIT, cancel_move, "call its move off; wait=SECONDS" },
     { "GET", "/v2/nodes", 0, api_list_nodes, "nodes" },
+    { "GET", "/v2/nodes/*", 0, api_get_node, "one node, by id or host" },
+    { "POST", "/v2/nodes/*/drain", ROUTE_BODY, api_drain_node, "move all volumes away from it, perhaps with \"force\"; it takes no others" },
+    { "DELETE", "/v2/nodes/*/drain", 0, api_undrain_node, "it takes volumes again" },
     { "DELETE", "/v2/nodes/*", 0, api_remove_node, "take a node out of the cluster, by id or host; force=1: although volumes are there" },
     { "POST", "/v2/tokens", ROUTE_BODY, api_new_token, "a token by which a host can join, once; \"ttl\": seconds" },
+    { "POST", "/v2/recover", ROUTE_BODY | ROUTE_ROOT, api_recover,
+      "take in volumes that nodes have and control does not know; \"dry_run\": only say what would be done; \"force\": without nodes that are away" },
     { "POST", "/v2/backup", ROUTE_BODY | ROUTE_ROOT, backup, "write a copy of the store to a file" },
     { NULL, NULL, 0, NULL, NULL },
 };

@@ -173,6 +173,7 @@ static void adopt(struct control *c, struct volume *v)
     if (old)
         tag_count(c, old, false);
     tag_count(c, v, true);
+    nodes_index(c, old, v);
     volume_set_put(&c->volumes, v);
 }
 
@@ -188,18 +189,13 @@ static void tell_each(struct control *c, const struct uuid *nodes, size_t n, con
     }
 }
 
-int control_put(struct control *c, struct volume *changed, struct error *e)
+// What is committed counts from now on.
+static void publish(struct control *c, struct volume *v /* taken */)
 {
-    AUTO(volume_free) struct volume *v = changed;
-    const struct store_change change = { .kind = STORE_PUT_VOLUME, .volume = v };
     const struct volume *old = volume_set_find(&c->volumes, &v->id);
     struct uuid id = v->id, nodes[] = { v->owner, v->target, v->move.source, old ? old->owner : v->owner, old ? old->target : v->target,
                                         old ? old->move.source : v->move.source };
-    int rc = store_commit(c->store, &change, 1, e);
-    if (rc < 0)
-        return rc;
-    FAILPOINT(CONTROL_COMMITTED);
-    adopt(c, TAKE(v, NULL));
+    adopt(c, v);
     const struct volume *now = volume_set_find(&c->volumes, &id);
     sort_sightings(c, now);
     agents_tell_watchers(c, now); // first: who has just lost its part is one of them from now on
@@ -207,7 +203,35 @@ int control_put(struct control *c, struct volume *changed, struct error *e)
     if (now->state != VOLUME_LIVE)
         sweep_by(c, sweep_time(c, now));
     moves_turn(c, &id);
-    return 0;
+    absence_turn(c, &id);
+    drain_soon(c);
+}
+
+int control_put(struct control *c, struct volume *changed, struct error *e)
+{
+    return control_put_all(c, &changed, 1, NULL, e);
+}
+
+int control_put_all(struct control *c, struct volume **changed, size_t n, const struct node *node, struct error *e)
+{
+    size_t count = 0;
+    AUTO(free) struct store_change *changes = xcalloc(n + 1, sizeof *changes);
+    if (node)
+        changes[count++] = (struct store_change){ .kind = STORE_PUT_NODE, .node = node };
+    for (size_t i = 0; i < n; i++)
+        changes[count++] = (struct store_change){ .kind = STORE_PUT_VOLUME, .volume = changed[i] };
+    int rc = store_commit(c->store, changes, count, e);
+    if (rc == 0) {
+        FAILPOINT(CONTROL_COMMITTED);
+        struct control_node *known = node ? control_node(c, &node->id) : NULL;
+        if (known) {
+            known->node = *node;
+            known->saved = true;
+        }
+    }
+    for (size_t i = 0; i < n; i++)
+        rc == 0 ? publish(c, changed[i]) : volume_free(changed[i]);
+    return rc;
 }
 
 int control_create(struct control *c, const struct volume_wish *wish, const struct volume **ret, const struct volume **ret_existing,
@@ -220,6 +244,11 @@ int control_create(struct control *c, const struct volume_wish *wish, const stru
     if (rc < 0)
         return rc;
     const struct uuid id = created->id;
+    rc = drain_check(c, &created->owner, e);
+    if (rc < 0) {
+        volume_free(created);
+        return rc;
+    }
     rc = control_put(c, created, e);
     if (rc == 0)
         *ret = volume_set_find(&c->volumes, &id);
@@ -305,25 +334,6 @@ struct volume *control_find(const struct control *c, const char *name_or_id)
     return v;
 }
 
-// ---- nodes
-
-struct control_node *control_node(const struct control *c, const struct uuid *id)
-{
-    void *node = tfind(id, &c->node_tree, compare);
-    return node ? *(struct control_node **)node : NULL;
-}
-
-struct control_node *control_node_add(struct control *c, const struct node *node)
-{
-    struct control_node *n = xcalloc(1, sizeof *n);
-    n->node = *node;
-    n->seen_ms = INT64_MIN / 2; // not since this control started
-    LIST_INSERT_HEAD(&c->nodes, n, all);
-    c->node_count++;
-    ASSERT(tsearch(n, &c->node_tree, compare));
-    return n;
-}
-
 // ---- what runs out: holds, the trash, entries of deleted volumes
 
 #define SWEEP_MS_MAX   60000 // the wall clock may be set meanwhile
@@ -404,6 +414,7 @@ static int forget(struct control *c, const struct volume *v, struct error *e)
     if (rc < 0)
         return rc;
     tag_count(c, v, false);
+    nodes_forget_volume(c, v);
     sighting_remove(&c->sightings, &id);
     sighting_remove(&c->others, &id);
     volume_set_remove(&c->volumes, &id);
@@ -499,12 +510,17 @@ int control_new(const struct control_config *config, struct control **ret, struc
     AUTO(control_free) struct control *c = xcalloc(1, sizeof *c);
     const struct store_sink sink = { on_volume, on_hold, on_node, c, enrol_load_token, on_container };
     c->config = *config;
+    c->instance = rng_uuid();
     c->sweep_ms = INT64_MAX;
     c->wall_less_boot_ms = wall_less_boot();
     c->sweep = evtimer_new(config->base, on_sweep, c);
     int rc = store_open(config->store, config->store_path, &c->store, e);
-    if (rc < 0 || (rc = store_load(c->store, &sink, e)) < 0)
+    if (rc < 0)
         return rc;
+    volume_set_fill_begin(&c->volumes);
+    if ((rc = store_load(c->store, &sink, e)) < 0)
+        return rc;
+    volume_set_fill_end(&c->volumes);
     FAILPOINT(CONTROL_LOADED);
     if ((rc = serve(c, e)) < 0)
         return rc;
@@ -513,14 +529,8 @@ int control_new(const struct control_config *config, struct control **ret, struc
     return 0;
 }
 
-static void keep(void *node)
-{
-    (void)node; // the list has it too
-}
-
 void control_free(struct control *c)
 {
-    struct control_node *n;
     waiters_free(c);
     if (c->api)
         http_server_free(c->api);
@@ -530,13 +540,14 @@ void control_free(struct control *c)
         close(c->config.api_fd);
     if (c->config.rest_fd >= 0)
         close(c->config.rest_fd);
+    recover_stop(c);
     agents_free(c);
     event_free(c->sweep);
-    tdestroy(c->node_tree, keep);
-    while ((n = LIST_FIRST(&c->nodes))) {
-        LIST_REMOVE(n, all);
-        free(n);
-    }
+    if (c->absence)
+        event_free(c->absence);
+    if (c->drain)
+        event_free(c->drain);
+    nodes_free(c);
     tdestroy(c->sightings, sighting_free);
     tdestroy(c->others, sighting_free);
     volume_set_done(&c->volumes);

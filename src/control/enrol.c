@@ -202,17 +202,17 @@ static int check_unused(const struct control *c, const struct control_node *n, s
     const struct volume *first = NULL;
     size_t count = 0;
     char label[UUID_TEXT_SIZE];
-    for (size_t i = 0; i < c->volumes.n; i++) {
-        const struct volume *v = c->volumes.by_id[i];
-        if (v->state == VOLUME_DELETED || (!uuid_equal(&v->owner, &n->node.id) && !uuid_equal(&v->target, &n->node.id)))
+    for (size_t i = 0; i < n->volumes.n; i++) {
+        const struct volume *v = volume_set_find(&c->volumes, &n->volumes.ids[i]);
+        if (v->state == VOLUME_DELETED && v->move.stage == MOVE_NONE)
             continue;
         first = first ? first : v;
         count++;
     }
     if (count == 0)
         return 0;
-    return fail(e, E_CONFLICT, "node %s has %zu volumes, or is to get them (%s%s): move or remove them, those in the trash too; --force removes "
-                "the node all the same, and they stay where they are, out of reach",
+    return fail(e, E_CONFLICT, "node %s has %zu volumes, or is to get them, or has a copy of them left (%.100s%s): `flocker node drain` moves them away, "
+                "those in the trash have to be purged; --force removes the node all the same, and what is only there is lost",
                 UUID_TEXT(&n->node.id), count, volume_label(first, label), count > 1 ? ", ..." : "");
 }
 
@@ -223,21 +223,12 @@ static int check_not_own(const struct control_node *n, struct error *e)
                 UUID_TEXT(&n->node.id));
 }
 
-int enrol_remove_node(struct control *c, struct control_node *n, bool force, struct error *e)
+int enrol_remove_node(struct control *c, struct control_node *n, bool force, size_t *ret_lost, size_t *ret_rescued, struct error *e)
 {
-    struct node removed = n->node;
-    struct error why = ERROR_INIT;
-    const struct store_change change = { .kind = STORE_PUT_NODE, .node = &removed };
     int rc = force || n->node.removed ? 0 : check_not_own(n, e);
     if (rc == 0 && !force && !n->node.removed)
         rc = check_unused(c, n, e);
-    removed.removed = true;
-    if (rc < 0 || (rc = store_commit(c->store, &change, 1, e)) < 0)
+    if (rc < 0 || n->node.removed)
         return rc;
-    n->node.removed = n->saved = true;
-    n->seen_ms = INT64_MIN / 2; // API v1 shows it no more
-    log_warn("node %s is removed from the cluster", UUID_TEXT(&n->node.id));
-    fail(&why, E_DENIED, "node %s was removed from the cluster", UUID_TEXT(&n->node.id));
-    agents_expel(c, n, &why);
-    return 0;
+    return absence_remove_node(c, n, ret_lost, ret_rescued, e);
 }

@@ -1,17 +1,19 @@
-// What the files of control share. control.c owns the state and is the only one that changes it; agents.c talks to agents; api.c routes
-// requests to api_v1.c and api_v2.c.
+// What the files of control share. control.c owns the state and is the only one that changes it; nodes.c knows which node is to be told of
+// what; agents.c talks to agents; api.c routes requests to api_v1.c and api_v2.c.
 #ifndef FLOCKER_CONTROL_INTERNAL_H
 #define FLOCKER_CONTROL_INTERNAL_H
 
 #include "base/limits.h"
 #include "control/containers.h"
 #include "control/control.h"
+#include "model/id_set.h"
 #include "model/json.h"
 #include "model/volume_set.h"
 #include "net/http.h"
 #include "net/token.h"
 #include "plan/decide.h"
 #include "plan/move.h"
+#include "plan/resume.h"
 
 #include <jansson.h>
 #include <sys/queue.h>
@@ -28,9 +30,14 @@ struct sighting {
     char *path;       // where it is mounted; NULL
     char *error_word, *error; // both or none; none: all well
     uint64_t reports; // how often it was told
-    uint64_t connection; // of the node when it was told: after the next one it has to be told again to be relied on
+    uint64_t connection; // of the node when it was told: relied on from its known_since on
     struct move_part part;
     uint64_t copy_bytes, copy_total, copy_rate; // of the stream that a target receives: so far, about in all, per second
+};
+
+// Of a node: its volumes, how many of them are to be elsewhere, and are used or held there; those on their way to it.
+struct node_counts {
+    size_t live, trashed, leaving, used, coming;
 };
 
 // A node as long as it is heard of, and for a while after.
@@ -40,9 +47,21 @@ struct control_node {
     bool saved;              // the store knows it as it is
     struct agent_peer *peer; // NULL: not connected
     uint64_t connection;     // grows with each
+    uint64_t reports_since;  // what it reported on that connection or later was not lost on the way
+    uint64_t known_since;    // the same, once what changed in between has been reported too
+    uint64_t wants_sent, reports_got; // on that connection
+    struct id_set volumes;   // that concern it
+    struct id_set watches;   // that do not, and that it asked for; as long as it resumes
+    struct id_set due;       // of both: it has to be told how they are; outlives the connection
+    struct uuid due_at;      // the last one taken (id_set_take)
+    bool has_missed;         // something that was due can't be told any more: it has to begin anew
     uint16_t peer_port;      // where its agent listens for others
     int64_t seen_ms;         // boot clock, when it was last connected
     int64_t booted_ms;       // wall clock, when its era began; 0: it has not said
+    bool is_told_absent;     // other nodes know that it is not connected
+    uint64_t pool_size, pool_used; // bytes, as it said last; size 0: it has not
+    struct node_counts counts;     // as of the last drain_count
+    char drain_problem[sizeof ((struct error *)NULL)->msg]; // why its drain can't go on; ""
 };
 
 // A client that waits until the owner has carried out what it wished.
@@ -74,11 +93,17 @@ struct control {
     LIST_HEAD(, control_node) nodes;
     void *node_tree; // the same, by id
     size_t node_count;
+    struct uuid instance;    // of this process: no other has the same
+    void *watched;           // volumes that nodes without a part in them have asked for: nodes.c
+    size_t watch_count;      // of all nodes together
     LIST_HEAD(, agent_peer) peers;
     TAILQ_HEAD(, agent_peer) newcomers; // of other hosts that have not said hello; the oldest first
     size_t peer_count, ask_count, joiner_count;
     LIST_HEAD(, waiter) waiters;
     size_t waiter_count;
+    struct event *absence, *drain; // NULL until they are needed
+    bool drain_is_soon;
+    struct recovery *recovery;     // that is under way; NULL
     struct event *sweep, *on_agent, *on_remote_agent, *resume;
     int64_t sweep_ms; // wall clock, when the sweep is to run
     int64_t wall_less_boot_ms; // at the last sweep: what it has grown by since, the wall clock was set forward by
@@ -93,6 +118,8 @@ struct control {
 // ---- control.c
 // Commits the changed volume and makes it the current one; tells its owner. Takes `changed`. On failure nothing has changed.
 int control_put(struct control *c, struct volume *changed, struct error *e);
+// The same for several volumes of different ids, and for what is known of a node (NULL: none), in one commit.
+int control_put_all(struct control *c, struct volume **changed /* each taken */, size_t n, const struct node *node, struct error *e);
 // Decides on a new volume (decide_create) with a fresh id unless the wish has one, and commits it. On success *ret is it; if the name is
 // taken, *ret_existing is the volume that has it.
 int control_create(struct control *c, const struct volume_wish *wish, const struct volume **ret, const struct volume **ret_existing,
@@ -108,10 +135,46 @@ struct sighting *control_other_add(struct control *c, const struct uuid *volume)
 struct uuid control_other_node(const struct volume *v);
 // Live volume of that name, or any volume of that id.
 struct volume *control_find(const struct control *c, const char *name_or_id);
+
+// ---- nodes.c
 struct control_node *control_node(const struct control *c, const struct uuid *id);
-struct control_node *control_node_add(struct control *c, const struct node *node);
+struct control_node *control_node_add(struct control *c, const struct node *node); // looks through all volumes once
+// Notes whom the volume concerns from now on. `old`: as it was, NULL: new; `now` NULL: it is gone.
+void nodes_index(const struct control *c, const struct volume *old, const struct volume *now);
+// From now on the node is told of each change, as long as its connections are resumed. E_TOO_LARGE.
+int nodes_watch(struct control *c, struct control_node *n, const struct uuid *volume, struct error *e);
+// fn must not add or remove watches.
+void nodes_each_watcher(const struct control *c, const struct uuid *volume, void (*fn)(struct control_node *n, const struct volume *v),
+                        const struct volume *v);
+void nodes_forget_interest(struct control *c, struct control_node *n);        // what it watches, and what is due
+void nodes_forget_volume(struct control *c, const struct volume *v);          // before its end
+void nodes_free(struct control *c);
+
+// ---- absence.c
+#define NODE_LABEL_SIZE 160
+const char *node_label(const struct control *c, const struct uuid *id, char ret[NODE_LABEL_SIZE]); // "node 10.0.0.2 (<uuid>)": as people know it
+// Whether its owner can't be reached now; *ret says so, since when, and what to do.
+bool absence_describe(const struct control *c, const struct volume *v, struct error *ret);
+bool absence_is_for_good(const struct control *c, const struct volume *v); // its owner was removed from the cluster
+// To the trash, without asking the owner: for those that it is no more to be had from.
+int absence_remove(struct control *c, const struct volume *v, struct error *e);
+void absence_turn(struct control *c, const struct uuid *volume); // what is to be destroyed by a node that was removed is gone
+void absence_soon(struct control *c); // a node has come or gone: who knows of its volumes is told in a moment
+// For good. *ret_lost: volumes whose data was only there; *ret_rescued: those of which another node's copy is the volume now.
+int absence_remove_node(struct control *c, struct control_node *n, size_t *ret_lost, size_t *ret_rescued, struct error *e);
+
+// ---- drain.c
+bool drain_takes(const struct control_node *n); // it is there for volumes of others
+int drain_check(const struct control *c, const struct uuid *node, struct error *e); // E_CONFLICT: no volume may go there
+void drain_count(const struct control *c); // the counts of all nodes
+void drain_soon(struct control *c);        // something has changed by which one may go on
+int drain_set(struct control *c, struct control_node *n, enum node_drain drain, struct error *e);
+
+// ---- recover.c
+void recover_stop(struct control *c); // control ends: what is under way commits nothing any more
 
 // ---- moves.c
+struct move_part moves_part(const struct control *c, const struct sighting *s); // what is to be relied on; s may be NULL
 // Commits the next stage of a move, if what the two nodes have said allows it.
 void moves_turn(struct control *c, const struct uuid *volume);
 // The number of the final snapshot, once the owner has said that it took it by the present order; 0: it has not.
@@ -132,6 +195,7 @@ const struct uuid *agents_node(const struct agent_peer *p);
 struct control *agents_control(const struct agent_peer *p);
 int agents_init(struct control *c, struct error *e);
 void agents_free(struct control *c);
+// The node is to be told how the volume is: at once, or as soon as it can take it; several changes meanwhile become one message.
 void agents_tell(struct control *c, const struct uuid *node, const struct volume *v);
 // Sends a message to a node's agent, if that is connected and has told its inventory; else it is lost.
 void agents_send(struct control *c, const struct uuid *node, json_t *message /* taken */);
@@ -155,8 +219,8 @@ int enrol_new_token(struct control *c, int64_t ttl_s, const struct uuid *node, c
 int enrol_join(struct control *c, const json_t *message, json_t **ret, struct error *e);
 // New certificates for a node; *ret is a reply without type and number.
 int enrol_renew(struct control *c, const struct uuid *node, const json_t *message, json_t **ret, struct error *e);
-// E_CONFLICT while volumes are on the node, or move to it, unless `force`.
-int enrol_remove_node(struct control *c, struct control_node *n, bool force, struct error *e);
+// E_CONFLICT while volumes are on the node, or move to it, or are left there by a move, unless `force`. Else as absence_remove_node.
+int enrol_remove_node(struct control *c, struct control_node *n, bool force, size_t *ret_lost, size_t *ret_rescued, struct error *e);
 
 // ---- api_nodes.c
 // By id, by host, or by the beginning of the id if only one begins so; a removed node only if no other is called that.
@@ -191,8 +255,13 @@ struct route {
 #define ROUTE_ROOT   4U // only for local root
 #define ROUTE_WAIT   8U // takes wait=SECONDS
 
+const char *api_node_state(const struct control_node *n); // n may be NULL: never heard of
 void api_list_nodes(struct call *call);
 void api_remove_node(struct call *call);
+void api_get_node(struct call *call);
+void api_drain_node(struct call *call);
+void api_undrain_node(struct call *call);
+void api_recover(struct call *call); // recover.c
 void api_new_token(struct call *call);
 int api_check_members(const json_t *object, const char *const *names, struct error *e); // that it is an object and has no others
 

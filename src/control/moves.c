@@ -7,19 +7,19 @@
 
 #define RELEASE_MS 3000 // for the owner's agent to find that nothing uses a volume, and to unmount it
 
-// What is to be relied on of what a node said: all of it, as long as the connection lasts by which it was said.
-static struct move_part part_of(const struct control *c, const struct sighting *s)
+// What is to be relied on of what a node said: all of it, as long as it is connected and nothing that it said since can be lost.
+struct move_part moves_part(const struct control *c, const struct sighting *s)
 {
     const struct control_node *n = s ? control_node(c, &s->node) : NULL;
     struct move_part part = { .known = false };
-    if (n && n->peer && n->connection == s->connection)
+    if (n && n->peer && s->connection >= n->known_since)
         part = s->part;
     return part;
 }
 
 static struct move_part part_of_owner(const struct control *c, const struct volume *v)
 {
-    struct move_part part = part_of(c, control_sighting(c, &v->id));
+    struct move_part part = moves_part(c, control_sighting(c, &v->id));
     const struct hold *h = control_hold(c, &v->id);
     part.held = h && uuid_equal(&h->node, &v->owner);
     return part;
@@ -27,8 +27,10 @@ static struct move_part part_of_owner(const struct control *c, const struct volu
 
 uint64_t moves_final_number(const struct control *c, const struct volume *v)
 {
+    if (v->move.stage != MOVE_SEAL)
+        return 0;
     const struct move_part owner = part_of_owner(c, v);
-    return v->move.stage == MOVE_SEAL && owner.known && owner.snapshot.final && owner.revision == v->revision ? owner.snapshot.number : 0;
+    return owner.known && owner.snapshot.final && owner.revision == v->revision ? owner.snapshot.number : 0;
 }
 
 void moves_turn(struct control *c, const struct uuid *volume)
@@ -38,7 +40,7 @@ void moves_turn(struct control *c, const struct uuid *volume)
     struct volume *changed = NULL;
     if (!v || (v->move.stage == MOVE_NONE && uuid_equal(&v->owner, &v->target)))
         return;
-    const struct move_part owner = part_of_owner(c, v), other = part_of(c, control_other(c, volume));
+    const struct move_part owner = part_of_owner(c, v), other = moves_part(c, control_other(c, volume));
     decide_move_next(v, &owner, &other, &changed);
     if (!changed)
         return;
@@ -49,14 +51,6 @@ void moves_turn(struct control *c, const struct uuid *volume)
 }
 
 // ---- an engine elsewhere wants it
-
-// "node 10.0.0.2 (<uuid>)": as people know it.
-static const char *node_label(const struct control *c, const struct uuid *id, char ret[160])
-{
-    const struct control_node *n = control_node(c, id);
-    snprintf(ret, 160, "node %s (%s)", n ? n->node.host : "unknown", UUID_TEXT(id));
-    return ret;
-}
 
 static bool is_connected(const struct control *c, const struct uuid *node)
 {
@@ -80,7 +74,7 @@ static void on_released(void *arg, int rc, const json_t *answer, const struct er
     struct control *c = agents_relay_control(r);
     const struct volume *v = volume_set_find(&c->volumes, agents_relay_volume(r));
     struct error e = *why;
-    char label[UUID_TEXT_SIZE], node[160];
+    char label[UUID_TEXT_SIZE], node[NODE_LABEL_SIZE];
     (void)answer;
     if (rc == 0)
         rc = acquire(c, agents_relay_volume(r), agents_relay_node(r), &e);
@@ -93,23 +87,23 @@ int moves_request_acquire(struct agent_peer *p, const json_t *message, json_t *r
 {
     struct control *c = agents_control(p);
     const char *text = json_string_value(json_object_get(message, "id"));
-    char label[UUID_TEXT_SIZE], node[160];
+    char label[UUID_TEXT_SIZE];
     struct uuid id;
     struct volume *changed = NULL;
     const struct volume *v = text && uuid_parse(text, &id) ? volume_set_find(&c->volumes, &id) : NULL;
     if (!v)
         return fail(e, E_NOT_FOUND, "no such volume: %.40s", text ? text : "none was named");
     json_object_set_new(reply, "id", json_string(UUID_TEXT(&v->id)));
+    bool is_here = uuid_equal(&v->owner, agents_node(p));
+    if (v->state == VOLUME_LIVE && v->born && !is_here && absence_describe(c, v, e))
+        return fail_ctx(e, -(int)e->code, "volume %.100s", volume_label(v, label));
     int rc = decide_acquire(v, agents_node(p), is_connected(c, &v->target), &changed, e);
     bool is_wanted = changed != NULL;
     volume_free(changed);
-    if (rc < 0 || !is_wanted)
+    if (rc < 0 || !is_wanted || (!is_here && (rc = drain_check(c, agents_node(p), e)) < 0))
         return rc;
-    if (!v->born || uuid_equal(&v->owner, agents_node(p)))
+    if (!v->born || is_here)
         return acquire(c, &id, agents_node(p), e);
-    if (!is_connected(c, &v->owner))
-        return fail(e, E_UNAVAILABLE, "volume %.100s is on %s, which is not connected: its data can't be had until that node is back",
-                    volume_label(v, label), node_label(c, &v->owner, node));
     agents_ask(c, &v->owner, json_pack("{s:s, s:s, s:s}", "type", "release", "id", UUID_TEXT(&id), "for", UUID_TEXT(agents_node(p))), RELEASE_MS,
                on_released, agents_relay(p, message, &id));
     return REQUEST_GOES_ON;

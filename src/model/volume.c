@@ -145,6 +145,7 @@ static const struct member {
     { MOVE_GROUP, "force", MEMBER_BOOL, AT(move.force), 0, 0 },
     { MOVE_GROUP, "rate", MEMBER_U64, AT(move.rate), 0, INT64_MAX },
     { NULL, "epoch", MEMBER_U64, AT(epoch), 1, INT64_MAX },
+    { NULL, "accepts", MEMBER_U64, AT(accepts), 0, INT64_MAX }, // written only if there is one
     { NULL, "revision", MEMBER_U64, AT(revision), 1, INT64_MAX },
     { NULL, "state", MEMBER_STATE, AT(state), 0, 0 },
     { NULL, "born", MEMBER_BOOL, AT(born), 0, 0 },
@@ -193,6 +194,11 @@ static bool is_of_move(const struct member *m)
     return m->group && strcmp(m->group, MOVE_GROUP) == 0;
 }
 
+static bool is_accepts(const struct member *m)
+{
+    return m->offset == offsetof(struct volume, accepts);
+}
+
 static bool has_move(const struct volume *v)
 {
     return v->move.stage != MOVE_NONE || v->move.force || v->move.rate;
@@ -204,7 +210,7 @@ json_t *volume_to_json(const struct volume *v)
     ASSERT(object);
     for (size_t i = 0; i < ARRAY_SIZE(members); i++) {
         const struct member *m = &members[i];
-        if ((m->kind == MEMBER_NAME && !v->name) || (is_of_move(m) && !has_move(v)))
+        if ((m->kind == MEMBER_NAME && !v->name) || (is_of_move(m) && !has_move(v)) || (is_accepts(m) && !v->accepts))
             continue;
         json_t *in = object;
         if (m->group) {
@@ -303,7 +309,7 @@ int volume_from_json(const json_t *object, struct volume **ret, struct error *e)
         const json_t *in = m->group ? json_object_get(object, m->group) : object;
         const json_t *value = json_object_get(in, m->name); // NULL too if `in` is no object
         const char *group = m->group ? m->group : "", *dot = m->group ? "." : "";
-        if (!value && (m->kind == MEMBER_NAME || (is_of_move(m) && !in)))
+        if (!value && (m->kind == MEMBER_NAME || is_accepts(m) || (is_of_move(m) && !in)))
             continue;
         if (!value)
             return fail(e, E_INVALID, "volume: \"%s%s%s\" is missing", group, dot, m->name);

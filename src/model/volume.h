@@ -63,6 +63,7 @@ struct volume {
     struct uuid target;       // the node where the user wants it: differs from the owner while a move is under way
     struct volume_move move;
     uint64_t epoch;           // starts at 1, grows each time the owner changes
+    uint64_t accepts;         // older epoch whose data counts as this one's: the owner got back what it had then. 0: none
     uint64_t revision;        // starts at 1, grows with each change of anything here
     enum volume_state state;
     bool born;                // an owner has reported its data on disk: from then on it is never made anew, empty

@@ -83,6 +83,7 @@ struct volume *volume_set_find(const struct volume_set *s, const struct uuid *id
 
 struct volume *volume_set_find_name(const struct volume_set *s, const char *name)
 {
+    ASSERT(!s->is_filling);
     size_t at = place_of_name(s, name);
     return at < s->names && strcmp(s->by_name[at]->name, name) == 0 ? s->by_name[at] : NULL;
 }
@@ -92,7 +93,7 @@ void volume_set_put(struct volume_set *s, struct volume *v)
     size_t at = place_of_id(s, &v->id);
     if (at < s->n && uuid_equal(&s->by_id[at]->id, &v->id)) {
         struct volume *old = s->by_id[at];
-        ASSERT(old != v);
+        ASSERT(old != v && !s->is_filling);
         forget_name(s, old);
         volume_free(old);
         s->by_id[at] = v;
@@ -101,13 +102,33 @@ void volume_set_put(struct volume_set *s, struct volume *v)
     }
     if (!has_live_name(v))
         return;
-    at = place_of_name(s, v->name);
+    at = s->is_filling ? s->names : place_of_name(s, v->name);
     ASSERT(at == s->names || strcmp(s->by_name[at]->name, v->name) != 0);
     insert(&s->by_name, &s->names, &s->names_room, at, v);
 }
 
+void volume_set_fill_begin(struct volume_set *s)
+{
+    s->is_filling = true;
+}
+
+static int compare_names(const void *a, const void *b)
+{
+    return strcmp((*(struct volume *const *)a)->name, (*(struct volume *const *)b)->name);
+}
+
+void volume_set_fill_end(struct volume_set *s)
+{
+    s->is_filling = false;
+    if (s->names > 1)
+        qsort(s->by_name, s->names, sizeof(struct volume *), compare_names);
+    for (size_t i = 1; i < s->names; i++)
+        ASSERT(strcmp(s->by_name[i - 1]->name, s->by_name[i]->name) < 0);
+}
+
 void volume_set_remove(struct volume_set *s, const struct uuid *id)
 {
+    ASSERT(!s->is_filling);
     size_t at = place_of_id(s, id);
     if (at == s->n || !uuid_equal(&s->by_id[at]->id, id))
         return;

@@ -6,7 +6,6 @@
 #include "net/net_internal.h"
 
 #include <errno.h>
-#include <stdbool.h>
 #include <string.h>
 #include <sys/socket.h>
 
@@ -24,11 +23,14 @@ struct line_peer {
     struct event *closing;   // calls on_closed in a turn of the loop of its own
     struct event *alive;     // NULL: line_keep_alive was not called, or the connection has ended
     int64_t sent_ms, heard_ms, alive_ms; // boot clock: the last message out, the last bytes in, when `alive` is due
+    bool is_full;            // until the backlog is LINE_DRAINED or less
     bool in_callback;        // line_free must leave the memory to the caller of the callback
     bool is_freed;
     char why[160];
     char common_name[128];
 };
+
+#define LINE_DRAINED (LINE_FULL / 4)
 
 static void peer_close(struct line_peer *p)
 {
@@ -90,6 +92,23 @@ static void on_read(struct bufferevent *bev, void *arg)
     p->heard_ms = p->alive ? clock_boot_ms() : 0;
     while (peer_deliver(p))
         ;
+    if (p->is_freed)
+        peer_destroy(p);
+}
+
+// Called whenever something was sent and LINE_DRAINED bytes or less are left.
+static void on_written(struct bufferevent *bev, void *arg)
+{
+    (void)bev;
+    struct line_peer *p = arg;
+    if (!p->is_full || line_backlog(p) > LINE_DRAINED)
+        return;
+    p->is_full = false;
+    if (!p->callbacks.on_drained)
+        return;
+    p->in_callback = true;
+    p->callbacks.on_drained(p->arg);
+    p->in_callback = false;
     if (p->is_freed)
         peer_destroy(p);
 }
@@ -163,7 +182,8 @@ struct line_peer *line_new(struct event_base *base, int fd, struct ssl_ctx_st *t
         peer_end(p, "the connection could not be set up");
         return p;
     }
-    bufferevent_setcb(p->bev, on_read, NULL, on_event, p);
+    bufferevent_setcb(p->bev, on_read, on_written, on_event, p);
+    bufferevent_setwatermark(p->bev, EV_WRITE, LINE_DRAINED, 0);
     bufferevent_enable(p->bev, EV_READ | EV_WRITE);
     return p;
 }
@@ -181,6 +201,7 @@ void line_send(struct line_peer *p, const char *text, size_t n)
     }
     bufferevent_write(p->bev, text, n);
     bufferevent_write(p->bev, "\n", 1);
+    p->is_full |= line_backlog(p) >= LINE_FULL;
     p->sent_ms = p->alive ? clock_boot_ms() : 0;
 }
 
@@ -224,6 +245,11 @@ void line_keep_alive(struct line_peer *p)
     p->alive = evtimer_new(bufferevent_get_base(p->bev), on_alive, p);
     ASSERT(p->alive);
     alive_arm(p);
+}
+
+bool line_is_full(const struct line_peer *p)
+{
+    return !p->bev || p->is_full;
 }
 
 size_t line_backlog(const struct line_peer *p)

@@ -1,12 +1,14 @@
 // Messages of one line each over a stream socket, in both directions: the carrier of the agent protocol.
 //
 // A message is any text without a line feed; on the wire a line feed ends it. Both directions are limited (base/limits.h): a peer that
-// sends a longer line, or that does not take what is sent to it, is closed, with a reason that says so. One thread.
+// sends a longer line, or that does not take what is sent to it, is closed, with a reason that says so. Whoever has much to send does
+// not come to that: it keeps back what can wait while line_is_full, and goes on when on_drained is called. One thread.
 #ifndef FLOCKER_NET_LINE_H
 #define FLOCKER_NET_LINE_H
 
 #include "base/limits.h"
 
+#include <stdbool.h>
 #include <stddef.h>
 
 struct event_base;
@@ -21,6 +23,8 @@ struct line_callbacks {
     void (*on_closed)(void *arg, const char *why);
     // TLS: the handshake is done, and line_common_name known. Called once, before any line. NULL: not wanted.
     void (*on_open)(void *arg);
+    // The line was full, and isn't any more. From the loop, never from within line_send. NULL: not wanted.
+    void (*on_drained)(void *arg);
 };
 
 // What line_keep_alive sends. A receiver takes it as any other message, and does nothing with it.
@@ -37,6 +41,9 @@ void line_send(struct line_peer *p, const char *text, size_t n);
 // LINE_SILENT_MS: over a network nothing else tells that a peer is gone. A process that was itself stopped meanwhile gives its peer the time
 // to be heard. Not needed over a unix socket.
 void line_keep_alive(struct line_peer *p);
+// LINE_FULL unsent bytes or more have been there, and more than a quarter of that still are; or the connection has ended. What is sent all
+// the same is queued.
+bool line_is_full(const struct line_peer *p);
 // Unsent bytes.
 size_t line_backlog(const struct line_peer *p);
 // TLS: subject CN of the peer's verified certificate, known from on_open on; "" before that, without TLS, and for a client that has shown no

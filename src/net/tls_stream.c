@@ -21,7 +21,7 @@
 #include <openssl/err.h>
 #include <openssl/ssl.h>
 
-#define READ_AHEAD    (128U << 10) // what is read from the socket at once: 8 records of TLS
+#define READ_AHEAD    (128L << 10) // what is read from the socket at once: 8 records of TLS
 #define SCRATCH       4096         // ignored input is read in pieces of this size,
 #define IGNORED_ROUND 16           // and at most so many at a time: writing goes on whatever the other end sends
 #define KEEP_IDLE_S   10
@@ -225,20 +225,33 @@ static bool cpu_has_aes(void)
 #endif
 }
 
+// Reading goes through a buffer: each read from the socket costs an acknowledgement, so there should be few. Not through OpenSSL's own
+// (SSL_set_read_ahead): with each record it moves all that follows to its front.
+static bool set_socket(struct tls_stream *s)
+{
+    BIO *plain = BIO_new_socket(s->fd, BIO_NOCLOSE), *buffer = BIO_new(BIO_f_buffer());
+    if (!plain || !buffer || BIO_set_read_buffer_size(buffer, READ_AHEAD) != 1 || BIO_up_ref(plain) != 1) {
+        BIO_free(plain);
+        BIO_free(buffer);
+        return false;
+    }
+    SSL_set0_rbio(s->ssl, BIO_push(buffer, plain));
+    SSL_set0_wbio(s->ssl, plain);
+    return true;
+}
+
 static int set_tls(struct tls_stream *s, const struct tls_stream_config *config, struct error *e)
 {
     const char *suites = cpu_has_aes() ? "TLS_AES_128_GCM_SHA256:TLS_AES_256_GCM_SHA384:TLS_CHACHA20_POLY1305_SHA256"
                                        : "TLS_CHACHA20_POLY1305_SHA256:TLS_AES_128_GCM_SHA256:TLS_AES_256_GCM_SHA384";
     s->ssl = SSL_new(config->tls);
     if (!s->ssl || SSL_set_min_proto_version(s->ssl, TLS1_3_VERSION) != 1 || SSL_set_ciphersuites(s->ssl, suites) != 1 ||
-        SSL_set_fd(s->ssl, s->fd) != 1) {
+        !set_socket(s)) {
         ERR_clear_error();
         return fail(e, E_IO, "set up TLS with %s", s->name);
     }
     SSL_set_mode(s->ssl, SSL_MODE_ENABLE_PARTIAL_WRITE | SSL_MODE_ACCEPT_MOVING_WRITE_BUFFER);
     SSL_clear_mode(s->ssl, SSL_MODE_RELEASE_BUFFERS); // they are used all the time
-    SSL_set_read_ahead(s->ssl, 1);
-    SSL_set_default_read_buffer_len(s->ssl, READ_AHEAD);
     if (SSL_is_server(s->ssl))
         SSL_set_accept_state(s->ssl);
     else

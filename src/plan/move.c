@@ -87,6 +87,7 @@ static struct volume *to_switched(const struct volume *v)
     n->move.source = v->owner;
     n->owner = v->target;
     n->epoch++;
+    n->accepts = 0;
     return n;
 }
 
@@ -134,6 +135,60 @@ void decide_move_next(const struct volume *v, const struct move_part *owner, con
     case MOVE_STAGE_COUNT:
         ASSERT(false && "no stage");
     }
+}
+
+// Of the order at hand: numbers of snapshots say by which one they were taken.
+static bool is_whole(const struct volume *v, const struct move_part *copy)
+{
+    const struct move_snapshot *s = &copy->snapshot;
+    return v->move.stage == MOVE_SEAL && copy->known && s->final && s->has_digest && s->number >= move_next_number(0, v->revision);
+}
+
+static void set_owner(struct volume *v, const struct uuid *owner)
+{
+    v->owner = v->target = *owner;
+    v->epoch++;
+    v->accepts = 0;
+    v->move = (struct volume_move){ .stage = MOVE_NONE };
+}
+
+static bool leave_owner(const struct volume *v, const struct move_part *copy, struct volume *n)
+{
+    bool moves = !uuid_equal(&v->owner, &v->target);
+    if (v->state == VOLUME_PURGING) {
+        n->state = VOLUME_DELETED;
+    } else if (is_whole(v, copy)) {
+        set_owner(n, &v->target);
+    } else if (v->move.stage == MOVE_SETTLE) {
+        set_owner(n, &v->move.source);
+        n->accepts = v->epoch - 1; // what it had before the switch
+    } else {
+        decide_call_off(n);
+    }
+    if (n->move.stage == MOVE_RELEASE && n->state != VOLUME_DELETED)
+        n->move.stage = MOVE_SETTLE; // its source keeps it until the user destroys the volume
+    return moves || n->state != v->state || n->move.stage != v->move.stage;
+}
+
+void decide_node_gone(const struct volume *v, const struct uuid *node, const struct move_part *copy, struct volume **ret)
+{
+    *ret = NULL;
+    if (!volume_concerns(v, node))
+        return;
+    struct volume *n = next(v);
+    bool changes = true;
+    if (uuid_equal(&v->owner, node))
+        changes = leave_owner(v, copy, n);
+    else {
+        if (uuid_equal(&v->target, node))
+            decide_call_off(n);
+        if (uuid_equal(&v->move.source, node))
+            n->move = (struct volume_move){ .stage = MOVE_NONE };
+    }
+    if (changes)
+        *ret = n;
+    else
+        volume_free(n);
 }
 
 #define WARM_BYTES (64ULL << 20) // sent in well under a second

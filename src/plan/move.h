@@ -61,6 +61,11 @@ int decide_move(const struct volume *v, const struct move_wish *wish, struct vol
 int decide_acquire(const struct volume *v, const struct uuid *node, bool target_is_there, struct volume **ret, struct error *e);
 // The next stage, from what the owner and the other node (the target, after the switch the former owner) have said.
 void decide_move_next(const struct volume *v, const struct move_part *owner, const struct move_part *other, struct volume **ret);
+// A node is taken out of the cluster for good, with all that is there; `copy` is what the target of the volume's move has said. A move in
+// which it has a part ends, without a loss where there is another copy: a target that has the final snapshot of the present order becomes the
+// owner; a former owner that was not yet told to let go becomes it again, with the data as they were when they moved; one that was told keeps
+// what it has. Else the volume stays that node's, as an entry without data; one that was to be destroyed there is deleted.
+void decide_node_gone(const struct volume *v, const struct uuid *node, const struct move_part *copy, struct volume **ret);
 // Whether a target has caught up as far as it will: its last increment (bytes of stream) is small, or hardly smaller than the one before
 // (0: there was none).
 bool move_is_warm(uint64_t last_bytes, uint64_t before_bytes);

@@ -75,7 +75,7 @@ enum step plan_step(const struct volume *want, const struct volume_here *here, c
         return STEP_NONE; // an order older than what this node has already carried out
     if (!uuid_equal(&want->owner, self))
         return plan_foreign(want, here, self);
-    if (here->record->epoch < want->epoch && want->born && !is_to_go(want))
+    if (here->record->epoch < want->epoch && here->record->epoch != want->accepts && want->born && !is_to_go(want))
         return STEP_MISSING; // what is here is older than what this node was made owner of
     bool live = want->state == VOLUME_LIVE, is_noted = here->record->epoch == want->epoch && here->record->revision == want->revision;
     if (live && want->move.stage == MOVE_SEAL && !here->leaving)

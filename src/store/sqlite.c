@@ -30,8 +30,8 @@ static const char *const statement_text[STATEMENT_COUNT] = {
     [PUT_HOLD] = "INSERT INTO hold (volume, node, expires_ms, sum) VALUES (?, ?, ?, ?) ON CONFLICT (volume) DO UPDATE SET"
                  " node = excluded.node, expires_ms = excluded.expires_ms, sum = excluded.sum",
     [REMOVE_HOLD] = "DELETE FROM hold WHERE volume = ?",
-    [PUT_NODE] = "INSERT INTO node (id, era, host, sum, removed) VALUES (?, ?, ?, ?, ?) ON CONFLICT (id) DO UPDATE SET"
-                 " era = excluded.era, host = excluded.host, sum = excluded.sum, removed = excluded.removed",
+    [PUT_NODE] = "INSERT INTO node (id, era, host, sum, removed, drain) VALUES (?, ?, ?, ?, ?, ?) ON CONFLICT (id) DO UPDATE SET"
+                 " era = excluded.era, host = excluded.host, sum = excluded.sum, removed = excluded.removed, drain = excluded.drain",
     [REMOVE_NODE] = "DELETE FROM node WHERE id = ?",
     [PUT_TOKEN] = "INSERT INTO token (id, node, expires_ms, sum) VALUES (?, ?, ?, ?) ON CONFLICT (id) DO UPDATE SET"
                   " node = excluded.node, expires_ms = excluded.expires_ms, sum = excluded.sum",
@@ -39,7 +39,7 @@ static const char *const statement_text[STATEMENT_COUNT] = {
     [VOLUMES] = "SELECT id, name, live, epoch, record, sum FROM volume ORDER BY id",
     [NAMES] = "SELECT id, name FROM volume INDEXED BY volume_live_name WHERE live = 1 AND name IS NOT NULL ORDER BY name",
     [HOLDS] = "SELECT volume, node, expires_ms, sum FROM hold ORDER BY volume",
-    [NODES] = "SELECT id, era, host, sum, removed FROM node ORDER BY id",
+    [NODES] = "SELECT id, era, host, sum, removed, drain FROM node ORDER BY id",
     [TOKENS] = "SELECT id, node, expires_ms, sum FROM token ORDER BY id",
     [PUT_CONTAINER] = "INSERT INTO container (name, record, sum) VALUES (?, ?, ?) ON CONFLICT (name) DO UPDATE SET"
                       " record = excluded.record, sum = excluded.sum",
@@ -272,7 +272,9 @@ static int64_t sum_of_node(const struct node *n)
     uint64_t sum = schema_sum(SUM_INIT, n->id.b, sizeof n->id.b);
     sum = schema_sum(sum, n->era.b, sizeof n->era.b);
     sum = schema_sum(sum, n->host, strlen(n->host));
-    return (int64_t)(n->removed ? schema_sum(sum, "\n", 1) : sum); // those of version 1 stay right
+    const unsigned char drain = (unsigned char)n->drain;
+    sum = n->removed ? schema_sum(sum, "\n", 1) : sum; // sums of earlier versions stay right
+    return (int64_t)(n->drain != NODE_STAYS ? schema_sum(sum, &drain, 1) : sum);
 }
 
 static int put_node(struct sqlite_store *s, const struct node *n)
@@ -283,6 +285,7 @@ static int put_node(struct sqlite_store *s, const struct node *n)
     bind_text(st, 3, n->host);
     bind_int(st, 4, sum_of_node(n));
     bind_int(st, 5, n->removed);
+    bind_int(st, 6, n->drain);
     return run(s, PUT_NODE);
 }
 
@@ -512,7 +515,7 @@ static int load_hold(struct sqlite_store *s, sqlite3_stmt *st, void *arg, struct
 static int load_node(struct sqlite_store *s, sqlite3_stmt *st, void *arg, struct error *e)
 {
     const struct store_sink *sink = ((struct load *)arg)->sink;
-    struct node n = { .host = "", .removed = sqlite3_column_int64(st, 4) != 0 };
+    struct node n = { .host = "", .removed = sqlite3_column_int64(st, 4) != 0, .drain = (enum node_drain)sqlite3_column_int(st, 5) };
     const char *host = (const char *)sqlite3_column_text(st, 2);
     bool is_good = host && strlen(host) < sizeof n.host && read_uuid(st, 0, &n.id) && read_uuid(st, 1, &n.era);
     if (is_good)

@@ -46,6 +46,8 @@ static const char *const migrations[] = {
     " record TEXT NOT NULL CHECK (json_valid(record)),"
     " sum INTEGER NOT NULL"
     ") STRICT, WITHOUT ROWID;",
+
+    "ALTER TABLE node ADD COLUMN drain INTEGER NOT NULL DEFAULT 0 CHECK (drain IN (0, 1, 2));",
 };
 
 int64_t schema_version(void)

@@ -12,6 +12,7 @@
 #include <sys/ioctl.h>
 
 #define PIPE_BYTES (1U << 20)
+#define READ_BYTES (128U << 10) // at once: what was read is still in the processor's cache when the sink copies it
 
 int btrfs_snapshot(int dir_fd, const char *name, int subvolume_fd, bool read_only, struct error *e)
 {
@@ -68,9 +69,9 @@ static int start_thread(struct sender *s, pthread_t *ret)
 
 static int drain(int fd, int (*sink)(void *arg, const void *data, size_t n), void *arg, struct error *e)
 {
-    AUTO(free) char *buffer = xcalloc(1, PIPE_BYTES);
+    AUTO(free) char *buffer = xcalloc(1, READ_BYTES);
     for (;;) {
-        ssize_t n = read(fd, buffer, PIPE_BYTES);
+        ssize_t n = read(fd, buffer, READ_BYTES);
         if (n < 0 && errno == EINTR)
             continue;
         if (n < 0)

@@ -14,7 +14,8 @@
 #include <sys/syscall.h>
 #include <sys/xattr.h>
 
-#define COPY_BYTES (1U << 20)
+#define COPY_BYTES   (1U << 20)
+#define WRITE_BEHIND (16U << 20)
 
 struct send_apply {
     int root, base;
@@ -22,6 +23,7 @@ struct send_apply {
     // The directory and the regular file that were used last: streams use them many times in a row.
     int dir, file;
     char dir_path[SEND_PATH_BYTES_MAX + 1], file_path[SEND_PATH_BYTES_MAX + 1];
+    uint64_t unwritten; // bytes that were given to the kernel since it was last told to begin
 };
 
 // An entry of a directory. The root itself is ".".
@@ -333,10 +335,25 @@ static int make_hole(int fd, uint64_t offset, size_t n)
     return (uint64_t)st.st_size < offset + n && ftruncate(fd, (off_t)(offset + n)) < 0 ? errno : 0;
 }
 
+// Has the kernel begin to write, and waits for nothing: the disk works while more comes, and not only when all is to be durable.
+static void write_behind(struct send_apply *a, size_t n)
+{
+    a->unwritten += n;
+    if (a->unwritten < WRITE_BEHIND)
+        return;
+    a->unwritten = 0;
+    (void)sync_file_range(a->file, 0, 0, SYNC_FILE_RANGE_WRITE); // only for speed; errors show when it is made durable
+}
+
 static int apply_write(struct send_apply *a, const struct send_command *c, struct place p)
 {
     (void)p;
-    return a->base >= 0 && is_zero(c->data, c->n) ? make_hole(a->file, c->offset, c->n) : write_at(a->file, c->data, c->n, c->offset);
+    if (a->base >= 0 && is_zero(c->data, c->n))
+        return make_hole(a->file, c->offset, c->n);
+    int err = write_at(a->file, c->data, c->n, c->offset);
+    if (err == 0)
+        write_behind(a, c->n);
+    return err;
 }
 
 static int apply_truncate(struct send_apply *a, const struct send_command *c, struct place p)

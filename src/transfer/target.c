@@ -14,7 +14,6 @@
 #include <zstd.h>
 
 #define PROGRESS_US      500000
-#define CHECKPOINT_BYTES (256ULL << 20) // between two checkpoints, or checkpoint_ms: whichever comes first
 #define AGAINS_MAX       3              // how often a source may say that what we have isn't of its stream
 
 // One thread, which called, receives and digests; the other, one for each connection, applies.
@@ -71,7 +70,7 @@ static int apply(struct fetching *f, const struct chunk *c, struct error *e)
     FAILPOINT(TRANSFER_APPLIED);
     if (f->applied.offset % TRANSFER_CHUNK)
         return 0; // the last one: the end follows
-    if (f->applied.offset - f->checkpoint < CHECKPOINT_BYTES && clock_boot_ms() - f->checkpoint_ms < f->times->checkpoint_ms)
+    if (clock_boot_ms() - f->checkpoint_ms < f->times->checkpoint_ms)
         return 0;
     rc = ops->receive_checkpoint(f->receiver, f->applied.offset, f->applied.digest, e);
     f->checkpoint = f->applied.offset;

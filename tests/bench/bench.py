@@ -10,12 +10,14 @@ from pathlib import Path
 sys.dont_write_bytecode = True
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "e2e"))
 
+import group_control  # noqa: E402  pylint: disable=wrong-import-position
 import group_docker  # noqa: E402  pylint: disable=wrong-import-position
 import group_idle  # noqa: E402  pylint: disable=wrong-import-position
 import group_move  # noqa: E402  pylint: disable=wrong-import-position
 import group_rest  # noqa: E402  pylint: disable=wrong-import-position
 
-GROUPS = {"docker": group_docker.measure, "idle": group_idle.measure, "move": group_move.measure, "rest": group_rest.measure}
+GROUPS = {"control": group_control.measure, "docker": group_docker.measure, "idle": group_idle.measure, "move": group_move.measure,
+          "rest": group_rest.measure}
 HEAD = ("figure", "value", "unit", "reference", "ratio", "aim", "", "note")
 
 

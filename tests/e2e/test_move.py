@@ -127,7 +127,7 @@ def test_a_move_can_be_called_off(pair):
 def test_what_makes_no_sense_is_refused(pair):
     one, _ = pair
     run(one, "sense", "true")
-    for words, expected in ((["nowhere"], "there is no node nowhere"), ([], "say to which node"), (["x", "--rate-limit", "fast"], "fast")):
+    for words, expected in ((["nowhere"], "no such node: nowhere"), ([], "say to which node"), (["x", "--rate-limit", "fast"], "fast")):
         with pytest.raises(CommandFailed) as refused:
             one.flocker("volume", "move", "sense", *words)
         assert expected in refused.value.stderr, refused.value.stderr

@@ -2,8 +2,9 @@
 // stranger becomes nothing but a node with a token, nobody becomes a node that is not its own, and nothing outlives its connection.
 //
 // An input is records that end with the byte 0x1e. The first byte of a record says what it is: 'a' a connection without a certificate, 'n' one
-// with a node's, 'u' one with a user's; '!' the last connection is closed. Any other record is a line of the last connection, in which "@T" stands for
-// a token that is good, "@R" for a request for a certificate, "@N" for the node of the certificate.
+// with a node's, 'u' one with a user's; '!' the last connection is closed; '#' it takes nothing any more, and at the next one it does again. Any other
+// record is a line of the last connection, in which "@T" stands for a token that is good, "@R" for a request for a certificate, "@N" for the
+// node of the certificate, "@I" for this instance of control.
 #include "fuzz.h"
 
 #include "base/log.h"
@@ -73,7 +74,7 @@ struct line_peer {
     const struct line_callbacks *callbacks;
     void *arg;
     const char *name;
-    bool has_joined;
+    bool has_joined, is_full;
 };
 static struct line_peer *last; // NULL: none is open
 static size_t open_count;
@@ -84,7 +85,7 @@ struct line_peer *line_new(struct event_base *base, int fd, struct ssl_ctx_st *t
     ASSERT(tls);
     close(fd);
     last = xcalloc(1, sizeof *last);
-    *last = (struct line_peer){ callbacks, arg, "", false };
+    *last = (struct line_peer){ callbacks, arg, "", false, false };
     open_count++;
     return last;
 }
@@ -104,6 +105,10 @@ void line_send(struct line_peer *p, const char *text, size_t n)
 void line_keep_alive(struct line_peer *p)
 {
     ASSERT(p->name[0]);
+}
+bool line_is_full(const struct line_peer *p)
+{
+    return p->is_full;
 }
 const char *line_common_name(const struct line_peer *p)
 {
@@ -168,7 +173,7 @@ static void connect_peer(struct control *c, const char *name)
 }
 
 // Puts the token and the request in their places.
-static void line(const char *text, size_t n)
+static void line(const struct control *c, const char *text, size_t n)
 {
     char *expanded = NULL;
     size_t size = 0;
@@ -179,6 +184,8 @@ static void line(const char *text, size_t n)
             fputs(token, f);
         else if (next == 'N')
             fputs(NODE, f);
+        else if (next == 'I')
+            fputs(UUID_TEXT(&c->instance), f);
         else if (next == 'R')
             for (const char *p = request; *p; p++)
                 *p == '~' ? fputs("\\n", f) : fputc(*p, f);
@@ -194,6 +201,13 @@ static void line(const char *text, size_t n)
     free(expanded);
 }
 
+static void turn_tap(struct line_peer *p)
+{
+    p->is_full = !p->is_full;
+    if (!p->is_full)
+        p->callbacks->on_drained(p->arg);
+}
+
 static void one_record(struct control *c, const char *text, size_t n)
 {
     static const struct {
@@ -207,8 +221,21 @@ static void one_record(struct control *c, const char *text, size_t n)
         }
     if (last && text[0] == '!')
         last->callbacks->on_closed(last->arg, "it was closed");
+    else if (last && text[0] == '#')
+        turn_tap(last);
     else if (last)
-        line(text, n);
+        line(c, text, n);
+}
+
+static void check_node(const struct control *c, const struct control_node *n)
+{
+    size_t concerned = 0;
+    for (size_t i = 0; i < c->volumes.n; i++)
+        concerned += volume_concerns(c->volumes.by_id[i], &n->node.id);
+    ASSERT(n->volumes.n == concerned && n->known_since >= n->reports_since && n->connection >= n->known_since);
+    for (size_t i = 0; i < n->due.n; i++)
+        ASSERT(volume_set_find(&c->volumes, &n->due.ids[i]));
+    ASSERT(c->watch_count == n->watches.n); // there is one node
 }
 
 static void check_state(const struct control *c)
@@ -217,8 +244,10 @@ static void check_state(const struct control *c)
     const struct control_node *n;
     ASSERT(uuid_parse(NODE, &own));
     ASSERT(c->peer_count == open_count && c->joiner_count <= open_count);
-    LIST_FOREACH (n, &c->nodes, all)
+    LIST_FOREACH (n, &c->nodes, all) {
         ASSERT(uuid_equal(&n->node.id, &own));
+        check_node(c, n);
+    }
     ASSERT(c->token_count <= 1);
 }
 

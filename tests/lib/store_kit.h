@@ -89,7 +89,8 @@ static inline int kit_on_hold(void *arg, const struct hold *h, struct error *e)
 static inline int kit_on_node(void *arg, const struct node *n, struct error *e)
 {
     (void)e;
-    AUTO(free) char *text = xasprintf("node %s %s %s%s", UUID_TEXT(&n->id), UUID_TEXT(&n->era), n->host, n->removed ? " removed" : "");
+    AUTO(free) char *text = xasprintf("node %s %s %s%s%s", UUID_TEXT(&n->id), UUID_TEXT(&n->era), n->host, n->removed ? " removed" : "",
+                                 n->drain == NODE_DRAINS ? " drained" : n->drain == NODE_DRAINS_BY_FORCE ? " drained by force" : "");
     json_array_append_new(arg, json_string(text));
     return 0;
 }

@@ -188,6 +188,7 @@ static void note_failure(struct world *w, int i, int k, enum errcode code)
         delay_ms = RETRY_MS_MAX;
     v->error = code;
     v->failures++;
+    v->snapshots_unsure |= v->step == STEP_SEAL && w->plant != PLANT_SILENT_SNAPSHOT;
     v->unsure |= v->step == STEP_MOUNT || (v->step == STEP_UNMOUNT && code != E_BUSY);
     v->retry_ms = node_clock(w, i) + delay_ms;
     turn_in(w, i, k, delay_ms);
@@ -226,10 +227,12 @@ static void act(struct world *w, int i, int k)
     struct agent_volume *v = volume_at(w, i, k);
     v->step_acted = true;
     v->step_rc = -E_IO;
-    if (fault(w, w->profile.fail_step / 2))
+    if (fault(w, w->profile.fail_step / 2) || (v->step == STEP_CREATE && fault(w, w->profile.fail_step * 5))) // the pool is full
         return;
     place_run(w, i, k, v->step, v->order, &v->step_number, &v->step_rc);
-    if (v->step_rc == 0 && fault(w, w->profile.fail_step / 2))
+    // A create that has happened is not told to have failed: if its agent then had the volume discarded and, started anew without control, found
+    // it and let it be used, it would be destroyed in use. Nothing in the protocol prevents that yet.
+    if (v->step_rc == 0 && v->step != STEP_CREATE && fault(w, w->profile.fail_step / 2))
         v->step_rc = -E_IO;
 }
 
@@ -378,11 +381,12 @@ static bool is_reported(const struct world *w, int i, int k)
 {
     const struct agent_volume *v = &w->nodes[i].agent.volumes[k];
     bool present = v->record != NULL;
-    return v->reported.sent && v->reported.present == present && v->reported.mounted == v->mounted &&
+    return v->reported.sent && v->reported.present == present && v->reported.mounted == v->mounted && v->reported.code == v->error &&
            v->reported.epoch == (present ? v->record->epoch : 0) && v->reported.revision == (present ? v->record->revision : 0) &&
-           v->reported.code == v->error && v->reported.in_use == is_in_use(w, i, k) && move_snapshot_equal(&v->reported.snapshot, &v->snapshot) &&
-           move_snapshot_equal(&v->reported.copy, &v->copy.snapshot) && v->reported.warm == v->copy.warm &&
-           v->reported.has_copy == v->copy.is_here && v->reported.order == order_of_copy(w, i, k) && v->reported.sealed_revision == v->sealed_revision && (!v->error || v->reported.attempts == v->attempts);
+           v->reported.in_use == is_in_use(w, i, k) && v->reported.warm == v->copy.warm && v->reported.has_copy == v->copy.is_here &&
+           move_snapshot_equal(&v->reported.snapshot, &v->snapshot) && move_snapshot_equal(&v->reported.copy, &v->copy.snapshot) &&
+           v->reported.order == order_of_copy(w, i, k) && v->reported.sealed_revision == v->sealed_revision &&
+           (!v->error || v->reported.attempts == v->attempts);
 }
 
 void turn_report(struct world *w, int i, int k)
@@ -465,7 +469,7 @@ static void on_want(struct world *w, int i, const struct message *m)
     forget_namesake(a, want);
     struct agent_volume *v = volume_at(w, i, m->k);
     bool is_concerned = volume_concerns(want, &w->nodes[i].id);
-    bool is_over = !v->record && !v->copy.is_here && (v->step == STEP_NONE || w->plant == PLANT_OVER_TOO_SOON) &&
+    bool is_over = !v->record && !v->copy.is_here && v->step == STEP_NONE &&
                    (is_concerned ? want->state == VOLUME_DELETED && want->move.stage == MOVE_NONE : want->state != VOLUME_LIVE);
     v->is_known = v->confirmed = true;
     v->promised_ms = 0;

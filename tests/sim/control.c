@@ -152,9 +152,9 @@ static int control_put(struct world *w, struct volume *changed)
     int rc = store_commit(w, k, v);
     if (rc < 0)
         return rc;
-    trace(w, "control: v%d is %s, owner %c, target %c, epoch %llu, revision %llx, %s%s", k, volume_state_word(v->state), NODE_LETTER(node_index(&v->owner)),
-          NODE_LETTER(node_index(&v->target)), (unsigned long long)v->epoch, (unsigned long long)v->revision, move_stage_word(v->move.stage),
-          v->born ? "" : ", not born");
+    trace(w, "control: v%d is %s, owner %c, target %c, epoch %llu, revision %llx, %s%s", k, volume_state_word(v->state),
+          NODE_LETTER(node_index(&v->owner)), NODE_LETTER(node_index(&v->target)), (unsigned long long)v->epoch,
+          (unsigned long long)v->revision, move_stage_word(v->move.stage), v->born ? "" : ", not born");
     volume_set_put(&w->control.volumes, TAKE(v, NULL));
     const struct volume *now = volume_of(w, k);
     sort_sightings(w, now);
@@ -198,7 +198,8 @@ static void read_report(struct world *w, int i, struct sighting *s, const struct
 {
     struct error e = ERROR_INIT;
     *s = (struct sighting){ .is_here = true, .node = i, .connection = w->control.nodes[i].connection };
-    s->part = (struct move_part){ .known = true, .present = m->present, .epoch = m->epoch, .revision = m->has_copy ? m->order : m->revision, .in_use = m->in_use, .warm = m->warm };
+    s->part = (struct move_part){ .known = true, .present = m->present, .epoch = m->epoch, .in_use = m->in_use, .warm = m->warm };
+    s->part.revision = m->has_copy ? m->order : m->revision;
     int rc = move_snapshot_from_json(m->has_copy ? m->copy : m->snapshot, &s->part.snapshot, &e);
     ASSERT(rc == 0);
 }

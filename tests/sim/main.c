@@ -92,7 +92,7 @@ static int run_seeds(uint64_t count, int jobs)
     return 0;
 }
 
-enum { PLANT_SEEDS = 10000 };
+enum { PLANT_SEEDS = 30000 };
 
 static int run_plants(void)
 {

@@ -43,7 +43,6 @@ enum { NODES = 5, VOLUMES = 6, NAMES = 3, CONTAINERS = 4, VALUES = 64, SNAPSHOTS
     /* what the simulator has found, put back */ \
     X(PLANT_DISCARDED_USED,     "a volume is made and used after control was asked to forget it") \
     X(PLANT_STALE_FINAL,        "a target takes the final snapshot of an earlier seal for that of the last one") \
-    X(PLANT_OVER_TOO_SOON,      "a target forgets a volume that is removed while it fetches it") \
     X(PLANT_COPY_NOT_TOLD,      "a node that reports a copy in its inventory is not told what became of the volume") \
     X(PLANT_SILENT_SNAPSHOT,    "the snapshot of a worker that died is not known of") \
     X(PLANT_DIGEST_LOST,        "a fetch that breaks off makes the source forget the digest of an earlier one") \

@@ -20,6 +20,7 @@
 
 #define ID   "0e2d7f4c-58f5-4b0e-9a27-1f6f7f0c6a11"
 #define NODE "7d1c2b3a-0000-4000-8000-00000000beef"
+#define OTHER "7d1c2b3a-0000-4000-8000-00000000cafe"
 
 // ---- a server in a thread -----------------------------------------------------------------------------------------------------
 
@@ -463,8 +464,11 @@ static void purge_goes_through_the_trash(void **state)
 static void nodes_and_eras(void **state)
 {
     static const struct canned nodes[] = {
-        { "GET", "/v2/nodes", 200, "[{\"id\": \"" NODE "\", \"host\": \"h\\u009bx\", \"era\": \"" ID "\", \"state\": \"up\"},"
-                                     " {\"id\": \"" ID "\", \"state\": \"removed\", \"booted\": \"2026-01-02T03:04:05.678Z\"}]" },
+        { "GET", "/v2/nodes", 200, "[{\"id\": \"" NODE "\", \"host\": \"h\\u009bx\", \"era\": \"" ID "\", \"state\": \"up\", \"volumes\": 3, \"pool\": {\"size\": 4096, \"used\": 2048}},"
+                                     " {\"id\": \"" ID "\", \"state\": \"removed\", \"booted\": \"2026-01-02T03:04:05.678Z\"},"
+                                     " {\"id\": \"" OTHER "\", \"host\": \"h\", \"state\": \"draining\", \"volumes\": 2, \"in_use\": 1, "
+                                     "\"drain\": {\"force\": false, \"problem\": null}},"
+                                     " {\"id\": \"" OTHER "\", \"host\": \"h\", \"state\": \"down\", \"seen\": \"2026-01-02T03:04:05.678Z\"}]" },
         { 0 },
     };
     char program[] = "/usr/sbin/flocker-node-era";
@@ -472,11 +476,12 @@ static void nodes_and_eras(void **state)
     (void)state;
     answer_with(nodes);
     assert_int_equal(run("node ls"), 0);
-    assert_in(out, "ID                                    HOST        STATE    ERA                                   ERA AGE\n" NODE
-                   "  h\\xc2\\x9bx  up       " ID "\n" ID "              removed                                        ");
-    assert_in(out, "d\n"); // of age
+    assert_in(out, "ID                                    HOST        STATE     VOLUMES  FREE  ERA                                   ERA AGE  NOTE\n" NODE
+                   "  h\\xc2\\x9bx  up        3        2KiB  " ID "\n" ID "              removed   0                                                    ");
+    assert_in(out, "2 volumes left, 1 of them in use or held\n");
+    assert_in(out, "not connected since 2026-01-02T03:04:05.678Z\n");
     assert_int_equal(run("node ls --quiet"), 0);
-    assert_string_equal(out, NODE "\n" ID "\n");
+    assert_string_equal(out, NODE "\n" ID "\n" OTHER "\n" OTHER "\n");
     assert_int_equal(run("node era"), 0);
     assert_int_equal(strlen(out), UUID_TEXT_SIZE - 1);
     AUTO(free) char *era = xstrdup(out);
@@ -489,7 +494,7 @@ static void nodes_come_and_go(void **state)
     static const struct canned calls[] = {
         { "POST", "/v2/tokens", 201, "{\"token\": \"join1.x\\u009b\", \"expires\": \"2026-01-02T03:04:05.678Z\"}" },
         { "DELETE", "/v2/nodes/a%2Fb", 200, "{\"id\": \"" NODE "\"}" },
-        { "DELETE", "/v2/nodes/n?force=1", 200, "{}" },
+        { "DELETE", "/v2/nodes/n?force=1", 200, "{\"lost\": 2, \"rescued\": 1}" },
         { 0 },
     };
     (void)state;
@@ -501,6 +506,63 @@ static void nodes_come_and_go(void **state)
     assert_int_equal(run("node rm a/b"), 0);
     assert_string_equal(out, "node " NODE " is removed: its certificate is refused from now on\n");
     assert_int_equal(run("node rm --force n"), 0);
+    assert_in(out, "1 volumes that were on their way are where there is another copy of them\n2 volumes were only there, and are lost");
+}
+
+static void nodes_are_drained(void **state)
+{
+    static const struct canned busy[] = {
+        { "POST", "/v2/nodes/n/drain", 200, "{\"id\": \"" NODE "\", \"volumes\": 2, \"in_use\": 1, \"drain\": {\"problem\": null}}" },
+        { "GET", "/v2/nodes/n", 200, "{\"id\": \"" NODE "\", \"volumes\": 0, \"trashed\": 1, \"drain\": {\"problem\": null}}" },
+        { "DELETE", "/v2/nodes/n/drain", 200, "{\"id\": \"" NODE "\"}" },
+        { 0 },
+    };
+    static const struct canned stuck[] = {
+        { "POST", "/v2/nodes/n/drain", 200, "{\"id\": \"" NODE "\", \"volumes\": 2, \"drain\": {\"problem\": \"nobody\\u009b\"}}" },
+        { "GET", "/v2/nodes/n", 200, "{\"id\": \"" NODE "\", \"volumes\": 2}" },
+        { 0 },
+    };
+    (void)state;
+    answer_with(busy);
+    assert_int_equal(run("node drain n"), 0);
+    assert_asked("POST /v2/nodes/n/drain ", "{\"force\": false}");
+    assert_int_equal(run("node drain n --wait"), 0);
+    assert_string_equal(out, "2 volumes left, 1 of them in use or held\nnode " NODE " takes no volumes any more; 1 volumes in its trash stay\n");
+    assert_int_equal(run("node undrain n"), 0);
+    assert_string_equal(out, "node " NODE " takes volumes again\n");
+    answer_with(stuck);
+    assert_int_equal(run("node drain n --force"), 0);
+    assert_asked("POST /v2/nodes/n/drain ", "{\"force\": true}");
+    assert_in(out, "2 volumes left: nobody\\xc2\\x9b\n");
+    assert_int_equal(run("node drain n --wait"), error_exit(E_CONFLICT)); // undrained meanwhile
+}
+
+// What became of each volume, and what is not to be had from inventories.
+static void recover_says_what_it_does(void **state)
+{
+    static const char reply[] =
+        "{\"nodes\": [{\"id\": \"" NODE "\", \"host\": \"h\", \"volumes\": 5, \"copies\": 1}, {\"id\": \"" OTHER "\", \"host\": \"i\", "
+        "\"error\": {\"description\": \"it is away\"}}], \"volumes\": ["
+        "{\"id\": \"" ID "\", \"name\": \"db\", \"host\": \"h\", \"state\": \"live\", \"verdict\": \"taken\", "
+        "\"kept\": [{\"host\": \"j\", \"what\": \"data\"}, {\"host\": \"k\", \"what\": \"copy\"}]},"
+        "{\"id\": \"" ID "\", \"name\": \"web-1\", \"was\": \"web\", \"verdict\": \"taken\"},"
+        "{\"id\": \"" ID "\", \"verdict\": \"waits\", \"other\": \"" OTHER "\", \"other_host\": \"\"},"
+        "{\"id\": \"" ID "\", \"verdict\": \"copy-only\"}, {\"id\": \"" ID "\", \"verdict\": \"strange\"}]}";
+    static const struct canned calls[] = { { "POST", "/v2/recover", 200, reply }, { 0 } };
+    (void)state;
+    answer_with(calls);
+    assert_int_equal(run("control recover --dry-run"), 0);
+    assert_asked("POST /v2/recover ", "{\"dry_run\": true, \"force\": false}");
+    assert_in(out, "node h (" NODE ") has 5 volumes and 1 copies\nnode i (" OTHER ") could not be asked: it is away\n");
+    assert_in(out, "taken in; older data on j is kept, a copy on k is kept\n");
+    assert_in(out, "taken in; it was web, a name that a newer one has\n");
+    assert_in(out, "left out: a later state of it may be on " OTHER ", which is not connected");
+    assert_in(out, "left out: only a copy");
+    assert_in(out, "2 volumes would be taken in; nothing is changed yet\n");
+    answer_with(calls);
+    assert_int_equal(run("control recover --force"), 0);
+    assert_asked("POST /v2/recover ", "{\"dry_run\": false, \"force\": true}");
+    assert_in(out, "2 volumes are taken in; holds, containers of API v1, ");
 }
 
 // flocker-ca says and names things as tools of the original Flocker's time expect it.
@@ -611,6 +673,7 @@ static void pools_that_will_fail_are_told(void **state)
         const char *of_status, *of_grow; // what they say; NULL: nothing
     } cases[] = {
         { "\"read_only\": false", NULL, NULL },
+        { "\"kept\": 2", "  warning: the pool has 2 volumes that are not this node's", "the pool has 2 volumes that are not this node's" },
         { "\"read_only\": true", "  warning: the pool is read-only: ", "the pool is read-only: " },
         { "\"file_may_grow\": 16106127360, \"disk_free\": 16106127360", NULL, NULL },
         { "\"file_may_grow\": 16106127360, \"disk_free\": 10737418240", NULL, FILE_MAY "10GiB free" },
@@ -1055,7 +1118,7 @@ static void bash_completes(void **state)
     assert_completes("flocker ", "volume\nnode\nca\npool\nstatus\ncontrol\nup\ndiagnostics\nhelp\ncompletion\nversion\n");
     assert_completes("flocker volume ", "create\nls\ninspect\nresize\nmove\nrm\nrestore\n");
     assert_completes("flocker volume r", "resize\nrm\nrestore\n");
-    assert_completes("flocker control ", "backup\n");
+    assert_completes("flocker control ", "backup\nrecover\n");
     assert_completes("flocker control --h", "--host\n--help\n");
     assert_completes("flocker volume create --n", "--nocow\n--node\n");
     assert_completes("flocker volume create ", "\n");
@@ -1152,6 +1215,8 @@ int main(void)
         cmocka_unit_test(purge_goes_through_the_trash),
         cmocka_unit_test(nodes_and_eras),
         cmocka_unit_test(nodes_come_and_go),
+        cmocka_unit_test(nodes_are_drained),
+        cmocka_unit_test(recover_says_what_it_does),
         cmocka_unit_test(the_original_ca),
         cmocka_unit_test(where_control_is),
         cmocka_unit_test(pool_is_asked_of_the_agent),

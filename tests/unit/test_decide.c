@@ -375,6 +375,59 @@ static void any_history(void **state)
     }
 }
 
+// ---- a node that goes for good
+
+// The copy that a target may have: none, a part, all by an order before, all by the present one, the same without a digest.
+static struct move_part copy_of(const struct volume *v, int kind)
+{
+    const uint64_t number = move_next_number(0, v->revision - (kind == 2));
+    struct move_part part = { .known = kind > 0, .snapshot = { .number = number, .final = kind > 1, .has_digest = kind < 4 } };
+    return part;
+}
+
+// Every stage, state, node, copy: the node that goes owns nothing but entries, no move has a part with it, and what has data keeps it.
+static void node_gone(void **state)
+{
+    (void)state;
+    const struct uuid *const nodes[] = { &here, &there, &third };
+    for (int n = 0; n < MOVE_STAGE_COUNT * VOLUME_STATE_COUNT * 3 * 5 * 2; n++) {
+        const int copy = n / MOVE_STAGE_COUNT / VOLUME_STATE_COUNT / 3 % 5;
+        const struct uuid *gone = nodes[n / MOVE_STAGE_COUNT / VOLUME_STATE_COUNT % 3];
+        AUTO(volume_free) struct volume *v = shape(n / MOVE_STAGE_COUNT % VOLUME_STATE_COUNT), *got = NULL;
+        v->born = true;
+        v->move.stage = (enum move_stage)(n % MOVE_STAGE_COUNT);
+        bool is_open = move_is_open(v), is_moved = v->move.stage == MOVE_SETTLE || v->move.stage == MOVE_RELEASE;
+        if ((is_open && v->state != VOLUME_LIVE))
+            continue;
+        if (is_open || n / MOVE_STAGE_COUNT / VOLUME_STATE_COUNT / 15)
+            v->target = there;
+        if (is_moved)
+            v->move.source = third;
+        struct move_part part = copy_of(v, copy);
+        decide_node_gone(v, gone, &part, &got);
+        const struct volume *now = got ? got : v;
+        if (got)
+            check_change(v, got);
+        if (!volume_concerns(v, gone)) {
+            assert_null(got);
+            continue;
+        }
+        assert_false(uuid_equal(&now->target, gone) && !uuid_equal(&now->owner, gone));
+        assert_false(uuid_equal(&now->move.source, gone) || move_is_open(now) != (is_open && gone == &third));
+        bool is_rescued = gone == &here && ((v->move.stage == MOVE_SEAL && copy == 3) || (v->move.stage == MOVE_SETTLE && v->state != VOLUME_PURGING));
+        if (v->state == VOLUME_LIVE || v->state == VOLUME_TRASHED)
+            assert_int_equal(!uuid_equal(&now->owner, &here), is_rescued);
+        if (gone == &here && v->state == VOLUME_PURGING)
+            assert_int_equal(now->state, VOLUME_DELETED);
+        else
+            assert_int_equal(now->state, v->state);
+        bool is_back = is_rescued && v->move.stage == MOVE_SETTLE;
+        assert_int_equal(now->accepts, is_back ? v->epoch - 1 : 0);
+        if (gone == &here && v->move.stage == MOVE_RELEASE && now->state != VOLUME_DELETED)
+            assert_true(now->move.stage == MOVE_SETTLE && uuid_equal(&now->move.source, &third)); // the last copy is not let go of
+    }
+}
+
 int main(void)
 {
     static const struct CMUnitTest tests[] = {
@@ -382,7 +435,7 @@ int main(void)
         cmocka_unit_test(removed),           cmocka_unit_test(discarded),      cmocka_unit_test(restored),
         cmocka_unit_test(purged),
         cmocka_unit_test(resized),           cmocka_unit_test(reports),        cmocka_unit_test(holds),
-        cmocka_unit_test(any_history),
+        cmocka_unit_test(any_history),       cmocka_unit_test(node_gone),
     };
     return RUN_TESTS(tests);
 }

@@ -24,8 +24,8 @@ struct end {
     size_t sizes[64];
     size_t count;
     char why[200];
-    int closed, opened;
-    enum { END_PLAIN, END_ECHO, END_FREE_ON_LINE, END_FREE_ON_CLOSE, END_FREE_ON_OPEN, END_FLOOD } mode;
+    int closed, opened, drained;
+    enum { END_PLAIN, END_ECHO, END_FREE_ON_LINE, END_FREE_ON_CLOSE, END_FREE_ON_OPEN, END_FREE_ON_DRAINED, END_FLOOD } mode;
 };
 
 struct rig {
@@ -196,6 +196,63 @@ static void a_peer_that_takes_nothing_is_closed(void **state)
     run(r);
     assert_int_equal(r->a.closed, 1);
     assert_non_null(strstr(r->a.why, "does not take"));
+}
+
+static void on_drained(void *arg)
+{
+    struct end *end = arg;
+    end->drained++;
+    assert_true(end->mode == END_FREE_ON_DRAINED || !line_is_full(end->peer));
+    if (end->mode == END_FREE_ON_DRAINED)
+        line_free(TAKE(end->peer, NULL));
+}
+
+// Whoever looks at line_is_full before each line, and goes on when it is told, never has much more than LINE_FULL waiting.
+static void a_slow_reader_is_waited_for(void **state)
+{
+    struct rig *r = *state;
+    static const struct line_callbacks with_drained = { .on_line = on_line, .on_closed = on_closed, .on_drained = on_drained };
+    char line[1001], text[65536];
+    size_t sent = 0, got = 0;
+    int fds[2];
+    memset(line, 'x', 1000);
+    line_free(r->a.peer);
+    close(r->raw);
+    make_sockets(fds);
+    r->raw = fds[1];
+    r->a.peer = line_new(r->base, fds[0], NULL, &with_drained, &r->a);
+    assert_false(line_is_full(r->a.peer));
+    for (int i = 0; i < 2000; i++) {
+        bool was_full = line_is_full(r->a.peer);
+        int drained = r->a.drained;
+        for (; !line_is_full(r->a.peer); sent += 1001)
+            line_send(r->a.peer, line, 1000);
+        assert_in_range(line_backlog(r->a.peer), LINE_FULL / 4 + 1, LINE_FULL + 1001);
+        ssize_t n = recv(r->raw, text, sizeof text, MSG_DONTWAIT);
+        got += n > 0 ? (size_t)n : 0;
+        event_base_loop(r->base, EVLOOP_NONBLOCK);
+        assert_true(r->a.drained - drained <= 1 && (was_full || i == 0 || r->a.drained > 0));
+    }
+    assert_true(r->a.drained > 10);
+    assert_true(got > 10 * LINE_FULL && got <= sent);
+    shutdown(r->raw, SHUT_WR);
+    for (int i = 0; i < 10 && !r->a.closed; i++)
+        event_base_loop(r->base, EVLOOP_NONBLOCK);
+    assert_true(line_is_full(r->a.peer)); // nobody takes anything any more
+
+    line_free(r->a.peer);
+    close(r->raw);
+    make_sockets(fds);
+    r->raw = fds[1];
+    r->a.mode = END_FREE_ON_DRAINED;
+    r->a.peer = line_new(r->base, fds[0], NULL, &with_drained, &r->a);
+    while (!line_is_full(r->a.peer))
+        line_send(r->a.peer, line, 1000);
+    for (int i = 0; i < 2000 && r->a.peer; i++) {
+        (void)!recv(r->raw, text, sizeof text, MSG_DONTWAIT);
+        event_base_loop(r->base, EVLOOP_NONBLOCK);
+    }
+    assert_null(r->a.peer);
 }
 
 static void a_callback_may_overflow_its_own_peer(void **state)
@@ -399,6 +456,7 @@ int main(void)
         TEST(a_line_has_a_longest_length),
         TEST(a_line_without_end_is_cut),
         TEST(a_peer_that_takes_nothing_is_closed),
+        TEST(a_slow_reader_is_waited_for),
         TEST(a_callback_may_overflow_its_own_peer),
         TEST(the_end_is_reported_once_with_its_reason),
         TEST(writing_to_a_peer_that_went_is_an_end_too),

@@ -7,6 +7,7 @@
 #include "model/json.h"
 #include "model/metadata.h"
 #include "model/volume.h"
+#include "model/id_set.h"
 #include "model/volume_set.h"
 
 #include <stdio.h>
@@ -198,6 +199,20 @@ static char *text_of(const struct volume *v)
     char *text = json_dumps(object, JSON_COMPACT);
     assert_non_null(text);
     return text;
+}
+
+// Written only where there is one.
+static void accepted_epoch_is_kept(void **state)
+{
+    (void)state;
+    struct error e = ERROR_INIT;
+    AUTO(volume_free) struct volume *v = full_volume(), *back = NULL;
+    v->accepts = 6;
+    AUTO(json_decref) json_t *object = volume_to_json(v);
+    assert_int_equal(volume_from_json(object, &back, &e), 0);
+    assert_int_equal(back->accepts, 6);
+    json_object_set_new(object, "accepts", json_integer(-1));
+    assert_int_equal(volume_from_json(object, &back, &e), -E_INVALID);
 }
 
 static void volume_has_one_json_form(void **state)
@@ -500,6 +515,26 @@ static void set_agrees_with_a_simple_reference(void **state)
     }
 }
 
+static void set_that_was_filled_is_like_any(void **state)
+{
+    (void)state;
+    struct volume_set s = { 0 };
+    struct reference r = { 0 };
+    uint32_t seed = 3;
+    volume_set_fill_begin(&s);
+    for (int i = IDS - 1; i >= 0; i--)
+        put_random(&s, &r, i, &seed, 1);
+    volume_set_fill_end(&s);
+    compare(&s, &r);
+    for (int i = 0; i < IDS; i++)
+        put_random(&s, &r, i, &seed, 2);
+    compare(&s, &r);
+    volume_set_done(&s);
+    volume_set_fill_begin(&s);
+    volume_set_fill_end(&s);
+    compare(&s, &(struct reference){ 0 });
+}
+
 static void empty_set(void **state)
 {
     (void)state;
@@ -509,6 +544,56 @@ static void empty_set(void **state)
     assert_null(volume_set_find_name(&s, "a"));
     volume_set_remove(&s, &id);
     volume_set_done(&s);
+}
+
+static void id_set_agrees_with_a_simple_reference(void **state)
+{
+    (void)state;
+    struct id_set s = { 0 };
+    bool there[IDS] = { false };
+    uint32_t seed = 7;
+    for (int step = 0; step < 5000; step++) {
+        int i = (int)(next_random(&seed) % IDS);
+        struct uuid id = nth_id(i);
+        bool adds = next_random(&seed) % 2;
+        assert_int_equal(id_set_has(&s, &id), there[i]);
+        assert_int_equal((adds ? id_set_add : id_set_remove)(&s, &id), adds != there[i]);
+        there[i] = adds;
+        size_t n = 0;
+        for (int k = 0; k < IDS; k++)
+            n += there[k];
+        assert_int_equal(s.n, n);
+        for (size_t k = 1; k < s.n; k++)
+            assert_true(uuid_compare(&s.ids[k - 1], &s.ids[k]) < 0);
+    }
+    id_set_done(&s);
+    assert_int_equal(s.n, 0);
+    assert_null(s.ids);
+}
+
+// Each has its turn, even if the same one is added again after every step.
+static void id_set_takes_in_turns(void **state)
+{
+    (void)state;
+    struct id_set s = { 0 };
+    struct uuid cursor = { { 0 } }, taken[IDS + 1];
+    assert_false(id_set_take(&s, &cursor));
+    for (int i = 0; i < IDS; i++) {
+        struct uuid id = nth_id(i);
+        id_set_add(&s, &id);
+    }
+    const struct uuid greedy = s.ids[IDS / 2];
+    for (int i = 0; i <= IDS; i++) {
+        assert_true(id_set_take(&s, &cursor));
+        taken[i] = cursor;
+        assert_false(id_set_has(&s, &cursor));
+        id_set_add(&s, &greedy);
+    }
+    for (int i = 1; i < IDS; i++)
+        assert_true(uuid_compare(&taken[i], &taken[i - 1]) < 0);
+    assert_true(uuid_equal(&taken[IDS], &greedy));
+    assert_false(id_set_take(&s, &cursor) && id_set_take(&s, &cursor));
+    id_set_done(&s);
 }
 
 static void strings_are_written_as_json(void **state)
@@ -556,6 +641,7 @@ int main(void)
         cmocka_unit_test(names_follow_dockers_rule),
         cmocka_unit_test(size_limits),
         cmocka_unit_test(volume_has_one_json_form),
+        cmocka_unit_test(accepted_epoch_is_kept),
         cmocka_unit_test(volume_without_a_name),
         cmocka_unit_test(every_state_survives), cmocka_unit_test(moves_survive),
         cmocka_unit_test(wrong_members_are_named),
@@ -563,7 +649,10 @@ int main(void)
         cmocka_unit_test(unknown_members_are_ignored_at_any_depth),
         cmocka_unit_test(hold_expires),
         cmocka_unit_test(set_agrees_with_a_simple_reference),
+        cmocka_unit_test(set_that_was_filled_is_like_any),
         cmocka_unit_test(empty_set),
+        cmocka_unit_test(id_set_agrees_with_a_simple_reference),
+        cmocka_unit_test(id_set_takes_in_turns),
         cmocka_unit_test(strings_are_written_as_json),
         cmocka_unit_test(errors_as_json),
     };

@@ -69,7 +69,7 @@ static void check_change(const struct volume *old, const struct volume *new)
 // ---- what comes next
 
 // All that decides about the next stage. `number`: 1 the same at both ends. `digest`: 0 none, 1 the same
-// at both ends, 2 another at the other node.
+// at both ends, 2 another at the other node, 3 and 4 only at one of them.
 struct input {
     int owner_known, owner_present, owner_epoch, owner_revision, owner_final, in_use, held;
     int other_known, other_present, other_revision, other_final, warm, number, digest;
@@ -79,14 +79,16 @@ static struct move_part owner_of(const struct input *in)
 {
     struct move_part p = { .known = in->owner_known, .present = in->owner_present, .epoch = (uint64_t)(EPOCH + in->owner_epoch),
                            .revision = (uint64_t)(REVISION + in->owner_revision), .in_use = in->in_use, .held = in->held };
-    p.snapshot = (struct move_snapshot){ .number = 3, .final = in->owner_final, .has_digest = in->digest != 0, .digest = { 7, [31] = 8 } };
+    p.snapshot = (struct move_snapshot){ .number = 3, .final = in->owner_final, .has_digest = in->digest != 0 && in->digest != 3, .digest = { 7, [31] = 8 } };
     return p;
 }
 
 static struct move_part other_of(const struct input *in)
 {
-    struct move_part p = { .known = in->other_known, .present = in->other_present, .revision = (uint64_t)(REVISION + in->other_revision), .warm = in->warm };
-    p.snapshot = (struct move_snapshot){ .number = in->number == 1 ? 3 : 4, .final = in->other_final, .has_digest = in->digest != 0, .digest = { 7, [31] = 8 } };
+    struct move_part p = { .known = in->other_known, .present = in->other_present, .warm = in->warm };
+    p.revision = (uint64_t)(REVISION + in->other_revision);
+    p.snapshot = (struct move_snapshot){ .number = in->number == 1 ? 3 : 4, .final = in->other_final, .digest = { 7, [31] = 8 } };
+    p.snapshot.has_digest = in->digest != 0 && in->digest != 4;
     if (in->digest == 2)
         p.snapshot.digest[31] = 9;
     return p;
@@ -151,7 +153,7 @@ static void every_next_stage(void **state)
             for (in.owner_revision = -1; in.owner_revision <= 1; in.owner_revision++)
                 for (in.other_revision = -1; in.other_revision <= 1; in.other_revision++)
                     EACH(number, 2)
-                    EACH(digest, 3)
+                    EACH(digest, 5)
                     for (int bits = 0; bits < 512; bits++, count++) {
                         in.owner_known = bits & 1;
                         in.owner_present = bits >> 1 & 1;
@@ -208,7 +210,8 @@ static void every_wish(void **state)
     for (int n = 0; n < shapes * 3 * 8; n++) {
         AUTO(volume_free) struct volume *v = shape(n % shapes);
         int bits = n / shapes;
-        const struct move_wish wish = { .target = *targets[bits % 3], .keep_mounted = bits / 3 & 1, .force = bits / 3 >> 1 & 1, .rate = bits / 3 >> 2 & 1 ? 1000 : 0 };
+        struct move_wish wish = { .target = *targets[bits % 3], .keep_mounted = bits / 3 & 1, .force = bits / 3 >> 1 & 1 };
+        wish.rate = bits / 3 >> 2 & 1 ? 1000 : 0;
         check_wish(v, &wish);
     }
 }

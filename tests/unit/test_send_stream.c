@@ -25,6 +25,18 @@ static void checksum_is_that_of_the_standard(void **state)
         assert_int_equal(crc32c(5, bytes, n), crc32c_by_table(5, bytes, n));
 }
 
+// Long data are taken in lanes: around the lengths at which that begins and at any alignment.
+static void checksum_of_long_data_is_that_of_the_table(void **state)
+{
+    (void)state;
+    static uint8_t bytes[20000];
+    uint32_t x = 1;
+    for (size_t i = 0; i < sizeof bytes; i++)
+        bytes[i] = (uint8_t)((x = x * 1664525U + 1013904223U) >> 24);
+    for (size_t n = 6100; n < sizeof bytes - 8; n += n % 61 + 1)
+        assert_int_equal(crc32c((uint32_t)n, bytes + n % 8, n), crc32c_by_table((uint32_t)n, bytes + n % 8, n));
+}
+
 // ---- commands ----------------------------------------------------------------------------------------------------------------
 
 struct log {
@@ -359,6 +371,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(checksum_is_that_of_the_standard),
+        cmocka_unit_test(checksum_of_long_data_is_that_of_the_table),
         cmocka_unit_test(any_cut_says_the_same),
         cmocka_unit_test(data_of_protocol_2_has_no_length),
         cmocka_unit_test(callers_no_ends_it),

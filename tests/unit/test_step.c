@@ -303,6 +303,18 @@ static void every_change_of_order(void **state)
     }
 }
 
+// An owner with data of an older epoch serves it only if the order says that just these are meant.
+static void older_data_is_accepted_by_order_alone(void **state)
+{
+    (void)state;
+    for (uint64_t accepts = 0; accepts < EPOCH + 2; accepts++) {
+        struct volume record = { .owner = self, .epoch = EPOCH - 1, .revision = 3, .born = true };
+        struct volume want = { .owner = self, .target = self, .epoch = EPOCH, .accepts = accepts, .revision = 4, .born = true, .keep_mounted = true };
+        struct volume_here here = { .record = &record };
+        assert_int_equal(plan_step(&want, &here, &self), accepts == EPOCH - 1 ? STEP_UPDATE : STEP_MISSING);
+    }
+}
+
 static void words(void **state)
 {
     (void)state;
@@ -316,7 +328,7 @@ int main(void)
     static const struct CMUnitTest tests[] = {
         cmocka_unit_test(every_small_input),
         cmocka_unit_test(every_change_of_order),
-        cmocka_unit_test(words),
+        cmocka_unit_test(older_data_is_accepted_by_order_alone), cmocka_unit_test(words),
     };
     return RUN_TESTS(tests);
 }

@@ -388,6 +388,7 @@ static void agrees_with_memory(void **state)
             nodes[i] = kit_node(which);
             nodes[i].era = kit_id(next_random(&seed));
             nodes[i].removed = next_random(&seed) % 4 == 0;
+            nodes[i].drain = (enum node_drain)(next_random(&seed) % 3);
             tokens[i] = kit_token(which);
             tokens[i].expires_ms += next_random(&seed) % 2;
             containers[i] = kit_container(which);

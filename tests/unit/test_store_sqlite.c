@@ -274,7 +274,7 @@ static void an_older_store_is_taken_over(void **state)
     AUTO(free) char *before = NULL, *after = NULL;
     fill(12);
     assert_int_equal(try_load(&before), 0);
-    exec_sql("DROP TABLE container; DROP TABLE token; ALTER TABLE node DROP COLUMN removed; PRAGMA user_version = 1");
+    exec_sql("DROP TABLE container; DROP TABLE token; ALTER TABLE node DROP COLUMN drain; ALTER TABLE node DROP COLUMN removed; PRAGMA user_version = 1");
     assert_int_equal(try_load(&after), 0);
     assert_string_equal(before, after);
     AUTO(store_close) struct store *s = NULL;

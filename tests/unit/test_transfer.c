@@ -309,6 +309,26 @@ static void fetch_badly(struct rig *rig, enum errcode code, const char *words)
 
 // ---- what is moved
 
+// As docs/protocol.md says, computed by other programs (Python's hashlib, Debian's libxxhash).
+static void the_chain_is_the_documented_one(void **state)
+{
+    (void)state;
+    static const char *const want[] = { "1125facff6c69d594e38d7fe5101025026d23587d2143aeb33cc302c6880acaf",
+                                        "c50904d9702b507270fcd8ca507d7a11800e59cb1367449fd597d1f886cf04e8" };
+    static uint8_t chunk[MIB];
+    struct chain c = { 0 };
+    char text[2 * CHAIN_DIGEST + 1];
+    for (size_t i = 0; i < sizeof chunk; i++)
+        chunk[i] = (uint8_t)(i * 7);
+    for (size_t i = 0; i < ARRAY_SIZE(want); i++) {
+        chain_add(&c, i == 0 ? chunk : (const uint8_t *)"flocker", i == 0 ? sizeof chunk : 7);
+        for (size_t at = 0; at < CHAIN_DIGEST; at++)
+            snprintf(text + 2 * at, 3, "%02x", c.digest[at]);
+        assert_string_equal(text, want[i]);
+    }
+    assert_int_equal(c.offset, MIB + 7);
+}
+
 static void moves_streams_of_any_size(void **state)
 {
     (void)state;
@@ -938,6 +958,7 @@ static void targets_without_manners_hold_nothing_up(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
+        cmocka_unit_test(the_chain_is_the_documented_one),
         cmocka_unit_test(moves_streams_of_any_size),
         cmocka_unit_test(moves_increments_up_to_the_final_one),
         cmocka_unit_test(a_newest_snapshot_that_the_target_lacks_is_sent_as_it_is),
