@@ -489,8 +489,8 @@ static void get_status(struct call *call)
         counts[c->volumes.by_id[i]->state]++;
     api_reply(call->exchange, 200,
               json_pack("{s:s, s:s, s:b, s:{s:i, s:i}, s:{s:i, s:i, s:i}}", "version", FLOCKER_VERSION, "store", c->config.store->name,
-                        "serves_other_hosts", (int)(c->config.agents_tls != NULL), "nodes", "known", nodes, "connected", connected, "volumes", "live", counts[VOLUME_LIVE], "trashed", counts[VOLUME_TRASHED], "purging",
-                        counts[VOLUME_PURGING]));
+                        "serves_other_hosts", (int)(c->config.agents_tls != NULL), "nodes", "known", nodes, "connected", connected, "volumes",
+                        "live", counts[VOLUME_LIVE], "trashed", counts[VOLUME_TRASHED], "purging", counts[VOLUME_PURGING]));
 }
 
 static void backup(struct call *call)

@@ -109,3 +109,15 @@ def test_mount_root_that_others_may_enter_is_told(host, flocker_binary):
         assert host.path("/flocker").stat().st_mode & 0o777 == mode
         host.flocker("down")
         log.unlink()
+
+
+def test_down_ends_although_another_namespace_keeps_the_pool(host, flocker_binary):
+    host.start_flocker(flocker_binary)
+    keeper = host.popen(["unshare", "--mount", "--propagation", "private", "sleep", "600"])
+    wait_for("its copy of the mounts", lambda: "sleep 600" in host.processes().values())
+    done = host.flocker("down", check=False)
+    keeper.kill()
+    assert done.returncode and "another mount namespace, such as a container's, has it mounted" in done.stderr
+    assert "agent stopped" in done.stdout and "control stopped" in done.stdout
+    assert "started" in host.flocker("up").stdout
+    host.flocker("down")

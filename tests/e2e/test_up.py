@@ -78,7 +78,7 @@ def test_self_check_alone_leaves_nothing(up_host):
 
 
 def test_an_engine_that_runs_nothing_is_left_out(up_host):
-    podman = up_host.path("/usr/local/bin/podman")
+    podman = up_host.path("/usr/local/sbin/podman")
     podman.write_text('#!/bin/sh\n[ "$1" != run ] || { echo "no containers today" >&2; exit 126; }\nexec /usr/bin/podman "$@"\n')
     podman.chmod(0o755)
     before = state(up_host)
