@@ -269,7 +269,7 @@ int v1_move_volume(struct control *c, const struct uuid *id, const struct uuid *
     ASSERT(v);
     int rc = uuid_equal(node, &v->owner) ? 0 : drain_check(c, node, e);
     if (rc == 0)
-        rc = decide_move(v, &wish, &changed, e);
+        rc = moves_decide(c, v, &wish, &changed, e);
     return rc == 0 && changed ? control_put(c, changed, e) : rc;
 }
 

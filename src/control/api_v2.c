@@ -345,7 +345,7 @@ static void move_to(struct call *call, const struct volume *v, const struct move
     const struct uuid id = v->id;
     int rc = uuid_equal(&wish->target, &v->owner) ? 0 : drain_check(c, &wish->target, &e);
     if (rc == 0)
-        rc = decide_move(v, wish, &changed, &e);
+        rc = moves_decide(c, v, wish, &changed, &e);
     if (rc == 0 && changed)
         rc = control_put(c, changed, &e);
     if (rc < 0)

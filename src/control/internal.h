@@ -175,6 +175,8 @@ void recover_stop(struct control *c); // control ends: what is under way commits
 
 // ---- moves.c
 struct move_part moves_part(const struct control *c, const struct sighting *s); // what is to be relied on; s may be NULL
+// As decide_move, with what is known here of the owner.
+int moves_decide(const struct control *c, const struct volume *v, const struct move_wish *wish, struct volume **ret, struct error *e);
 // Commits the next stage of a move, if what the two nodes have said allows it.
 void moves_turn(struct control *c, const struct uuid *volume);
 // The number of the final snapshot, once the owner has said that it took it by the present order; 0: it has not.

@@ -33,6 +33,13 @@ uint64_t moves_final_number(const struct control *c, const struct volume *v)
     return owner.known && owner.snapshot.final && owner.revision == v->revision ? owner.snapshot.number : 0;
 }
 
+int moves_decide(const struct control *c, const struct volume *v, const struct move_wish *wish, struct volume **ret, struct error *e)
+{
+    struct move_wish known = *wish;
+    known.owner_is_unheard = !control_node(c, &v->owner);
+    return decide_move(v, &known, ret, e);
+}
+
 void moves_turn(struct control *c, const struct uuid *volume)
 {
     const struct volume *v = volume_set_find(&c->volumes, volume);

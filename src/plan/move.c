@@ -26,7 +26,10 @@ static void set_target(struct volume *v, const struct move_wish *wish)
     v->move.rate = wish->rate;
     if (uuid_equal(&v->owner, &wish->target))
         decide_call_off(v);
-    else if (!v->born)
+    else if (!v->born && wish->owner_is_unheard) {
+        v->owner = wish->target;
+        v->epoch++;
+    } else if (!v->born)
         return; // its owner may be making it just now, and use it before that is known here
     else if (v->move.stage == MOVE_NONE || (move_is_open(v) && !same))
         v->move.stage = MOVE_WARM;

@@ -23,6 +23,7 @@ struct move_wish {
     bool keep_mounted; // mounted there from then on also while no container uses it (API v1)
     bool force;        // stop who uses it
     uint64_t rate;     // bytes per second; 0: no limit
+    bool owner_is_unheard; // no agent has ever spoken for the owner: it can't have made anything
 };
 
 // The newest read-only snapshot of a volume at its owner, or the newest whole one that a target has received.
@@ -53,7 +54,7 @@ struct move_part {
 };
 
 // The user wishes it on another node, or, with the owner as target, where it is: then a move that can still be called off is. The move waits
-// while its owner has not reported its data yet, and while a former owner still has some.
+// while its owner has not reported its data yet (one that was never heard of is passed over), and while a former owner still has some.
 // E_NOT_FOUND unless the volume is live.
 int decide_move(const struct volume *v, const struct move_wish *wish, struct volume **ret, struct error *e);
 // A node's engine wants to mount it, and the owner has just let go of it and holds it for that node (docs/protocol.md, `release`); or the owner's
