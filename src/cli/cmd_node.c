@@ -255,7 +255,7 @@ const struct cli_command commands_node[] = {
       .args = "NODE",
       .summary = "take a node out of the cluster",
       .text = "Its certificate is refused from then on, and its connection closed. NODE is an id, the beginning of one, or a host. Refused "
-              "while volumes are there or move there: `flocker node drain` moves them away.\n\n"
+              "for the control service's own host, and while volumes are there or move there: `flocker node drain` moves them away.\n\n"
               "With --force, for a host that won't come back: moves to and from it end, and volumes whose only data was there stay as entries whose "
               "state is lost, until `flocker volume rm --purge`. If the host comes back after all, its pool keeps them and nobody is served them."
               "\n\n    flocker node rm 10.0.0.3",

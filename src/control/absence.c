@@ -66,24 +66,29 @@ void absence_turn(struct control *c, const struct uuid *volume)
 
 // ---- other nodes are told
 
+static void tell_presence(struct control *c, struct control_node *n)
+{
+    n->is_told_absent = !n->peer;
+    for (size_t i = 0; i < n->volumes.n; i++) {
+        const struct volume *v = volume_set_find(&c->volumes, &n->volumes.ids[i]);
+        const struct uuid other = control_other_node(v);
+        if (v->state != VOLUME_LIVE || !uuid_equal(&v->owner, &n->node.id))
+            continue;
+        agents_tell_watchers(c, v);
+        if (!uuid_is_zero(&other))
+            agents_tell(c, &other, v);
+    }
+}
+
 static void on_tell(evutil_socket_t fd, short what, void *arg)
 {
     struct control *c = arg;
     struct control_node *n;
     (void)fd;
     (void)what;
-    for (size_t i = 0; i < c->volumes.n; i++) {
-        const struct volume *v = c->volumes.by_id[i];
-        const struct control_node *owner = control_node(c, &v->owner);
-        if (!owner || owner->is_told_absent == !owner->peer || v->state != VOLUME_LIVE)
-            continue;
-        const struct uuid other = control_other_node(v);
-        agents_tell_watchers(c, v);
-        if (!uuid_is_zero(&other))
-            agents_tell(c, &other, v);
-    }
     LIST_FOREACH (n, &c->nodes, all)
-        n->is_told_absent = !n->peer;
+        if (n->is_told_absent != !n->peer)
+            tell_presence(c, n);
 }
 
 void absence_soon(struct control *c)
@@ -120,11 +125,11 @@ int absence_remove_node(struct control *c, struct control_node *n, size_t *ret_l
 {
     struct node removed = n->node;
     struct error why = ERROR_INIT;
-    struct departure d = { .changed = xcalloc(c->volumes.n + 1, sizeof(struct volume *)) };
+    struct departure d = { .changed = xcalloc(n->volumes.n + 1, sizeof(struct volume *)) };
     removed.removed = true;
     removed.drain = NODE_STAYS;
-    for (size_t i = 0; i < c->volumes.n; i++)
-        judge(c, n, c->volumes.by_id[i], &d);
+    for (size_t i = 0; i < n->volumes.n; i++)
+        judge(c, n, volume_set_find(&c->volumes, &n->volumes.ids[i]), &d);
     int rc = control_put_all(c, d.changed, d.n, &removed, e);
     free(d.changed);
     if (rc < 0)

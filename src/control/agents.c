@@ -56,6 +56,11 @@ const struct uuid *agents_node(const struct agent_peer *p)
     return &p->node->node.id;
 }
 
+bool agents_is_own_host(const struct control_node *n)
+{
+    return n->peer && !n->peer->is_remote;
+}
+
 struct control *agents_control(const struct agent_peer *p)
 {
     return p->control;
@@ -314,7 +319,7 @@ static int check_identity(const struct agent_peer *p, const struct uuid *said, s
         return fail(e, E_DENIED, "it says that it is node %s, and its certificate is that of node %s", UUID_TEXT(said), UUID_TEXT(&p->certified));
     if (n && n->node.removed)
         return fail(e, E_DENIED, "node %s was removed from the cluster; to take this host in again, remove node.crt and node.key from its "
-                    "/etc/flocker, and join it with a new token", UUID_TEXT(said));
+                    "/etc/flocker, and %s", UUID_TEXT(said), p->is_remote ? "join it with a new token" : "start its agent anew");
     return 0;
 }
 
@@ -455,7 +460,7 @@ static void note_owner(struct agent_peer *p, const struct volume *v, const json_
     if (moves_final_number(c, v) != was_final)
         agents_tell(c, &v->target, v); // its last increment can be had
     if (v->state == VOLUME_DELETED && (s->present || has_copy))
-        send_want(p, v); // made when control took it for gone: it goes now
+        agents_tell(c, &p->node->node.id, v); // made when control took it for gone: it goes now
     if (s->present)
         note_present(c, v, &p->node->node.id, s->epoch);
     else if (!has_copy)

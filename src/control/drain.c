@@ -114,21 +114,22 @@ static bool is_of(const struct control_node *n, const struct volume *v)
 static size_t on_their_way(const struct control *c, const struct control_node *n)
 {
     size_t all = 0;
-    for (size_t i = 0; i < c->volumes.n; i++) {
-        const struct volume *v = c->volumes.by_id[i];
+    for (size_t i = 0; i < n->volumes.n; i++) {
+        const struct volume *v = volume_set_find(&c->volumes, &n->volumes.ids[i]);
         all += is_of(n, v) && is_well_placed(c, v) && !is_waiting(c, v);
     }
     return all;
 }
 
+// What has no data yet changes its owner at once, and leaves the node's set: the next turn finds what this one passes over by that.
 static void drain(struct control *c, struct control_node *n)
 {
     struct error e = ERROR_INIT;
     struct candidates to = candidates(c, n);
     size_t moving = on_their_way(c, n);
     int rc = 0;
-    for (size_t i = 0; i < c->volumes.n && rc == 0; i++) {
-        const struct volume *v = c->volumes.by_id[i];
+    for (size_t i = 0; i < n->volumes.n && rc == 0; i++) {
+        const struct volume *v = volume_set_find(&c->volumes, &n->volumes.ids[i]);
         bool placed = is_well_placed(c, v);
         if (!is_of(n, v) || (!placed && moving >= DRAIN_MOVES))
             continue;

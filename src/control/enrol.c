@@ -216,9 +216,18 @@ static int check_unused(const struct control *c, const struct control_node *n, s
                 UUID_TEXT(&n->node.id), count, volume_label(first, label), count > 1 ? ", ..." : "");
 }
 
+static int check_not_own(const struct control_node *n, struct error *e)
+{
+    return !agents_is_own_host(n) ? 0 :
+           fail(e, E_CONFLICT, "node %s is the control service's own host: Flocker would make no volume there any more; --force removes it all the same",
+                UUID_TEXT(&n->node.id));
+}
+
 int enrol_remove_node(struct control *c, struct control_node *n, bool force, size_t *ret_lost, size_t *ret_rescued, struct error *e)
 {
-    int rc = force || n->node.removed ? 0 : check_unused(c, n, e);
+    int rc = force || n->node.removed ? 0 : check_not_own(n, e);
+    if (rc == 0 && !force && !n->node.removed)
+        rc = check_unused(c, n, e);
     if (rc < 0 || n->node.removed)
         return rc;
     return absence_remove_node(c, n, ret_lost, ret_rescued, e);

@@ -205,6 +205,9 @@ void agents_tell_watchers(struct control *c, const struct volume *v); // nodes t
 typedef void agents_done(void *arg, int rc, const json_t *reply, const struct error *e);
 void agents_ask(struct control *c, const struct uuid *node, json_t *message /* taken */, int limit_ms, agents_done *done, void *arg);
 
+// Whether its agent is connected by the unix socket: it is that of control's own host.
+bool agents_is_own_host(const struct control_node *n);
+
 // Closes the node's connection, if it has one, after telling it why; it counts as gone at once.
 void agents_expel(struct control *c, struct control_node *n, const struct error *why);
 

@@ -139,6 +139,7 @@ def test_a_removed_node_is_refused(hosts, flocker_binary):
     one, two = make_cluster(hosts, flocker_binary, 2)
     gone = node_of(one, two)["id"]
     two.ask(PLUGIN, "POST", "/VolumeDriver.Create", b'{"Name":"db","Opts":{}}')
+    assert "own host" in refused(one, "node", "rm", "10.77.0.1") and node_of(one, one)["state"] == "up"
     assert "db" in refused(one, "node", "rm", "10.77.0.2") and node_of(one, two)["state"] == "up"
     one.flocker("node", "rm", gone[:8], "--force")
     assert node_of(one, two)["state"] == "removed"

@@ -178,7 +178,6 @@ static struct volume *full_volume(void)
     v->options = (struct volume_options){ .uid = 999, .gid = UINT32_MAX - 1, .mode = 0750, .nocow = true };
     v->owner = v->target = uuid_of(OWNER_TEXT);
     v->epoch = 7;
-    v->accepts = 6;
     v->revision = 42;
     v->state = VOLUME_TRASHED;
     v->born = v->keep_mounted = true;
@@ -200,6 +199,20 @@ static char *text_of(const struct volume *v)
     char *text = json_dumps(object, JSON_COMPACT);
     assert_non_null(text);
     return text;
+}
+
+// Written only where there is one.
+static void accepted_epoch_is_kept(void **state)
+{
+    (void)state;
+    struct error e = ERROR_INIT;
+    AUTO(volume_free) struct volume *v = full_volume(), *back = NULL;
+    v->accepts = 6;
+    AUTO(json_decref) json_t *object = volume_to_json(v);
+    assert_int_equal(volume_from_json(object, &back, &e), 0);
+    assert_int_equal(back->accepts, 6);
+    json_object_set_new(object, "accepts", json_integer(-1));
+    assert_int_equal(volume_from_json(object, &back, &e), -E_INVALID);
 }
 
 static void volume_has_one_json_form(void **state)
@@ -628,6 +641,7 @@ int main(void)
         cmocka_unit_test(names_follow_dockers_rule),
         cmocka_unit_test(size_limits),
         cmocka_unit_test(volume_has_one_json_form),
+        cmocka_unit_test(accepted_epoch_is_kept),
         cmocka_unit_test(volume_without_a_name),
         cmocka_unit_test(every_state_survives), cmocka_unit_test(moves_survive),
         cmocka_unit_test(wrong_members_are_named),
