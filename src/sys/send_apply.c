@@ -134,7 +134,7 @@ static int open_regular(int at, const char *name, int flags)
 // 0: a->file is the one at `path`.
 static int open_file(struct send_apply *a, const char *path)
 {
-    struct place p = { -1, NULL };
+    struct place p = { -1, "" };
     if (a->file >= 0 && strcmp(a->file_path, path) == 0)
         return 0;
     auto_close(&a->file);
