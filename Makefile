@@ -3,7 +3,7 @@ BUILD   ?= build
 prefix  ?= /usr
 DESTDIR ?=
 
-.PHONY: all up down demo test sim sanitize fuzz bench check install uninstall clean
+.PHONY: all up down demo test sim sanitize fuzz soak bench check install uninstall clean
 
 all: $(BUILD)/build.ninja
 	@ninja -C $(BUILD)
@@ -33,6 +33,9 @@ sanitize:
 
 fuzz:
 	@tools/fuzz $(SECONDS)
+
+soak:
+	@tools/soak $(MINUTES)
 
 bench:
 	@tools/bench $(BENCH)

@@ -2,6 +2,7 @@
 // the worker judges by the copy of them that it was forked with.
 #include "agent/internal.h"
 
+#include "base/clock.h"
 #include "base/limits.h"
 #include "base/log.h"
 #include "base/mem.h"
@@ -13,12 +14,14 @@
 #include <sys/socket.h>
 
 #define NODE_PREFIX "node-"
+#define PATIENCE_MS 1000 // with a peer while others wait: a handshake and a request take some milliseconds
 
 struct serving {
     LIST_ENTRY(serving) all;
     struct agent *agent;
     struct worker *worker;
     struct uuid volume; // once known
+    int64_t since_ms;
 };
 
 // ---- in the worker
@@ -117,11 +120,21 @@ static void serve(struct agent *a, int fd)
 {
     struct serving *s = xcalloc(1, sizeof *s);
     s->agent = a;
+    s->since_ms = clock_boot_ms();
     LIST_INSERT_HEAD(&a->servings, s, all);
     a->serving_count++;
     const struct worker_task task = { .what = "serve a fetch", .run = run_serve, .ctx = s, .done = on_served, .arg = s, .is_long = true, .fd = fd,
                                       .on_progress = on_progress };
     s->worker = worker_start(a->workers, &task);
+}
+
+// Who has not said which volume he wants, and been granted it, gives way to others after a while: it may be a stranger who says nothing.
+static void make_room(struct agent *a)
+{
+    const struct serving *s;
+    LIST_FOREACH (s, &a->servings, all)
+        if (uuid_is_zero(&s->volume) && clock_boot_ms() - s->since_ms > PATIENCE_MS)
+            worker_kill(s->worker);
 }
 
 // While as many are served as can be, newcomers wait in the kernel's queue.
@@ -134,6 +147,8 @@ static void on_peer(evutil_socket_t listen_fd, short what, void *arg)
     if (fd >= 0)
         serve(a, fd);
     else if (!a->open || a->serving_count >= SERVINGS_MAX || (errno != EAGAIN && errno != EINTR && errno != ECONNABORTED)) {
+        if (a->serving_count >= SERVINGS_MAX)
+            make_room(a);
         event_del(a->on_peer);
         evtimer_add(a->peer_resume, &pause);
     }

@@ -155,6 +155,16 @@ int pool_snapshots(struct backend *b, const struct uuid *id, uint64_t *ret_newes
     return rc < 0 ? pool_fail(p, rc, "list the snapshots of", id, e) : 0;
 }
 
+// And what a worker left that was killed while it wrote one.
+static int remove_digest(int volume_fd, uint64_t seq, struct error *e)
+{
+    static const char *const suffixes[] = { DIGEST_SUFFIX, DIGEST_SUFFIX ".tmp" };
+    for (size_t i = 0; i < ARRAY_SIZE(suffixes); i++)
+        if (unlinkat(volume_fd, OUT_NAME(seq, suffixes[i]), 0) < 0 && errno != ENOENT)
+            return fail_os(e, errno, "remove the digest of snapshot %" PRIu64, seq);
+    return 0;
+}
+
 int pool_drop_outgoing(int volume_fd, uint64_t below, struct error *e)
 {
     AUTO(numbers_done) struct numbers list = { NULL, 0 };
@@ -164,8 +174,8 @@ int pool_drop_outgoing(int volume_fd, uint64_t below, struct error *e)
         if (seq >= below)
             continue;
         // The digest first: one must never stand beside another snapshot of that number.
-        if (unlinkat(volume_fd, OUT_NAME(seq, DIGEST_SUFFIX), 0) < 0 && errno != ENOENT)
-            return fail_os(e, errno, "remove the digest of snapshot %" PRIu64, seq);
+        if ((rc = remove_digest(volume_fd, seq, e)) < 0)
+            return rc;
         FAILPOINT(TRANSFER_DROPPED);
         rc = btrfs_subvolume_delete(volume_fd, OUT_NAME(seq, ""), e);
         if (rc < 0 && e->os_errno == EPERM)

@@ -82,7 +82,7 @@ static void send_want(struct agent_peer *p, const struct volume *v)
     json_t *message = json_pack("{s:s, s:o, s:b}", "type", "want", "volume", volume_to_json(v), "held", (int)held);
     bool is_target = move_is_open(v) && uuid_equal(&v->target, &p->node->node.id);
     const struct control_node *owner = is_target ? control_node(c, &v->owner) : NULL;
-    if (owner)
+    if (owner && owner->peer_port)
         json_object_set_new(message, "peer", json_pack("{s:s, s:s, s:i, s:I}", "node", UUID_TEXT(&owner->node.id), "host", owner->node.host, "port",
                                                        (int)owner->peer_port, "final", (json_int_t)moves_final_number(c, v)));
     struct error away = ERROR_INIT;
@@ -512,6 +512,13 @@ static void set_all_due(struct control_node *n, const struct volume_set *volumes
     }
 }
 
+// The target of a move from here is told where this node is: that may have changed, and a control service that has started anew did not know it.
+static void tell_target(struct control *c, const struct control_node *n, const struct volume *v)
+{
+    if (move_is_open(v) && uuid_equal(&v->owner, &n->node.id))
+        agents_tell(c, &v->target, v);
+}
+
 // What was reported on an earlier connection counts again from here on: moves may go on by it.
 static void turn_all_moves(struct control *c, const struct control_node *n)
 {
@@ -521,8 +528,10 @@ static void turn_all_moves(struct control *c, const struct control_node *n)
         if (v->move.stage != MOVE_NONE || !uuid_equal(&v->owner, &v->target))
             id_set_add(&open, &v->id);
     }
-    for (size_t i = 0; i < open.n; i++)
+    for (size_t i = 0; i < open.n; i++) {
+        tell_target(c, n, volume_set_find(&c->volumes, &open.ids[i]));
         moves_turn(c, &open.ids[i]);
+    }
     id_set_done(&open);
 }
 

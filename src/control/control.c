@@ -322,6 +322,7 @@ int control_remove_hold(struct control *c, const struct uuid *volume, struct err
     size_t at = (size_t)(place - c->holds);
     memmove(place, place + 1, (--c->hold_count - at) * sizeof *c->holds);
     tell_hold(c, &gone.volume, &gone.node);
+    moves_turn(c, &gone.volume); // a move may have waited for it
     return 0;
 }
 

@@ -49,10 +49,14 @@ class Flocker:
         env = {"FLOCKER_FAILPOINT": failpoint} if failpoint else {}
         return self.host.run([self.binary, "up", *self.args], env=env, check=check)
 
+    def up_later(self, seconds):
+        """What does not run is started with a boot clock that is so much later."""
+        return self.host.run(["unshare", "--time", "--boottime", str(seconds), "--fork", self.binary, "up", *self.args])
+
     def kill(self, role):
         """kill -9 of "agent", "control" or any one "worker"; returns whether there was one."""
         with self.lock:
-            if not self.killer:
+            if not self.killer or self.killer.poll() is not None:  # it ends with a power cut
                 self.killer = self.host.popen(["sh", "-c", KILLER], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
             self.killer.stdin.write(role + "\n")
             self.killer.stdin.flush()

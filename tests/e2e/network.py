@@ -36,6 +36,26 @@ class Network:
     def mend(self, host):
         self._ip("link", "set", f"host{self.numbers[host.name]}", "up")
 
+    # What a host loses is lost in its own firewall: the kernel here has no netem. A power cut of the host ends it, too.
+
+    def cut_one_way(self, host, direction):
+        """Nothing comes in ("in") or nothing goes out ("out"): the host is deaf or mute."""
+        self._drop(host, direction)
+
+    def lose(self, host, share):
+        """That share of the packets is lost, in each direction."""
+        for direction in ("in", "out"):
+            self._drop(host, direction, "-m", "statistic", "--mode", "random", "--probability", str(share))
+
+    def deliver(self, host):
+        """Nothing is lost any more."""
+        host.run(["iptables", "--wait", "--flush"])
+
+    @staticmethod
+    def _drop(host, direction, *match):
+        chain, option = {"in": ("INPUT", "-i"), "out": ("OUTPUT", "-o")}[direction]
+        host.run(["iptables", "--wait", "-A", chain, option, "eth0", *match, "-j", "DROP"])
+
     def close(self):
         self.process.stdin.close()
         self.process.stdout.close()

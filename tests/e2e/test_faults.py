@@ -28,7 +28,7 @@ SEED = int(os.environ.get("FLOCKER_FAULT_SEED", "0")) or random.SystemRandom().r
 PATIENCE_S = 60  # a create waits for the disk, and that may have much to do
 GENERAL = {"control.written": 6, "control.committed": 6, "control.told": 3, "control.report": 6, "agent.want": 6, "agent.step-start": 7,
            "agent.step-done": 7, "agent.step-reported": 7, "worker.start": 8, "worker.done": 8, "file.written": 7, "file.renamed": 7}
-# Those of moves have a test of their own (tests/unit/test_transfer_backend.c): one host does not get there.
+# Those of moves have a test of their own (test_move_faults.py): one host does not get there.
 SEVERAL_HOSTS = ("transfer.", "agent.found", "agent.released")  # what one host alone never does
 HITS = [(point, hit) for point in failpoints() if not point.startswith(SEVERAL_HOSTS) for hit in range(1, 10 if ROUNDS > 10 else 2)]
 HITS += [] if ROUNDS > 10 else [(point, hit) for point, last in GENERAL.items() for hit in range(2, last + 1)]
@@ -519,7 +519,7 @@ def test_failed_create_leaves_nothing(hosts, flocker_binary):
 def restart_agent(flocker, later_s=0):
     """The agent anew, with a boot clock that is so much later."""
     flocker.kill("agent")
-    flocker.host.run(["unshare", "--time", "--boottime", str(later_s), "--fork", flocker.binary, "up", *flocker.args])
+    flocker.up_later(later_s)
 
 
 def test_lost_unmount(hosts, flocker_binary):

@@ -119,6 +119,15 @@ def test_network_can_be_cut(hosts):
     wait_for("the answer", lambda: one.run(ping, check=False).returncode == 0)
     two.reboot()
     wait_for("the answer after a reboot", lambda: one.run(ping, check=False).returncode == 0)
+    for direction in ("in", "out"):
+        network.cut_one_way(two, direction)
+        assert one.run(ping, check=False).returncode
+        network.deliver(two)
+        assert one.run(ping, check=False).returncode == 0
+    network.lose(two, 0.5)  # a ping comes back with a chance of 1 in 4
+    answers = one.run(["busybox", "ping", "-c", "40", "-i", "0.01", "-W", "1", network.address(two)], check=False).stdout.count("ttl=")
+    assert 0 < answers < 40, answers
+    network.deliver(two)
 
 
 def test_what_a_host_writes_stays_there(host):
