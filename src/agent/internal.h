@@ -209,7 +209,7 @@ void operation_release(struct agent *a, const struct uuid *id, agent_done *done,
 
 // link.c
 void link_connect(struct agent *a);
-void link_free(struct agent *a); // closes the connection, and forgets all requests
+void link_free(struct agent *a); // closes the connection; all requests end with E_UNAVAILABLE
 void link_request(struct agent *a, json_t *message /* taken */, request_done *done, void *arg);
 void link_forget(struct agent *a, const void *arg); // requests with this argument are no longer waited for
 void link_send(struct agent *a, json_t *message /* taken */); // while there is a connection

@@ -434,17 +434,10 @@ static void close_link(struct agent *a)
     a->synced = a->welcome = false;
 }
 
-static void on_closed(void *arg, const char *why)
+// Nobody will answer them any more.
+static void end_requests(struct agent *a)
 {
-    struct agent *a = arg;
     struct request *r;
-    static const char over[] = "; this node's certificate has expired: move node.crt out of /etc/flocker and join again with a token of "
-                               "`flocker node token --node`";
-    AUTO(free) char *problem = xasprintf("the connection to control is closed: %s%s", why, a->certificate_is_over ? over : "");
-    if (!a->refused) // it has said why
-        note_problem(a, problem);
-    a->refused = false;
-    close_link(a);
     while ((r = LIST_FIRST(&a->requests))) {
         struct error e = ERROR_INIT;
         int rc = fail(&e, E_UNAVAILABLE, "the control service went away before it answered; try again");
@@ -452,18 +445,27 @@ static void on_closed(void *arg, const char *why)
         r->done(r->arg, rc, NULL, &e);
         free(r);
     }
+}
+
+static void on_closed(void *arg, const char *why)
+{
+    struct agent *a = arg;
+    static const char over[] = "; this node's certificate has expired: move node.crt out of /etc/flocker and join again with a token of "
+                               "`flocker node token --node`";
+    AUTO(free) char *problem = xasprintf("the connection to control is closed: %s%s", why, a->certificate_is_over ? over : "");
+    if (!a->refused) // it has said why
+        note_problem(a, problem);
+    a->refused = false;
+    close_link(a);
+    end_requests(a);
     reconnect_later(a);
 }
 
 void link_free(struct agent *a)
 {
-    struct request *r;
     dial_free(TAKE(a->dial, NULL));
     close_link(a);
-    while ((r = LIST_FIRST(&a->requests))) {
-        LIST_REMOVE(r, all);
-        free(r);
-    }
+    end_requests(a);
 }
 
 static void fail_connect(struct agent *a, const struct error *e)
