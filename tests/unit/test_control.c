@@ -1001,7 +1001,8 @@ static void read_many(struct link *l)
     char last[64] = "";
     struct uuid id, changed = many_id(CHANGED), found[] = { many_id(FOUND), many_id(FOUND_BY_NAME) };
     size_t replies = 0;
-    for (json_t *message; (message = link_hear(l)) && !is_type(message, "want-end"); json_decref(message)) {
+    json_t *message;
+    for (; (message = link_hear(l)) && !is_type(message, "want-end"); json_decref(message)) {
         const json_t *volume = json_object_get(message, "volume");
         if (is_type(message, "reply")) {
             assert_true(replies < ARRAY_SIZE(found));
@@ -1017,6 +1018,7 @@ static void read_many(struct link *l)
         if (uuid_equal(&id, &changed))
             assert_int_equal(json_integer_value(json_object_get(volume, "size")), 105LL << 20);
     }
+    json_decref(message);
     assert_int_equal(replies, ARRAY_SIZE(found));
     assert_int_equal(l->wants, MANY_VOLUMES);
 }
