@@ -867,16 +867,17 @@ struct life {
     const char *failpoint;
 };
 
+static char life_error[256]; // why the last one ended early
+
 // All that there is to do, in steps that are repeated from the start until all succeed.
-static int live(const struct life *l)
+static int live_on(const struct life *l, struct error *e)
 {
     struct pair *p = l->p;
-    struct error e = ERROR_INIT;
     struct stream s[2] = { { NULL, 0, 0 }, { NULL, 0, 0 } };
     bool is_here = exists(data_of(p->to, l->v));
     if (!is_here) {
-        if (OPS->snapshot(FROM, &l->v->id, 2, &e) < 0 || OPS->snapshot(FROM, &l->gone->id, 1, &e) < 0 ||
-            OPS->send(FROM, &l->v->id, 1, 2, collect, &s[0], &e) < 0 || OPS->send(FROM, &l->gone->id, 0, 1, collect, &s[1], &e) < 0)
+        if (OPS->snapshot(FROM, &l->v->id, 2, e) < 0 || OPS->snapshot(FROM, &l->gone->id, 1, e) < 0 ||
+            OPS->send(FROM, &l->v->id, 1, 2, collect, &s[0], e) < 0 || OPS->send(FROM, &l->gone->id, 0, 1, collect, &s[1], e) < 0)
             return 1;
         struct seen_copies seen = copies_of(p);
         const struct backend_copy *c = NULL;
@@ -887,27 +888,35 @@ static int live(const struct life *l)
         struct receiver *r = NULL;
         if (c->seq == 1) {
             size_t offset = c->part_offset;
-            if (OPS->receive_begin(TO, l->v, 1, 2, offset, &r, &e) < 0)
+            if (OPS->receive_begin(TO, l->v, 1, 2, offset, &r, e) < 0)
                 return 2;
             for (size_t at = offset; at < s[0].n; at += at < 4000 ? 4000 - at : s[0].n - at)
-                if (feed(p, r, &s[0], at, at < 4000 ? 4000 : s[0].n, 1000, &e) < 0 ||
-                    (at < 4000 && OPS->receive_checkpoint(r, 4000, some_digest, &e) < 0))
+                if (feed(p, r, &s[0], at, at < 4000 ? 4000 : s[0].n, 1000, e) < 0 ||
+                    (at < 4000 && OPS->receive_checkpoint(r, 4000, some_digest, e) < 0))
                     return 3;
-            if (OPS->receive_finish(r, some_digest, true, &e) < 0)
+            if (OPS->receive_finish(r, some_digest, true, e) < 0)
                 return 4;
             OPS->receive_free(r);
         }
-        if (OPS->receive_begin(TO, l->gone, 0, 1, 0, &r, &e) < 0 || feed(p, r, &s[1], 0, s[1].n, 1000, &e) < 0)
+        if (OPS->receive_begin(TO, l->gone, 0, 1, 0, &r, e) < 0 || feed(p, r, &s[1], 0, s[1].n, 1000, e) < 0)
             return 5;
         OPS->receive_free(r);
-        if (OPS->discard(TO, &l->gone->id, &e) < 0)
+        if (OPS->discard(TO, &l->gone->id, e) < 0)
             return 6;
     }
-    if (OPS->place(TO, l->v, &e) < 0 || OPS->snapshots_drop(FROM, &l->v->id, 2, &e) < 0)
+    if (OPS->place(TO, l->v, e) < 0 || OPS->snapshots_drop(FROM, &l->v->id, 2, e) < 0)
         return 7;
     stream_done(&s[0]);
     stream_done(&s[1]);
     return 0;
+}
+
+static int live(const struct life *l)
+{
+    struct error e = ERROR_INIT;
+    int rc = live_on(l, &e);
+    snprintf(life_error, sizeof life_error, "%s", e.msg);
+    return rc;
 }
 
 static int live_until_failpoint(void *arg)
@@ -940,7 +949,7 @@ static void killed_at(struct pair *p, const char *failpoint)
         reopen(p->to);
     int rc = live(&l);
     if (rc)
-        fail_msg("after %s: %d", failpoint, rc);
+        fail_msg("after %s: %d: %s", failpoint, rc, life_error);
     same_tree(out_of(p->from, v, 2), data_of(p->to, v));
     reopen(p->to);
     assert_false(exists(incoming_of(p->to, v)) || exists(incoming_of(p->to, gone)) || exists(out_of(p->from, v, 1)));
