@@ -259,6 +259,14 @@ bool turn_is_in_use(const struct agent_volume *v)
     return refs_total(&v->refs) > 0 || has_mount_operation(v) || containers_want(v);
 }
 
+// One in the trash is given time only for who was just given it: what an engine left behind must not keep it.
+static bool is_wanted_mounted(const struct agent_volume *v, const struct volume *want)
+{
+    if (want && want->state != VOLUME_LIVE)
+        return has_mount_operation(v) || refs_has_fresh(&v->refs, engine_is_dead, clock_boot_ms());
+    return turn_is_in_use(v);
+}
+
 // Where it is not sure what is mounted, what is wanted is done again: both steps are idempotent.
 static enum step plan(const struct agent_volume *v, const struct volume *want)
 {
@@ -266,7 +274,7 @@ static enum step plan(const struct agent_volume *v, const struct volume *want)
         .record = v->record,
         .half_made = v->half_made,
         .mounted = v->mounted && !v->unsure,
-        .mount_wanted = turn_is_in_use(v),
+        .mount_wanted = is_wanted_mounted(v, want),
         .held = v->held,
         .leaving = v->removing || v->promised_ms > clock_boot_ms(),
         .has_snapshots = v->snapshot.number != 0 || v->snapshots_unsure,
@@ -334,6 +342,8 @@ void turn(struct agent_volume *v)
         refs_done(&v->refs); // of an agent that was killed when it had removed the volume
         refs_save(v);
     }
+    if (want && want->state != VOLUME_LIVE && v->mounted && v->refs.n && step == STEP_NONE)
+        turn_later(v, REFS_MOMENT_MS); // nobody tells when the moment is over
     if (step == STEP_MISSING)
         note_missing(v);
     else if (step != STEP_NONE) {

@@ -130,7 +130,7 @@ static int open_new_file(const char *path, const char *new_path, int *ret_fd, st
 // A device that is not there would be made as a file in memory, and be gone with all volumes at the next start of the machine.
 static int check_is_no_device(const char *path, struct error *e)
 {
-    bool is_device = strncmp(path, "/dev/", 5) == 0 && strncmp(path, "/dev/shm/", 9) != 0;
+    bool is_device = strncmp(path, "/dev/", 5) == 0 && strncmp(path, "/dev/shm/", 9) != 0 && access(path, F_OK) < 0;
     return is_device ? fail(e, E_NOT_FOUND, "there is no device %s: `lsblk` lists those that there are", path) : 0;
 }
 

@@ -131,7 +131,7 @@ static int read_owner(const struct call *call, struct uuid *ret, struct error *e
     const json_t *owner = json_object_get(call->body, "owner");
     const char *text = json_string_value(owner);
     struct control_node *n = NULL;
-    if (!owner || !text || uuid_parse(text, ret))
+    if (!owner || !text || !*text || uuid_parse(text, ret))
         return read_id(call->body, "owner", ret, e);
     int rc = control_find_node(call->control, text, &n, e);
     if (rc == 0)

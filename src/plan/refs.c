@@ -96,6 +96,16 @@ static bool is_left(const struct ref *ref, bool (*is_dead)(struct engine engine)
     return ref->engine.pid ? is_dead(ref->engine) : now_ms - ref->opened_ms > REFS_OPEN_GRACE_MS;
 }
 
+bool refs_has_fresh(const struct refs *r, bool (*is_dead)(struct engine engine), int64_t now_ms)
+{
+    for (size_t i = 0; i < r->n; i++) {
+        const struct ref *ref = &r->items[i];
+        if ((ref->count && !is_dead(ref->engine)) || (ref->open && now_ms - ref->opened_ms < REFS_MOMENT_MS))
+            return true;
+    }
+    return false;
+}
+
 bool refs_has_doubtful(const struct refs *r, bool (*is_dead)(struct engine engine), int64_t now_ms)
 {
     for (size_t i = 0; i < r->n; i++)

@@ -53,6 +53,9 @@ void refs_settle(struct refs *r, const char *id, struct engine engine, bool take
 bool refs_release(struct refs *r, const char *id, struct engine engine);
 // Whether refs_reap could drop anything: a reason to look into the kernel's mount tables.
 bool refs_has_doubtful(const struct refs *r, bool (*is_dead)(struct engine engine), int64_t now_ms);
+// Whether a live engine has a reference, or was given one a moment ago (REFS_MOMENT_MS): its container may just be starting.
+bool refs_has_fresh(const struct refs *r, bool (*is_dead)(struct engine engine), int64_t now_ms);
+#define REFS_MOMENT_MS 5000
 // Drops what dead processes, lost answers and, long ago, engines without a process left; only for a volume whose file system no container
 // has. Returns whether anything changed.
 bool refs_reap(struct refs *r, bool (*is_dead)(struct engine engine), int64_t now_ms);
