@@ -202,7 +202,8 @@ int btrfs_quota_share(int fd, uint64_t from, uint64_t to, struct error *e)
     int rc, err = 0;
     for (uint64_t first = 0; err == 0 && (rc = next_relation(fd, GROUP(BTRFS_GROUP_LEVEL, from), first, &member)) > 0; first = member + 1) {
         err = LEVEL_OF(member) == 0 ? assign(fd, member, GROUP(BTRFS_GROUP_LEVEL, to), true) : 0;
-        if (err == EEXIST || err == ENOENT) // a member already, or gone, which it is when nothing that it wrote is in use
+        // A member already, or gone, which it is when nothing that it wrote is in use: the kernel says EINVAL for a group that is gone.
+        if (err == EEXIST || err == ENOENT || (err == EINVAL && !group_is_there(fd, member)))
             err = 0;
     }
     if (err == 0 && rc < 0)
