@@ -1,5 +1,5 @@
 // What the files of control share. control.c owns the state and is the only one that changes it; nodes.c knows which node is to be told of
-// what; agents.c talks to agents; api.c routes requests to api_v1.c and api_v2.c.
+// what; agents*.c talk to agents; api.c routes requests to api_v1.c and api_v2.c.
 #ifndef FLOCKER_CONTROL_INTERNAL_H
 #define FLOCKER_CONTROL_INTERNAL_H
 
@@ -182,7 +182,7 @@ void moves_turn(struct control *c, const struct uuid *volume);
 // The number of the final snapshot, once the owner has said that it took it by the present order; 0: it has not.
 uint64_t moves_final_number(const struct control *c, const struct volume *v);
 json_t *moves_to_v2(const struct control *c, const struct volume *v); // NULL: none is under way
-// Requests of agents; as those in agents.c.
+// Requests of agents; as those in agents_requests.c.
 int moves_request_acquire(struct agent_peer *p, const json_t *message, json_t *reply, struct error *e);
 
 // ---- agents.c
