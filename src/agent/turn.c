@@ -95,6 +95,13 @@ static int run_step(void *ctx, json_t *result, struct error *e)
 
 // ---- what they change here
 
+static void forget_snapshots(struct agent_volume *v)
+{
+    v->snapshot = (struct move_snapshot){ .number = 0 };
+    v->snapshots_unsure = false;
+    v->sealed_revision = 0;
+}
+
 static void apply(struct agent_volume *v, const json_t *result)
 {
     switch (v->step) {
@@ -113,9 +120,7 @@ static void apply(struct agent_volume *v, const json_t *result)
         moves_apply_seal(v, result);
         break;
     case STEP_UNSEAL:
-        v->snapshot = (struct move_snapshot){ .number = 0 };
-        v->snapshots_unsure = false;
-        v->sealed_revision = 0;
+        forget_snapshots(v);
         break;
     case STEP_DISCARD:
         v->copy = (struct move_copy){ .is_here = false };
@@ -136,9 +141,7 @@ static void apply(struct agent_volume *v, const json_t *result)
         volume_free(v->record);
         v->record = NULL;
         v->half_made = false;
-        v->snapshot = (struct move_snapshot){ .number = 0 };
-        v->snapshots_unsure = false;
-        v->sealed_revision = 0;
+        forget_snapshots(v);
         break;
     case STEP_NONE:
     case STEP_MISSING:

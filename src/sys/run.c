@@ -28,6 +28,22 @@ static _Noreturn void become(const char *const argv[], int output)
     _exit(127);
 }
 
+// Starts it; returns where its output can be read, or -errno.
+static int start(const char *const argv[], pid_t *ret)
+{
+    int ends[2];
+    if (pipe2(ends, O_CLOEXEC) < 0)
+        return -errno;
+    AUTO(close) int from = ends[0];
+    AUTO(close) int to = ends[1];
+    *ret = fork();
+    if (*ret < 0)
+        return -errno;
+    if (*ret == 0)
+        become(argv, to);
+    return TAKE(from, -1);
+}
+
 // Keeps what fits of the end of the output.
 static void read_tail(int fd, char *ret, size_t size)
 {
@@ -58,17 +74,10 @@ static const char *last_line(char *text)
 
 int run_program(const char *const argv[], struct error *e)
 {
-    int ends[2];
-    if (pipe2(ends, O_CLOEXEC) < 0)
-        return fail_os(e, errno, "run %s", argv[0]);
-    AUTO(close) int from = ends[0];
-    AUTO(close) int to = ends[1];
-    pid_t pid = fork();
-    if (pid < 0)
-        return fail_os(e, errno, "run %s", argv[0]);
-    if (pid == 0)
-        become(argv, to);
-    close(TAKE(to, -1));
+    pid_t pid;
+    AUTO(close) int from = start(argv, &pid);
+    if (from < 0)
+        return fail_os(e, -from, "run %s", argv[0]);
     char output[512];
     read_tail(from, output, sizeof output);
     int status;
@@ -109,19 +118,13 @@ static bool read_until(int fd, int64_t deadline_ms, FILE *to, size_t max)
 
 int run_capture(const char *const argv[], size_t max, int timeout_ms, char **ret, struct error *e)
 {
-    int ends[2], status = 0;
+    int status = 0;
     size_t n;
+    pid_t pid;
     AUTO(free) char *text = NULL;
-    if (pipe2(ends, O_CLOEXEC) < 0)
-        return fail_os(e, errno, "run %s", argv[0]);
-    AUTO(close) int from = ends[0];
-    AUTO(close) int to = ends[1];
-    pid_t pid = fork();
-    if (pid < 0)
-        return fail_os(e, errno, "run %s", argv[0]);
-    if (pid == 0)
-        become(argv, to);
-    close(TAKE(to, -1));
+    AUTO(close) int from = start(argv, &pid);
+    if (from < 0)
+        return fail_os(e, -from, "run %s", argv[0]);
     FILE *out = open_memstream(&text, &n);
     ASSERT(out);
     const bool is_late = read_until(from, clock_boot_ms() + timeout_ms, out, max);
