@@ -9,6 +9,7 @@
 #include "base/clock.h"
 #include "base/mem.h"
 #include "base/rng.h"
+#include "sys/btrfs.h"
 #include "sys/loop.h"
 #include "sys/mountinfo.h"
 #include "sys/run.h"
@@ -380,6 +381,56 @@ static inline int in_child(int (*fn)(void *arg), void *arg)
     assert_int_equal(waitpid(pid, &status, 0), pid);
     assert_true(WIFEXITED(status));
     return WEXITSTATUS(status);
+}
+
+static inline void sync_pool(const struct fixture *f)
+{
+    AUTO(close) int fd = open(top_of(f), O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    NO_ERROR(btrfs_sync(fd, E));
+}
+
+// ---- contracts: each case with each kind of pool that it is for ------------------------------------------------------------------
+
+enum { FILES = 1 << POOL_FILE, DEVICES = 1 << POOL_DEVICE, DIRECTORIES = 1 << POOL_DIRECTORY, ANY = FILES | DEVICES | DIRECTORIES, MEMORY = 8 };
+
+struct pool_case {
+    const char *name;
+    CMUnitTestFunction run;
+    CMFixtureFunction start;
+    int where;
+};
+
+#define CASE(test, start, where) { #test, test, start, where }
+
+// Whoever copies the mounts of this machine meanwhile must not keep ours.
+static inline bool has_own_mounts(void)
+{
+    if (geteuid() == 0 && unshare(CLONE_NEWNS) == 0 && mount(NULL, "/", NULL, MS_REC | MS_PRIVATE, NULL) == 0)
+        return true;
+    fputs("needs root\n", stderr);
+    return false;
+}
+
+// The exit status of a test program. The variable TESTS is a pattern of those to run, such as "btrfs on a device*".
+static inline int run_contract(const char *group, const struct pool_case cases[], size_t case_count, CMFixtureFunction end)
+{
+    if (!has_own_mounts())
+        return 77;
+    struct CMUnitTest *tests = xcalloc(case_count * ARRAY_SIZE(setups), sizeof *tests);
+    size_t n = 0;
+    for (size_t s = 0; s < ARRAY_SIZE(setups); s++)
+        for (size_t c = 0; c < case_count; c++)
+            if (cases[c].where & (setups[s].is_real ? 1 << setups[s].source : MEMORY))
+                tests[n++] = (struct CMUnitTest){ xasprintf("%s: %s", setups[s].name, cases[c].name), cases[c].run, cases[c].start, end,
+                    (void *)(uintptr_t)&setups[s] };
+    const char *filter = getenv("TESTS");
+    if (filter)
+        cmocka_set_test_filter(filter);
+    int failed = _cmocka_run_group_tests(group, tests, n, NULL, NULL);
+    for (size_t i = 0; i < n; i++)
+        free((char *)(uintptr_t)tests[i].name);
+    free(tests);
+    return failed;
 }
 
 #endif

@@ -55,12 +55,6 @@ static int count_entries(const char *path)
     return n;
 }
 
-static void sync_pool(const struct fixture *f)
-{
-    AUTO(close) int fd = open(top_of(f), O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-    NO_ERROR(btrfs_sync(fd, E));
-}
-
 // ---- create, destroy, observe ------------------------------------------------------------------------------------------------
 
 static void create_twice_changes_nothing(void **state)
@@ -1369,15 +1363,7 @@ static void acknowledged_survives_power_loss(void **state)
 
 // ---- all of it ---------------------------------------------------------------------------------------------------------------
 
-enum { FILES = 1 << POOL_FILE, DEVICES = 1 << POOL_DEVICE, DIRECTORIES = 1 << POOL_DIRECTORY, ANY = FILES | DEVICES | DIRECTORIES, MEMORY = 8 };
-
-static const struct {
-    const char *name;
-    CMUnitTestFunction run;
-    int (*start)(void **state);
-    int where;
-} cases[] = {
-#define CASE(name, start, where) { #name, name, start, where }
+static const struct pool_case cases[] = {
     CASE(create_twice_changes_nothing, fixture_open, ANY | MEMORY),
     CASE(fresh_volume_is_empty_and_has_its_options, fixture_open, ANY),
     CASE(destroy_leaves_nothing, fixture_open, ANY | MEMORY),
@@ -1418,29 +1404,9 @@ static const struct {
     CASE(pool_that_is_gone_is_told, fixture_open, FILES | DEVICES),
     CASE(killed_at_any_moment_leaves_volumes_whole, fixture_open, ANY | MEMORY),
     CASE(acknowledged_survives_power_loss, fixture_open, FILES),
-#undef CASE
 };
 
 int main(void)
 {
-    if (geteuid() != 0 || unshare(CLONE_NEWNS) < 0 || mount(NULL, "/", NULL, MS_REC | MS_PRIVATE, NULL) < 0) {
-        fputs("needs root\n", stderr);
-        return 77;
-    }
-    struct CMUnitTest tests[ARRAY_SIZE(cases) * ARRAY_SIZE(setups)];
-    size_t n = 0;
-    for (size_t s = 0; s < ARRAY_SIZE(setups); s++)
-        for (size_t c = 0; c < ARRAY_SIZE(cases); c++) {
-            int where = setups[s].is_real ? 1 << setups[s].source : MEMORY;
-            if (cases[c].where & where)
-                tests[n++] = (struct CMUnitTest){ xasprintf("%s: %s", setups[s].name, cases[c].name), cases[c].run, cases[c].start,
-                    fixture_end, (void *)(uintptr_t)&setups[s] };
-        }
-    const char *filter = getenv("TESTS"); // a pattern, such as "btrfs on a device*"
-    if (filter)
-        cmocka_set_test_filter(filter);
-    int failed = _cmocka_run_group_tests("backend", tests, n, NULL, NULL);
-    for (size_t i = 0; i < n; i++)
-        free((char *)(uintptr_t)tests[i].name);
-    return failed;
+    return run_contract("backend", cases, ARRAY_SIZE(cases), fixture_end);
 }

@@ -86,12 +86,6 @@ static const char *entry_of(const struct fixture *f, const struct volume *v, con
     return ret;
 }
 
-static void sync_pool(const struct fixture *f)
-{
-    AUTO(close) int fd = open(top_of(f), O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-    NO_ERROR(btrfs_sync(fd, E));
-}
-
 // ---- streams in memory ---------------------------------------------------------------------------------------------------------
 
 static int collect(void *arg, const void *data, size_t n)
@@ -1016,15 +1010,7 @@ static void acknowledged_survives_power_loss(void **state)
 
 // ---- all of it -----------------------------------------------------------------------------------------------------------------
 
-enum { FILES = 1 << POOL_FILE, DEVICES = 1 << POOL_DEVICE, DIRECTORIES = 1 << POOL_DIRECTORY, ANY = FILES | DEVICES | DIRECTORIES };
-
-static const struct {
-    const char *name;
-    CMUnitTestFunction run;
-    int (*start)(void **state);
-    int where;
-} cases[] = {
-#define CASE(name, start, where) { #name, name, start, where }
+static const struct pool_case cases[] = {
     CASE(all_arrives_as_it_was, pair_start, ANY),
     CASE(sharing_is_kept, pair_start, ANY),
     CASE(no_copy_on_write_is_kept, pair_start, ANY),
@@ -1045,27 +1031,9 @@ static const struct {
     CASE(nothing_gets_out, pair_start, FILES),
     CASE(killed_at_each_failpoint, pair_start, ANY),
     CASE(acknowledged_survives_power_loss, pair_start, FILES),
-#undef CASE
 };
 
 int main(void)
 {
-    if (geteuid() != 0 || unshare(CLONE_NEWNS) < 0 || mount(NULL, "/", NULL, MS_REC | MS_PRIVATE, NULL) < 0) {
-        fputs("needs root\n", stderr);
-        return 77;
-    }
-    struct CMUnitTest tests[ARRAY_SIZE(cases) * ARRAY_SIZE(setups)];
-    size_t n = 0;
-    for (size_t s = 0; s < ARRAY_SIZE(setups); s++)
-        for (size_t c = 0; c < ARRAY_SIZE(cases); c++)
-            if (setups[s].is_real && cases[c].where & 1 << setups[s].source)
-                tests[n++] = (struct CMUnitTest){ xasprintf("%s: %s", setups[s].name, cases[c].name), cases[c].run, cases[c].start, pair_end,
-                    (void *)(uintptr_t)&setups[s] };
-    const char *filter = getenv("TESTS"); // a pattern, such as "btrfs on a device*"
-    if (filter)
-        cmocka_set_test_filter(filter);
-    int failed = _cmocka_run_group_tests("transfer_backend", tests, n, NULL, NULL);
-    for (size_t i = 0; i < n; i++)
-        free((char *)(uintptr_t)tests[i].name);
-    return failed;
+    return run_contract("transfer_backend", cases, ARRAY_SIZE(cases), pair_end);
 }
