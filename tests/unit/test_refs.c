@@ -96,6 +96,23 @@ static void reaping(void **state)
     refs_done(&r);
 }
 
+static void fresh_are_those_that_may_be_starting(void **state)
+{
+    struct error e = ERROR_INIT;
+    struct refs r = { 0, NULL };
+    (void)state;
+    living[0] = living[1] = one;
+    assert_false(refs_has_fresh(&r, is_dead, 0));
+    assert_int_equal(refs_open(&r, "x", two, 1000, &e), 0); // an engine that is dead by now: what it started may live
+    assert_true(refs_has_fresh(&r, is_dead, 1000 + REFS_MOMENT_MS - 1));
+    assert_false(refs_has_fresh(&r, is_dead, 1000 + REFS_MOMENT_MS));
+    refs_settle(&r, "x", two, true);
+    assert_false(refs_has_fresh(&r, is_dead, 1000)); // counted for a dead engine: nothing starts any more
+    mount(&r, "y", one);
+    assert_true(refs_has_fresh(&r, is_dead, INT64_MAX)); // a live one gives back what it has
+    refs_done(&r);
+}
+
 static void removes_that_references_forbid(void **state)
 {
     (void)state;
@@ -590,7 +607,8 @@ int main(void)
 {
     static const struct CMUnitTest tests[] = {
         cmocka_unit_test(counts_by_id_and_engine), cmocka_unit_test(lost_answers),
-        cmocka_unit_test(reaping),                 cmocka_unit_test(removes_that_references_forbid),
+        cmocka_unit_test(reaping),                 cmocka_unit_test(fresh_are_those_that_may_be_starting),
+        cmocka_unit_test(removes_that_references_forbid),
         cmocka_unit_test(limits),                  cmocka_unit_test(kept_over_restarts),
         cmocka_unit_test(damage_is_told),          cmocka_unit_test(never_fewer_than_users),
     };
