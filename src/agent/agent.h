@@ -15,6 +15,8 @@
 #include "plan/decide.h"
 #include "plan/refs.h"
 
+#define AGENT_RECONNECT_MS 6250 // the longest pause before it tries again to reach control
+
 struct event_base;
 struct json_t;
 struct ssl_ctx_st;

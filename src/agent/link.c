@@ -413,7 +413,7 @@ static void on_line(void *arg, char *line, size_t n)
 
 static void reconnect_later(struct agent *a)
 {
-    static const int delays_ms[] = { 20, 50, 100, 200, 500, 1000, 2000, 5000 };
+    static const int delays_ms[] = { 20, 50, 100, 200, 500, 1000, 2000, AGENT_RECONNECT_MS * 4 / 5 };
     size_t n = a->link_failures < ARRAY_SIZE(delays_ms) ? a->link_failures : ARRAY_SIZE(delays_ms) - 1;
     uint8_t random;
     rng_fill(&random, sizeof random);

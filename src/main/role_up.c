@@ -1,5 +1,6 @@
 #include "main/roles.h"
 
+#include "agent/agent.h"
 #include "base/clock.h"
 #include "base/mem.h"
 #include "main/upstream.h"
@@ -21,7 +22,7 @@
 DEFINE_AUTO(json_t *, json_decref)
 
 #define READY_MS    20000 // the first start makes certificates and a pool
-#define RUNNING_MS  5000  // of one that runs already
+#define RUNNING_MS  (AGENT_RECONNECT_MS + 5000) // of one that runs already, such as an agent that has not noticed yet that control is there again
 #define STOP_MS     10000
 #define POLL_MS     20
 

@@ -30,6 +30,32 @@ def test_a_pool_that_cannot_be_opened_is_named_and_given_up(host, flocker_binary
     assert not host.loops()
 
 
+# Accepts one connection that comes later than 6 s from now: by then the agent makes its longest pauses.
+LISTEN = """
+import os, socket, time
+path = "/run/flocker/agents.sock"
+end = time.monotonic() + 6
+while True:
+    if os.path.exists(path):
+        os.unlink(path)
+    with socket.socket(socket.AF_UNIX) as listener:
+        listener.bind(path)
+        listener.listen()
+        listener.accept()[0].close()
+    if time.monotonic() > end:
+        break
+os.unlink(path)
+"""
+
+
+def test_up_waits_for_an_agent_that_pauses_before_it_tries_control_again(host, flocker_binary):
+    host.start_flocker(flocker_binary, ["--rest=none"])
+    host.kill_flocker("control")
+    host.run(["python3", "-c", LISTEN])
+    said = host.flocker("up", "--rest=none").stdout
+    assert "control started" in said and "agent is running" in said
+
+
 def test_a_pool_that_an_earlier_agent_left_mounted_is_not_taken_for_unmounted(host, flocker_binary):
     host.start_flocker(flocker_binary, ["--rest=none"])
     host.flocker("down", "--keep-mounted")
