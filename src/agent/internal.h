@@ -51,7 +51,8 @@ struct agent_volume {
     bool removing;       // a Remove is under way: no new mounts
     struct event *linger; // NULL, or until when the volume stays mounted without a reference
     bool checked;        // with removing: unmounted, and no container has it
-    bool discarding;     // control was asked to forget it: nothing is made or mounted until that is answered
+    bool abandoned;      // whose create has failed: what there is of it goes, then control is asked to forget it
+    bool discarding;     // control was asked: nothing is made or mounted until that is answered
     bool snapshots_unsure; // a worker that may have taken one has died
     struct move_snapshot snapshot; // the newest one that a move took of it here; of that, `final` is:
     uint64_t sealed_revision;      // the order by which it was taken as the last one; 0: by none
@@ -205,6 +206,7 @@ void operations_free(struct agent *a);
 void operation_remove(struct agent *a, const struct uuid *id, agent_done *done, void *arg); // as agent_remove, for any user of the CLI or API
 // Lets go of the volume, if nothing uses it, and keeps it free for PROMISE_MS, until another node's order comes.
 void operation_release(struct agent *a, const struct uuid *id, agent_done *done, void *arg);
+void operation_discard(struct agent_volume *v); // asks control to forget what could not be made
 #define PROMISE_MS 10000
 
 // link.c

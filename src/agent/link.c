@@ -251,7 +251,7 @@ static void orphan(struct agent_volume *v, void *arg)
 static void has_heard(struct agent_volume *v, void *arg)
 {
     (void)arg;
-    if (!v->discarding)
+    if (!v->discarding && !v->abandoned)
         return;
     v->discarding = false;
     turn(v);

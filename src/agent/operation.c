@@ -259,7 +259,6 @@ static struct operation *still_there(const struct agent *a, const struct operati
 struct discard {
     struct agent *agent;
     struct uuid id;
-    const struct operation *operation; // that waits for it, or has gone
 };
 
 // An entry that stays is harmless: it is made when it can be, or removed by its user. If control has gone, its next orders will show.
@@ -267,24 +266,22 @@ static void on_discarded(void *arg, int rc, const json_t *reply, const struct er
 {
     struct discard *d = arg;
     struct agent_volume *v = agent_volume(d->agent, &d->id);
-    struct operation *o = still_there(d->agent, d->operation);
     (void)reply;
     (void)e;
     if (v && rc != -E_UNAVAILABLE) {
         v->discarding = false;
         turn(v);
     }
-    if (o)
-        finish_failure(o);
+    turn_soon(d->agent);
     free(d);
 }
 
-// Whoever looks after the answer must not find what could not be made.
-static void discard(struct operation *o, struct agent_volume *v)
+void operation_discard(struct agent_volume *v)
 {
     struct discard *d = xcalloc(1, sizeof *d);
-    *d = (struct discard){ v->agent, v->id, o };
-    o->asked = v->discarding = true;
+    *d = (struct discard){ v->agent, v->id };
+    v->abandoned = false;
+    v->discarding = true;
     link_request(v->agent, json_pack("{s:s, s:s, s:s}", "type", "request", "op", "discard", "id", UUID_TEXT(&v->id)), on_discarded, d);
 }
 
@@ -327,6 +324,15 @@ static bool refuse_namesake(struct operation *o)
     return true;
 }
 
+// Whoever looks after the answer must not find what could not be made. What was made of it all the same goes first: an agent that starts anew,
+// and without control, would let it be used, and control have it destroyed then.
+static void abandon(struct agent_volume *v)
+{
+    v->abandoned = true;
+    v->retry_ms = 0;
+    turn(v);
+}
+
 static void create_turn(struct operation *o)
 {
     struct agent *a = o->agent;
@@ -339,6 +345,11 @@ static void create_turn(struct operation *o)
         o->asked = true;
         link_request(a, wish_to_json(o), on_created, o);
         FAILPOINT(AGENT_CREATE_ASKED);
+        return;
+    }
+    if (o->failure.code) {
+        if (!v->abandoned && !v->discarding)
+            finish_failure(o);
         return;
     }
     const struct volume *want = volume_set_find(&a->wants, &o->volume);
@@ -354,12 +365,10 @@ static void create_turn(struct operation *o)
     turn(v);
     if (!has_failed(o, v))
         return;
-    if (v->step != STEP_NONE || v->error.code == E_CORRUPT || v->discarding) {
-        finish_failed(o, v);
-        return;
-    }
     keep_failure(o, v);
-    discard(o, v);
+    if (v->step == STEP_NONE && v->error.code != E_CORRUPT)
+        abandon(v);
+    turn_soon(a);
 }
 
 static void on_created(void *arg, int rc, const json_t *reply, const struct error *e)

@@ -40,6 +40,8 @@ static int permit(void *arg, const char *peer, const struct transfer_request *r,
     if (r->epoch != want->epoch || v->record->epoch != want->epoch)
         return fail(e, E_DENIED, "volume %s: epoch %llu was asked for, it is %llu", UUID_TEXT(&r->volume), (unsigned long long)r->epoch,
                     (unsigned long long)want->epoch);
+    if (v->step == STEP_UNSEAL) // begun before the order for this move came: it would take what is sent now, too
+        return fail(e, E_UNAVAILABLE, "volume %s: the snapshots of an earlier move are being removed, try again", UUID_TEXT(&r->volume));
     bool sealed = v->sealed_revision == want->revision;
     *ret = (struct transfer_grant){ .final_seq = sealed ? v->snapshot.number : 0, .first_seq = move_next_number(0, want->revision), .rate = want->move.rate };
     worker_tell(json_pack("{s:s}", "volume", UUID_TEXT(&r->volume)));

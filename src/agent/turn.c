@@ -168,6 +168,7 @@ static void note_failure(struct agent_volume *v, const struct error *e)
     v->error = *e;
     set_failures(v, v->failures + 1);
     v->snapshots_unsure |= v->step == STEP_SEAL;
+    v->abandoned &= v->step != STEP_DESTROY; // it stays as it is: made when it can be, or removed by its user
     v->unsure |= v->step == STEP_MOUNT || (v->step == STEP_UNMOUNT && e->code != E_BUSY);
     v->retry_ms = clock_boot_ms() + (delay_ms < RETRY_MS_MAX ? delay_ms : RETRY_MS_MAX);
 }
@@ -276,6 +277,7 @@ static enum step plan(const struct agent_volume *v, const struct volume *want)
     struct volume_here here = {
         .record = v->record,
         .half_made = v->half_made,
+        .abandoned = v->abandoned,
         .mounted = v->mounted && !v->unsure,
         .mount_wanted = is_wanted_mounted(v, want),
         .held = v->held,
@@ -332,6 +334,7 @@ void turn(struct agent_volume *v)
         return;
     if (v->failures && v->retry_ms > clock_boot_ms())
         return;
+    v->abandoned &= want && want->state == VOLUME_LIVE && !v->record;
     enum step step = plan(v, want);
     if (step == STEP_NONE && v->removing && !v->checked)
         step = STEP_UNMOUNT; // also what is not mounted here may be in a container
@@ -347,6 +350,10 @@ void turn(struct agent_volume *v)
     }
     if (want && want->state != VOLUME_LIVE && v->mounted && v->refs.n && step == STEP_NONE)
         turn_later(v, REFS_MOMENT_MS); // nobody tells when the moment is over
+    if (step == STEP_NONE && v->abandoned && v->agent->synced) {
+        operation_discard(v);
+        return;
+    }
     if (step == STEP_MISSING)
         note_missing(v);
     else if (step != STEP_NONE) {

@@ -83,7 +83,7 @@ int decide_discard(const struct volume *v, int64_t now_ms, struct volume **ret, 
         return not_live(v, e);
     *ret = next(v);
     decide_call_off(*ret);
-    (*ret)->state = VOLUME_PURGING;
+    (*ret)->state = VOLUME_DELETED;
     (*ret)->trashed_ms = (*ret)->purge_ms = now_ms;
     return 0;
 }

@@ -23,7 +23,7 @@ int decide_create(const struct volume_set *all, const struct volume_wish *wish, 
 // Live -> trashed, to be purged keep_ms later. Already in the trash: unchanged copy. E_NOT_FOUND once it is being purged.
 // A move that can still be called off is. Also a volume of which no data is known yet goes to the trash: its owner may have made it and use it.
 int decide_remove(const struct volume *v, int64_t now_ms, int64_t keep_ms, struct volume **ret, struct error *e);
-// Live -> purging: its owner could not make it, and says so. E_CONFLICT if it has data.
+// Live -> deleted: its owner could not make it, has nothing of it on its disk, and says so. E_CONFLICT if it has data.
 int decide_discard(const struct volume *v, int64_t now_ms, struct volume **ret, struct error *e);
 // Trashed -> live, under new_name if given. E_CONFLICT if the name is taken by then or it isn't in the trash.
 int decide_restore(const struct volume_set *all, const struct volume *v, const char *new_name, struct volume **ret, struct error *e);

@@ -101,14 +101,19 @@ static bool may_seal(const struct move_part *owner, const struct move_part *othe
 }
 
 // The owner has sealed it by this very order: an earlier seal may have been broken since, and written to. The target keeps its copy by this very
-// order: an earlier one may still be on its way to it, and have it throw the copy away. Both ends name the same final snapshot, and what was
-// received is what was sent.
-static bool is_prepared(const struct volume *v, const struct move_part *owner, const struct move_part *other)
+// order: an earlier one may still be on its way to it, and have it throw the copy away. Both ends name the same final snapshot.
+static bool is_at_both_ends(const struct volume *v, const struct move_part *owner, const struct move_part *other)
 {
     const struct move_snapshot *sent = &owner->snapshot, *received = &other->snapshot;
     return owner->known && other->known && owner->present && owner->epoch == v->epoch && owner->revision == v->revision &&
-           other->revision == v->revision && sent->final && received->final && sent->number == received->number && sent->has_digest && received->has_digest &&
-           memcmp(sent->digest, received->digest, MOVE_DIGEST_SIZE) == 0;
+           other->revision == v->revision && sent->final && received->final && sent->number == received->number && sent->has_digest && received->has_digest;
+}
+
+// What was received is what was sent. If not, the snapshot was sent once more, against another base, to a node that it does not go to any more:
+// another one is taken.
+static bool is_same(const struct move_part *owner, const struct move_part *other)
+{
+    return memcmp(owner->snapshot.digest, other->snapshot.digest, MOVE_DIGEST_SIZE) == 0;
 }
 
 void decide_move_next(const struct volume *v, const struct move_part *owner, const struct move_part *other, struct volume **ret)
@@ -124,8 +129,8 @@ void decide_move_next(const struct volume *v, const struct move_part *owner, con
             *ret = to_stage(v, MOVE_SEAL);
         break;
     case MOVE_SEAL:
-        if (is_prepared(v, owner, other))
-            *ret = to_switched(v);
+        if (is_at_both_ends(v, owner, other))
+            *ret = is_same(owner, other) ? to_switched(v) : next(v);
         break;
     case MOVE_SETTLE:
         if (v->state == VOLUME_PURGING || v->state == VOLUME_DELETED || (owner->known && owner->present && owner->epoch == v->epoch))

@@ -7,6 +7,7 @@
 //     none     -> warm     the user wishes it elsewhere
 //     warm     -> seal     its copy has caught up as far as it will
 //     seal     -> settle   the target has the final snapshot whole, checked by its digest: the switch, owner and epoch change
+//     seal     -> seal     what both ends take for the same snapshot is not: a new order has the owner take another one
 //     settle   -> release  the new owner has it durable under the new epoch
 //     release  -> none     the former owner says that its data is gone
 #ifndef FLOCKER_PLAN_MOVE_H

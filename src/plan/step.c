@@ -41,7 +41,11 @@ static enum step plan_absent(const struct volume *want, const struct volume_here
         return STEP_DISCARD;
     if (!live)
         return here->half_made && is_to_go(want) ? STEP_DESTROY : STEP_NONE;
-    return want->born ? STEP_MISSING : STEP_CREATE;
+    if (want->born)
+        return STEP_MISSING;
+    if (here->abandoned)
+        return here->half_made ? STEP_DESTROY : STEP_NONE;
+    return STEP_CREATE;
 }
 
 // It has another owner, or had.

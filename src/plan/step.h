@@ -17,7 +17,7 @@
     X(STEP_FETCH,   "fetch")   /* get the newest snapshot from its owner */ \
     X(STEP_PLACE,   "place")   /* what was received becomes the volume */ \
     X(STEP_DISCARD, "discard") /* remove what was received of it */ \
-    X(STEP_DESTROY, "destroy") /* of what is purged, or moved away and safe there */ \
+    X(STEP_DESTROY, "destroy") /* of what is purged, or moved away and safe there, or could not be made */ \
     X(STEP_MISSING, "missing") /* its data should be here and is not: told to the user, never made anew */
 
 enum step {
@@ -32,6 +32,7 @@ const char *step_word(enum step s);
 struct volume_here {
     const struct volume *record; // beside the data; NULL: no data here
     bool half_made;              // a create was begun here and has not succeeded: something of it may lie about
+    bool abandoned;              // whose create has failed: what there is of it goes before control is asked to forget it
     bool mounted;
     bool mount_wanted;           // somebody here uses it or waits for it
     bool held;                   // a user wants it to stay on this node: what is mounted stays mounted, also when moved away or deleted

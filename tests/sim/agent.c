@@ -189,6 +189,7 @@ static void note_failure(struct world *w, int i, int k, enum errcode code)
     v->error = code;
     v->failures++;
     v->snapshots_unsure |= v->step == STEP_SEAL && w->plant != PLANT_SILENT_SNAPSHOT;
+    v->abandoned &= v->step != STEP_DESTROY;
     v->unsure |= v->step == STEP_MOUNT || (v->step == STEP_UNMOUNT && code != E_BUSY);
     v->retry_ms = node_clock(w, i) + delay_ms;
     turn_in(w, i, k, delay_ms);
@@ -230,9 +231,7 @@ static void act(struct world *w, int i, int k)
     if (fault(w, w->profile.fail_step / 2) || (v->step == STEP_CREATE && fault(w, w->profile.fail_step * 5))) // the pool is full
         return;
     place_run(w, i, k, v->step, v->order, &v->step_number, &v->step_rc);
-    // A create that has happened is not told to have failed: if its agent then had the volume discarded and, started anew without control, found
-    // it and let it be used, it would be destroyed in use. Nothing in the protocol prevents that yet.
-    if (v->step_rc == 0 && v->step != STEP_CREATE && fault(w, w->profile.fail_step / 2))
+    if (v->step_rc == 0 && fault(w, w->profile.fail_step / 2))
         v->step_rc = -E_IO;
 }
 
@@ -303,6 +302,7 @@ static enum step plan(struct world *w, int i, int k, const struct volume *want)
     struct volume_here here = {
         .record = v->record,
         .half_made = v->half_made,
+        .abandoned = v->abandoned,
         .mounted = v->mounted && !v->unsure,
         .mount_wanted = is_in_use(w, i, k),
         .held = v->held,
@@ -346,6 +346,7 @@ void turn(struct world *w, int i, int k)
         return;
     if (v->failures && v->retry_ms > node_clock(w, i))
         return;
+    v->abandoned &= want && want->state == VOLUME_LIVE && !v->record;
     enum step step = plan(w, i, k, want);
     if (step == STEP_NONE && v->removing && !v->checked)
         step = STEP_UNMOUNT;
@@ -354,6 +355,10 @@ void turn(struct world *w, int i, int k)
     if (want && want->state != VOLUME_LIVE && !v->mounted && v->refs.n) {
         refs_done(&v->refs);
         refs_save(w, i, k);
+    }
+    if (step == STEP_NONE && v->abandoned && a->is_synced) {
+        operation_discard(w, i, k);
+        return;
     }
     if (step == STEP_MISSING) {
         v->attempts += v->error != E_CORRUPT;
@@ -514,9 +519,9 @@ static void on_want_end(struct world *w, int i)
     a->is_synced = true;
     turn_soon(w, i);
     for (int k = 0; k < VOLUMES; k++) {
-        bool was_discarding = a->volumes[k].discarding;
+        bool was_asked = a->volumes[k].discarding || a->volumes[k].abandoned;
         a->volumes[k].discarding = false;
-        if (was_discarding || w->plant == PLANT_INFERENCE)
+        if (was_asked || w->plant == PLANT_INFERENCE)
             turn(w, i, k);
     }
 }
@@ -540,6 +545,7 @@ static void on_discarded(struct world *w, int i, const struct message *m)
         return;
     v->discarding = false;
     turn(w, i, m->k);
+    turn_soon(w, i);
 }
 
 static void on_ask(struct world *w, int i, const struct message *m)

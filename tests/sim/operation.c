@@ -106,6 +106,29 @@ static const struct volume *want_of(struct world *w, int i, const struct operati
     return volume_set_find(&agent_at(w, i)->wants, &id);
 }
 
+void operation_discard(struct world *w, int i, int k)
+{
+    struct agent *a = agent_at(w, i);
+    struct message *m = message_new(MSG_REQUEST, k);
+    m->request = REQUEST_DISCARD;
+    m->n = a->volumes[k].discard = ++a->last_request;
+    a->volumes[k].abandoned = false;
+    a->volumes[k].discarding = w->plant != PLANT_DISCARDED_USED;
+    send_up(w, i, m);
+}
+
+static void abandon(struct world *w, int i, int k)
+{
+    struct agent_volume *v = &agent_at(w, i)->volumes[k];
+    if (w->plant == PLANT_DISCARDED_EARLY) {
+        operation_discard(w, i, k);
+        return;
+    }
+    v->abandoned = true;
+    v->retry_ms = 0;
+    turn(w, i, k);
+}
+
 static void create_turn(struct world *w, int i, struct operation *o)
 {
     struct agent *a = agent_at(w, i);
@@ -114,6 +137,11 @@ static void create_turn(struct world *w, int i, struct operation *o)
     struct agent_volume *v = find(w, i, o);
     if (!v) {
         request(w, i, o, REQUEST_CREATE);
+        return;
+    }
+    if (o->failure) {
+        if (!v->abandoned && !v->discarding)
+            finish(w, i, o, -(int)o->failure);
         return;
     }
     const struct volume *want = want_of(w, i, o);
@@ -129,12 +157,10 @@ static void create_turn(struct world *w, int i, struct operation *o)
     turn(w, i, o->k);
     if (!has_failed(o, v))
         return;
-    if (v->step == STEP_NONE && v->error != E_CORRUPT && !v->discarding) {
-        request(w, i, o, REQUEST_DISCARD);
-        v->discarding = w->plant != PLANT_DISCARDED_USED;
-        v->discard = o->request;
-    }
-    finish(w, i, o, -(int)v->error);
+    o->failure = v->error;
+    if (v->step == STEP_NONE && v->error != E_CORRUPT)
+        abandon(w, i, o->k);
+    turn_soon(w, i);
 }
 
 static void acquire(struct world *w, int i, struct operation *o, const struct agent_volume *v, const struct volume *want)

@@ -42,10 +42,12 @@ enum { NODES = 5, VOLUMES = 6, NAMES = 3, CONTAINERS = 4, VALUES = 64, SNAPSHOTS
     X(PLANT_INFERENCE,          "what control does not name is destroyed") \
     /* what the simulator has found, put back */ \
     X(PLANT_DISCARDED_USED,     "a volume is made and used after control was asked to forget it") \
+    X(PLANT_DISCARDED_EARLY,    "control is asked to forget a volume before what was perhaps made of it is destroyed") \
     X(PLANT_STALE_FINAL,        "a target takes the final snapshot of an earlier seal for that of the last one") \
     X(PLANT_COPY_NOT_TOLD,      "a node that reports a copy in its inventory is not told what became of the volume") \
     X(PLANT_SILENT_SNAPSHOT,    "the snapshot of a worker that died is not known of") \
     X(PLANT_DIGEST_LOST,        "a fetch that breaks off makes the source forget the digest of an earlier one") \
+    X(PLANT_SERVED_UNSEALING,   "a fetch is served while the snapshots of an earlier move are removed") \
     X(PLANT_EVICT_SPINS,        "who is stopped by force, again and again while the engine has not said so") \
     X(PLANT_PROMISE_FORGOTTEN,  "nobody looks when a promise is over") \
     X(PLANT_TRASH_UNMOUNTS,     "a volume that is removed is unmounted under a container that just starts") \
@@ -113,6 +115,7 @@ struct operation {
     int container; // of MOUNT
     uint64_t container_life;
     bool asked, begun;
+    enum errcode failure; // of CREATE: what it is answered once control has discarded the volume
     int64_t request;      // number of the request under way
     uint64_t attempts_before;
     int64_t ask;          // REMOVE, RELEASE by control's wish: the number of its question; 0: a user of this node
@@ -122,7 +125,7 @@ struct operation {
 struct agent_volume {
     bool is_known; // has an entry in the agent's table
     struct volume *record, *order;
-    bool half_made, mounted, unsure, held, confirmed, removing, checked, looking, discarding;
+    bool half_made, mounted, unsure, held, confirmed, removing, checked, looking, abandoned, discarding;
     int64_t discard; // number of that request
     struct refs refs;
     struct move_snapshot snapshot;
@@ -378,6 +381,7 @@ bool has_mount_operation(const struct world *w, int i, int k);
 void operations_turn(struct world *w, int i);
 struct operation *operation_new(struct world *w, int i, enum operation_kind kind, int name);
 void operation_on_reply(struct world *w, int i, const struct message *m);
+void operation_discard(struct world *w, int i, int k);
 void agent_unmount(struct world *w, int i, int k, int container); // an engine's call
 
 // ---- control.c

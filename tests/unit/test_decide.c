@@ -190,7 +190,7 @@ static void discarded(void **state)
             continue;
         check_change(v, got);
         assert_true(SAME_BUT_FOR(v, got, "state", "revision", "trashed_ms", "purge_ms"));
-        assert_int_equal(got->state, VOLUME_PURGING);
+        assert_int_equal(got->state, VOLUME_DELETED);
     }
 }
 

@@ -94,18 +94,22 @@ static struct move_part other_of(const struct input *in)
     return p;
 }
 
+static bool is_final_at_both(const struct input *in)
+{
+    bool sealed = in->owner_known && in->owner_present && in->owner_epoch == 0 && in->owner_revision == 0 && in->owner_final;
+    return sealed && in->other_known && in->other_revision == 0 && in->other_final && in->number == 1;
+}
+
 static enum move_stage stage_after(const struct volume *v, const struct input *in)
 {
     bool durable = in->owner_known && in->owner_present && in->owner_epoch == 0, dropped = v->state == VOLUME_PURGING || v->state == VOLUME_DELETED;
-    bool sealed = durable && in->owner_revision == 0 && in->owner_final;
-    bool whole = in->other_known && in->other_revision == 0 && in->other_final && in->number == 1 && in->digest == 1;
     switch (v->move.stage) {
     case MOVE_NONE:
         return v->state == VOLUME_LIVE && v->born && !uuid_equal(&v->owner, &v->target) ? MOVE_WARM : MOVE_NONE;
     case MOVE_WARM:
         return in->owner_known && in->other_known && !in->held && in->warm ? MOVE_SEAL : MOVE_WARM;
     case MOVE_SEAL:
-        return sealed && whole ? MOVE_SETTLE : MOVE_SEAL;
+        return is_final_at_both(in) && in->digest == 1 ? MOVE_SETTLE : MOVE_SEAL;
     case MOVE_SETTLE:
         return dropped || durable ? MOVE_RELEASE : MOVE_SETTLE;
     case MOVE_RELEASE:
@@ -122,12 +126,13 @@ static void check_next(const struct volume *v, const struct input *in)
     const struct move_part owner = owner_of(in), other = other_of(in);
     decide_move_next(v, &owner, &other, &next);
     enum move_stage expected = stage_after(v, in);
-    CHECK(v, (next != NULL) == (expected != v->move.stage));
+    bool anew = v->move.stage == MOVE_SEAL && is_final_at_both(in) && in->digest == 2; // the owner takes another snapshot
+    CHECK(v, (next != NULL) == (anew || expected != v->move.stage));
     if (!next)
         return;
     CHECK(v, next->move.stage == expected);
     check_change(v, next);
-    bool switched = v->move.stage == MOVE_SEAL;
+    bool switched = v->move.stage == MOVE_SEAL && !anew;
     CHECK(v, uuid_equal(&next->owner, switched ? &v->target : &v->owner) && uuid_equal(&next->target, &v->target));
     if (switched)
         CHECK(v, uuid_equal(&next->move.source, &v->owner));

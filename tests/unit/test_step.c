@@ -13,7 +13,7 @@ static const struct uuid self = { .b = { 1 } }, other = { .b = { 2 } };
 // One input. `state` VOLUME_STATE_COUNT: control knows nothing of the volume. Roles are true for this node, false for the other one.
 struct input {
     int state, stage, owner, target, source, epoch, revision, born, keep_mounted, force;
-    int record, half_made, mounted, mount_wanted, held, leaving, snapshots, copy, fetch_due;
+    int record, half_made, abandoned, mounted, mount_wanted, held, leaving, snapshots, copy, fetch_due;
 };
 
 struct world {
@@ -26,10 +26,10 @@ static const char *text_of(const struct input *in)
 {
     static char text[400];
     snprintf(text, sizeof text,
-             "state %d stage %s owner %d target %d source %d epoch %+d revision %+d born %d keep_mounted %d force %d; record %d half_made %d mounted %d "
+             "state %d stage %s owner %d target %d source %d epoch %+d revision %+d born %d keep_mounted %d force %d; record %d half_made %d abandoned %d mounted %d "
              "mount_wanted %d held %d leaving %d snapshots %d copy %d fetch_due %d",
              in->state, move_stage_word((enum move_stage)in->stage), in->owner, in->target, in->source, in->epoch, in->revision, in->born,
-             in->keep_mounted, in->force, in->record, in->half_made, in->mounted, in->mount_wanted, in->held, in->leaving, in->snapshots, in->copy,
+             in->keep_mounted, in->force, in->record, in->half_made, in->abandoned, in->mounted, in->mount_wanted, in->held, in->leaving, in->snapshots, in->copy,
              in->fetch_due);
     return text;
 }
@@ -48,7 +48,7 @@ static void set_record(struct world *w, bool there)
 static struct world *world_of(const struct input *in, struct world *w)
 {
     *w = (struct world){ .known = in->state < VOLUME_STATE_COUNT };
-    w->here = (struct volume_here){ .half_made = in->half_made, .mounted = in->mounted, .mount_wanted = in->mount_wanted, .held = in->held,
+    w->here = (struct volume_here){ .half_made = in->half_made, .abandoned = in->abandoned, .mounted = in->mounted, .mount_wanted = in->mount_wanted, .held = in->held,
                                     .leaving = in->leaving, .has_snapshots = in->snapshots != NONE, .sealed = in->snapshots == WHOLE,
                                     .has_copy = in->copy != NONE, .copy_final = in->copy == WHOLE, .fetch_due = in->fetch_due };
     w->want.state = (enum volume_state)in->state;
@@ -99,13 +99,14 @@ static void check_rules(const struct input *in, const struct world *w, enum step
         CHECK(in, mine && live && noted && !goes && !w->here.mounted && !w->here.leaving && (w->here.mount_wanted || want->keep_mounted));
         break;
     case STEP_CREATE:
-        CHECK(in, mine && live && !record && !want->born && !w->here.has_copy);
+        CHECK(in, mine && live && !record && !want->born && !w->here.has_copy && !w->here.abandoned);
         break;
     case STEP_MISSING:
         CHECK(in, stale || (mine && !record && want->born && !w->here.copy_final));
         break;
-    case STEP_DESTROY: // what was purged, or what is elsewhere and safe there: nothing else ever takes data away
-        CHECK(in, !w->here.mounted && ((mine && to_go && (record || w->here.half_made)) || (gone && record && record->epoch < want->epoch)));
+    case STEP_DESTROY: // what was purged, what is elsewhere and safe there, what could not be made: nothing else ever takes data away
+        CHECK(in, !w->here.mounted && ((mine && to_go && (record || w->here.half_made)) || (gone && record && record->epoch < want->epoch) ||
+                                       (mine && live && !record && !want->born && w->here.half_made && w->here.abandoned)));
         break;
     case STEP_UPDATE:
         CHECK(in, mine && record && !noted);
@@ -196,7 +197,9 @@ static void check_end(const struct input *in, const struct world *w, enum step l
     bool mount = mine && live && !seal && want->move.stage != MOVE_SEAL && !h->leaving && (h->mount_wanted || want->keep_mounted);
     bool stays = in->mounted && !h->leaving && (h->held || (mine && h->mount_wanted)); // for its holder or its user, whatever else is wished
     if (mine && live)
-        CHECK(in, last == STEP_MISSING ? want->born && (!record || record->epoch < want->epoch) : record != NULL);
+        CHECK(in, last == STEP_MISSING  ? want->born && (!record || record->epoch < want->epoch)
+                  : h->abandoned && !record ? !want->born && !h->half_made
+                                            : record != NULL);
     if (record && last != STEP_MISSING)
         CHECK(in, h->mounted == (mount || stays));
     if (stays && !mount)
@@ -252,7 +255,7 @@ static void every_small_input(void **state)
     EACH(source, in.stage < MOVE_SETTLE || in.owner ? 1 : 2)
     for (in.epoch = -1; in.epoch <= 1; in.epoch++)
         for (in.revision = -1; in.revision <= 1; in.revision++)
-            for (int bits = 0; bits < 256; bits++)
+            for (int bits = 0; bits < 512; bits++)
                 EACH(snapshots, 3)
                 EACH(copy, 3)
                 EACH(fetch_due, in.stage == MOVE_WARM || in.stage == MOVE_SEAL ? 2 : 1)
@@ -265,6 +268,7 @@ static void every_small_input(void **state)
                     in.leaving = bits >> 5 & 1;
                     in.held = bits >> 6 & 1;
                     in.half_made = bits >> 7 & 1;
+                    in.abandoned = bits >> 8 & 1;
                     try(&in);
                     count++;
                 }
