@@ -50,8 +50,7 @@ char *pool_warnings(const json_t *pool, uint64_t low)
     char *text = NULL;
     size_t n = 0;
     json_int_t kept = json_integer_value(json_object_get(pool, "kept"));
-    FILE *f = open_memstream(&text, &n);
-    ASSERT(f);
+    FILE *f = xmemstream(&text, &n);
     if (json_is_true(json_object_get(pool, "read_only")))
         fputs("the pool is read-only: it was mounted so, or its file system stopped after an error (see the kernel's log)\n", f);
     warn_disk(f, pool, low);

@@ -74,7 +74,7 @@ DEFINE_AUTO(struct table *, table_free)
 
 // What somebody has to know of a pool as the agent tells it: "" or a line for each thing. Of a file that may become larger than its disk
 // that is told from `low` bytes of free space on downwards; UINT64_MAX: always.
-char *pool_warnings(const json_t *pool, uint64_t low);
+char *pool_warnings(const json_t *pool, uint64_t low) __attribute__((returns_nonnull));
 
 // ---- help, manual, completion: made from the tables
 
