@@ -90,7 +90,10 @@ static int run_step(void *ctx, json_t *result, struct error *e)
         return rc;
     if (v->step == STEP_SEAL)
         return moves_run_seal(v, result, e);
-    return v->step == STEP_EVICT ? moves_run_evict(v, e) : runs[v->step](v->agent->backend, v->order, e);
+    if (v->step == STEP_EVICT)
+        return moves_run_evict(v, e);
+    ASSERT(runs[v->step]); // the steps without one are not for this worker
+    return runs[v->step](v->agent->backend, v->order, e);
 }
 
 // ---- what they change here

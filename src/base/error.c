@@ -47,7 +47,8 @@ static enum errcode code_of_errno(int err)
     }
 }
 
-int fail(struct error *e, enum errcode code, const char *fmt, ...)
+// In parentheses, because tools/analyse.h makes macros of these three.
+int (fail)(struct error *e, enum errcode code, const char *fmt, ...)
 {
     ASSERT(code > E_NONE && code < E_COUNT);
     va_list ap;
@@ -59,7 +60,7 @@ int fail(struct error *e, enum errcode code, const char *fmt, ...)
     return -(int)code;
 }
 
-int fail_os(struct error *e, int err, const char *fmt, ...)
+int (fail_os)(struct error *e, int err, const char *fmt, ...)
 {
     va_list ap;
     va_start(ap, fmt);
@@ -72,7 +73,7 @@ int fail_os(struct error *e, int err, const char *fmt, ...)
     return -(int)e->code;
 }
 
-int fail_ctx(struct error *e, int rc, const char *fmt, ...)
+int (fail_ctx)(struct error *e, int rc, const char *fmt, ...)
 {
     char inner[sizeof e->msg];
     va_list ap;

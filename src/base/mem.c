@@ -41,3 +41,39 @@ char *xasprintf(const char *fmt, ...)
     va_end(ap);
     return or_die(n < 0 ? NULL : s);
 }
+
+// ---- xmemstream: open_memstream() of glibc leaves out what there is no memory for, and tells nobody
+
+struct memstream {
+    char *text, **ret;
+    size_t n, room, *ret_n;
+};
+
+static ssize_t memstream_write(void *cookie, const char *data, size_t n)
+{
+    struct memstream *m = cookie;
+    if (n >= m->room - m->n) { // one for the NUL
+        m->room = 2 * m->room + n;
+        m->text = xrealloc(m->text, m->room, 1);
+    }
+    memcpy(m->text + m->n, data, n);
+    m->n += n;
+    return (ssize_t)n;
+}
+
+static int memstream_close(void *cookie)
+{
+    struct memstream *m = cookie;
+    m->text[m->n] = '\0';
+    *m->ret = m->text;
+    *m->ret_n = m->n;
+    free(m);
+    return 0;
+}
+
+FILE *xmemstream(char **ret, size_t *ret_n)
+{
+    struct memstream *m = xcalloc(1, sizeof *m);
+    *m = (struct memstream){ .text = xcalloc(1, 1), .ret = ret, .room = 1, .ret_n = ret_n };
+    return or_die(fopencookie(m, "w", (cookie_io_functions_t){ .write = memstream_write, .close = memstream_close }));
+}

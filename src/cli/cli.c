@@ -271,17 +271,12 @@ static int fail_incomplete(const struct cli_state *s, struct error *e)
 }
 
 // What the command prints for people is kept apart if a program is to read.
-static int open_output(struct cli_context *ctx, struct error *e)
+static void open_output(struct cli_context *ctx)
 {
     struct cli_state *s = ctx->state;
     s->is_parsed = true;
-    if (!s->is_json)
-        return 0;
-    FILE *out = open_memstream(&s->text, &s->text_n);
-    if (!out)
-        return fail_os(e, errno, "keep the output");
-    ctx->out = out;
-    return 0;
+    if (s->is_json)
+        ctx->out = xmemstream(&s->text, &s->text_n);
 }
 
 static int run_command(struct cli_context *ctx, int argc, char **argv, struct error *e)
@@ -309,8 +304,9 @@ static int dispatch(struct cli_context *ctx, int argc, char **argv, struct error
         argv += at - 1;
         rc = read_options(s, argc - at + 1, argv, &first, e);
     }
-    if (rc < 0 || (rc = open_output(ctx, e)) < 0)
+    if (rc < 0)
         return rc;
+    open_output(ctx);
     if (s->wants_version)
         return command_find(s->more, "version")->run(ctx, 0, argv, e);
     if (s->wants_help || !s->words)

@@ -53,8 +53,7 @@ static char *kept(const json_t *volume)
     const json_t *list = json_object_get(volume, "kept"), *item;
     char *text = NULL;
     size_t i, n = 0;
-    FILE *f = open_memstream(&text, &n);
-    ASSERT(f);
+    FILE *f = xmemstream(&text, &n);
     json_array_foreach(list, i, item)
     {
         const char *what = strcmp(member(item, "what"), "copy") == 0 ? "a copy" : "older data";

@@ -142,8 +142,7 @@ static int mounts_text(struct cli_context *ctx, const char *arg, char **ret, str
     int rc = read_end(arg, &all, e);
     if (rc < 0)
         return rc;
-    FILE *f = open_memstream(ret, &n);
-    ASSERT(f);
+    FILE *f = xmemstream(ret, &n);
     for (const char *p = all; *p;) {
         const size_t length = strcspn(p, "\n");
         if (memmem(p, length, "flocker", 7) || memmem(p, length, " btrfs ", 7))

@@ -35,31 +35,25 @@ static int run_ls(struct cli_context *ctx, int argc, char **argv, struct error *
     return 0;
 }
 
-static void warn_disk(FILE *f, const json_t *pool, uint64_t low)
+static void warn_disk(FILE *out, const char *start, const json_t *pool, uint64_t low)
 {
     char free_text[SIZE_TEXT_SIZE], more_text[SIZE_TEXT_SIZE];
     const json_t *free_on_disk = json_object_get(pool, "disk_free");
     json_int_t free_bytes = json_integer_value(free_on_disk), more = json_integer_value(json_object_get(pool, "file_may_grow"));
     if (json_is_integer(free_on_disk) && free_bytes >= 0 && more > free_bytes && (uint64_t)free_bytes <= low)
-        fprintf(f, "the pool's file may still become %s larger, but the disk below it has only %s free: when that is used up, writing fails\n",
-                size_format((uint64_t)more, more_text), size_format((uint64_t)free_bytes, free_text));
+        fprintf(out, "%sthe pool's file may still become %s larger, but the disk below it has only %s free: when that is used up, writing fails\n",
+                start, size_format((uint64_t)more, more_text), size_format((uint64_t)free_bytes, free_text));
 }
 
-char *pool_warnings(const json_t *pool, uint64_t low)
+void pool_warn(FILE *out, const char *start, const json_t *pool, uint64_t low)
 {
-    char *text = NULL;
-    size_t n = 0;
     json_int_t kept = json_integer_value(json_object_get(pool, "kept"));
-    FILE *f = open_memstream(&text, &n);
-    ASSERT(f);
     if (json_is_true(json_object_get(pool, "read_only")))
-        fputs("the pool is read-only: it was mounted so, or its file system stopped after an error (see the kernel's log)\n", f);
-    warn_disk(f, pool, low);
+        fprintf(out, "%sthe pool is read-only: it was mounted so, or its file system stopped after an error (see the kernel's log)\n", start);
+    warn_disk(out, start, pool, low);
     if (kept > 0)
-        fprintf(f, "the pool has %lld volumes that are not this node's by control's word: they are kept, and not served; the agent's log names "
-                "them\n", (long long)kept);
-    fclose(f);
-    return text;
+        fprintf(out, "%sthe pool has %lld volumes that are not this node's by control's word: they are kept, and not served; the agent's log names "
+                "them\n", start, (long long)kept);
 }
 
 // The pool has grown, whatever comes of the question what to look out for.
@@ -68,8 +62,7 @@ static int warn(const struct client *agent, struct cli_context *ctx, struct erro
     AUTO(json_decref) json_t *pool = NULL;
     if (client_call(agent, "GET", "/v2/pool", NULL, &pool, e) < 0)
         return 0;
-    AUTO(free) char *warnings = pool_warnings(pool, UINT64_MAX);
-    fputs(warnings, ctx->out);
+    pool_warn(ctx->out, "", pool, UINT64_MAX);
     return 0;
 }
 

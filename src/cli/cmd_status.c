@@ -4,7 +4,6 @@
 #include "base/size.h"
 #include "sys/instance.h"
 
-#include <string.h>
 #include <unistd.h>
 
 #define DISK_LOW_BYTES (1ULL << 30) // free below a pool's file: from here on somebody should look after it
@@ -36,9 +35,7 @@ static void print_agent(FILE *out, const json_t *reply)
     fprintf(out, "agent: up%s\n  pool: %s, %s of %s used, %lld volume%s\n", alone, backend,
             size_format(used > 0 ? (uint64_t)used : 0, used_text), size_format(size > 0 ? (uint64_t)size : 0, size_text),
             number(reply, NULL, "volumes"), number(reply, NULL, "volumes") == 1 ? "" : "s");
-    AUTO(free) char *warnings = pool_warnings(reply, DISK_LOW_BYTES);
-    for (const char *line = warnings; *line; line += strcspn(line, "\n") + 1)
-        fprintf(out, "  warning: %.*s\n", (int)strcspn(line, "\n"), line);
+    pool_warn(out, "  warning: ", reply, DISK_LOW_BYTES);
 }
 
 // One that runs although nobody listens at its socket has lost it: what to do is not the same as for one that is down.

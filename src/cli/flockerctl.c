@@ -276,10 +276,11 @@ static char *metadata_text(const json_t *dataset)
     size_t n = 0;
     const char *key;
     const json_t *value;
-    FILE *f = open_memstream(&text, &n);
-    ASSERT(f);
+    const char *comma = "";
+    FILE *f = xmemstream(&text, &n);
     json_object_foreach (json_object_get(dataset, "metadata"), key, value) {
-        fprintf(f, "%s%s=%s", ftell(f) ? "," : "", key, json_string_value(value) ?: "");
+        fprintf(f, "%s%s=%s", comma, key, json_string_value(value) ?: "");
+        comma = ",";
     }
     fclose(f);
     return text;
@@ -403,10 +404,12 @@ static int dataset_target(const struct ctl *c, char **ret, struct error *e)
 
 static int run_destroy(struct ctl *c, struct error *e)
 {
-    AUTO(free) char *target = NULL;
     int rc = need(c, DATASET, e);
-    if (rc < 0 || (rc = connect_control(c, e)) < 0 || (rc = dataset_target(c, &target, e)) < 0 ||
-        (rc = client_call(&c->client, "DELETE", target, NULL, NULL, e)) < 0)
+    if (rc < 0 || (rc = connect_control(c, e)) < 0)
+        return rc;
+    AUTO(free) char *target = NULL;
+    rc = dataset_target(c, &target, e);
+    if (rc < 0 || (rc = client_call(&c->client, "DELETE", target, NULL, NULL, e)) < 0)
         return rc;
     fprintf(c->out, "marking dataset as deleted, poll state with 'flockerctl list' to see it disappear.\n");
     return 0;
@@ -414,12 +417,15 @@ static int run_destroy(struct ctl *c, struct error *e)
 
 static int run_move(struct ctl *c, struct error *e)
 {
+    int rc = need(c, DATASET, e);
+    if (rc < 0 || (rc = need(c, DESTINATION, e)) < 0 || (rc = connect_control(c, e)) < 0)
+        return rc;
     AUTO(json_decref) json_t *nodes = NULL;
     AUTO(free) char *target = NULL;
     const json_t *node = NULL;
-    int rc = need(c, DATASET, e);
-    if (rc < 0 || (rc = need(c, DESTINATION, e)) < 0 || (rc = connect_control(c, e)) < 0 || (rc = dataset_target(c, &target, e)) < 0 ||
-        (rc = get(c, "/v1/state/nodes", &nodes, e)) < 0 || (rc = by_prefix(nodes, "uuid", c->given[DESTINATION], "node", &node, e)) < 0)
+    rc = dataset_target(c, &target, e);
+    if (rc < 0 || (rc = get(c, "/v1/state/nodes", &nodes, e)) < 0 ||
+        (rc = by_prefix(nodes, "uuid", c->given[DESTINATION], "node", &node, e)) < 0)
         return rc;
     rc = client_call(&c->client, "POST", target, json_pack("{s:O}", "primary", json_object_get(node, "uuid")), NULL, e);
     if (rc == 0)

@@ -72,9 +72,9 @@ DEFINE_AUTO(struct table *, table_free)
 
 // ---- pools
 
-// What somebody has to know of a pool as the agent tells it: "" or a line for each thing. Of a file that may become larger than its disk
-// that is told from `low` bytes of free space on downwards; UINT64_MAX: always.
-char *pool_warnings(const json_t *pool, uint64_t low);
+// Prints what somebody has to know of a pool as the agent tells it: a line for each thing, which begins with `start`. Of a file that may
+// become larger than its disk that is told from `low` bytes of free space on downwards; UINT64_MAX: always.
+void pool_warn(FILE *out, const char *start, const json_t *pool, uint64_t low);
 
 // ---- help, manual, completion: made from the tables
 

@@ -1,6 +1,5 @@
 #include "cli/redact.h"
 
-#include "base/error.h"
 #include "base/mem.h"
 
 #include <ctype.h>
@@ -62,8 +61,7 @@ char *redact(const char *text)
 {
     char *ret = NULL;
     size_t n;
-    FILE *f = open_memstream(&ret, &n);
-    ASSERT(f);
+    FILE *f = xmemstream(&ret, &n);
     for (const char *p = text; *p;) {
         size_t length = key_block(p);
         if (!length)

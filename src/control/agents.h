@@ -1,6 +1,7 @@
 // What the parts of control's side of the agents' connections share; for agents*.c alone. A connection comes in at the door (agents_door.c), says
 // whose it is, and is then read message by message (agents.c): reports (agents_reports.c) and requests (agents_requests.c).
-#pragma once
+#ifndef FLOCKER_CONTROL_AGENTS_H
+#define FLOCKER_CONTROL_AGENTS_H
 
 #include "control/internal.h"
 #include "net/line.h"
@@ -50,3 +51,5 @@ agent_handler agent_on_report, agent_on_inventory_end, agent_on_pool;
 
 // ---- agents_requests.c
 agent_handler agent_on_request, agent_on_renew;
+
+#endif

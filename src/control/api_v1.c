@@ -159,8 +159,7 @@ static void reply_dataset(struct http_exchange *x, int status, const struct volu
 {
     AUTO(free) char *text = NULL;
     size_t n = 0;
-    FILE *f = open_memstream(&text, &n);
-    ASSERT(f);
+    FILE *f = xmemstream(&text, &n);
     write_dataset(f, v);
     fclose(f);
     api_reply_text(x, status, "", text, n);
@@ -187,8 +186,7 @@ static void list_datasets(struct call *call)
     char tag[33];
     AUTO(free) char *text = NULL;
     size_t n = 0;
-    FILE *f = open_memstream(&text, &n);
-    ASSERT(f);
+    FILE *f = xmemstream(&text, &n);
     fputc('[', f);
     for (size_t i = 0; i < c->volumes.n; i++) {
         if (i > 0)

@@ -133,14 +133,16 @@ static json_t *kept_to_json(const struct recovery *r, const struct recover_outco
 
 static json_t *outcome_to_json(const struct recovery *r, const struct recover_outcome *o)
 {
-    const struct recover_find *f = &r->finds[o->verdict == RECOVER_COPY || o->verdict == RECOVER_BUSY ? o->first : o->chosen];
-    const struct volume *v = o->volume ? o->volume : f->record;
+    const struct recover_find *f = &r->finds[o->chosen];
+    const struct volume *v = o->volume ? o->volume : f->record ? f->record : volume_set_find(&r->control->volumes, &f->id);
     json_t *object = json_pack("{s:s, s:s, s:s, s:s, s:s?}", "id", UUID_TEXT(&f->id), "verdict", recover_verdict_word(o->verdict), "node",
                                UUID_TEXT(&f->node), "host", host_of(r->control, &f->node), "name", v ? v->name : NULL);
     if (v)
         json_object_update_new(object, json_pack("{s:s, s:I}", "state", volume_state_word(v->state), "epoch", (json_int_t)v->epoch));
-    if (o->renamed)
+    if (o->renamed) {
+        ASSERT(f->record); // else it would not have been taken in
         json_object_set_new(object, "was", json_string(f->record->name));
+    }
     if (!uuid_is_zero(&o->other))
         json_object_update_new(object, json_pack("{s:s, s:s}", "other", UUID_TEXT(&o->other), "other_host", host_of(r->control, &o->other)));
     json_object_set_new(object, "kept", kept_to_json(r, o));

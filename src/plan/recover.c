@@ -98,8 +98,7 @@ static enum recover_verdict judge(const struct recover_input *in, struct recover
 {
     const struct volume *known = volume_set_find(in->known, &in->finds[o->first].id);
     const struct claims c = claims(in, o);
-    if (c.best)
-        o->chosen = (size_t)(c.best - in->finds);
+    o->chosen = c.best ? (size_t)(c.best - in->finds) : o->first;
     if (known && (!c.best || known->epoch >= c.best->record->epoch))
         return RECOVER_KNOWN;
     if (c.placing)

@@ -49,7 +49,7 @@ const char *recover_verdict_word(enum recover_verdict v);
 struct recover_outcome {
     enum recover_verdict verdict;
     size_t first, n;       // what was found of it: of the finds, as sorted
-    size_t chosen;         // of the finds: whose record counts. Only with a record: not with COPY, nor BUSY
+    size_t chosen;         // of the finds: whose record counts; the first of them if none has a record
     struct uuid other;
     struct volume *volume; // TAKEN: as it is to be committed; the caller's
     bool renamed;          // its name is taken by a newer volume, or one that control knows

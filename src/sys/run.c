@@ -28,19 +28,20 @@ static _Noreturn void become(const char *const argv[], int output)
     _exit(127);
 }
 
-// Starts it; returns where its output can be read, or -errno.
-static int start(const char *const argv[], pid_t *ret)
+// Starts it; returns where its output can be read.
+static int start(const char *const argv[], pid_t *ret, struct error *e)
 {
     int ends[2];
     if (pipe2(ends, O_CLOEXEC) < 0)
-        return -errno;
+        return fail_os(e, errno, "run %s", argv[0]);
     AUTO(close) int from = ends[0];
     AUTO(close) int to = ends[1];
-    *ret = fork();
-    if (*ret < 0)
-        return -errno;
-    if (*ret == 0)
+    pid_t pid = fork();
+    if (pid < 0)
+        return fail_os(e, errno, "run %s", argv[0]);
+    if (pid == 0)
         become(argv, to);
+    *ret = pid;
     return TAKE(from, -1);
 }
 
@@ -75,9 +76,9 @@ static const char *last_line(char *text)
 int run_program(const char *const argv[], struct error *e)
 {
     pid_t pid;
-    AUTO(close) int from = start(argv, &pid);
+    AUTO(close) int from = start(argv, &pid, e);
     if (from < 0)
-        return fail_os(e, -from, "run %s", argv[0]);
+        return from;
     char output[512];
     read_tail(from, output, sizeof output);
     int status;
@@ -118,15 +119,14 @@ static bool read_until(int fd, int64_t deadline_ms, FILE *to, size_t max)
 
 int run_capture(const char *const argv[], size_t max, int timeout_ms, char **ret, struct error *e)
 {
+    pid_t pid;
+    AUTO(close) int from = start(argv, &pid, e);
+    if (from < 0)
+        return from;
     int status = 0;
     size_t n;
-    pid_t pid;
     AUTO(free) char *text = NULL;
-    AUTO(close) int from = start(argv, &pid);
-    if (from < 0)
-        return fail_os(e, -from, "run %s", argv[0]);
-    FILE *out = open_memstream(&text, &n);
-    ASSERT(out);
+    FILE *out = xmemstream(&text, &n);
     const bool is_late = read_until(from, clock_boot_ms() + timeout_ms, out, max);
     if (is_late) {
         kill(pid, SIGKILL);

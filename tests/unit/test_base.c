@@ -1,16 +1,21 @@
-// Errors, UUIDs and sizes: what every other module takes for granted.
+// Errors, memory, UUIDs and sizes: what every other module takes for granted.
 #include "test.h"
 
 #include "base/clock.h"
 #include "base/error.h"
 #include "base/limits.h"
+#include "base/mem.h"
 #include "base/rng.h"
 #include "base/size.h"
 #include "base/uuid.h"
 
 #include <errno.h>
+#include <signal.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/resource.h>
+#include <sys/wait.h>
+#include <unistd.h>
 
 static void error_keeps_code_and_adds_context(void **state)
 {
@@ -35,6 +40,40 @@ static void error_message_of_any_length_fits(void **state)
     fail(&e, E_IO, "%s", longer);
     fail_ctx(&e, -E_IO, "%s", longer);
     assert_int_equal(strlen(e.msg), sizeof e.msg - 1);
+}
+
+// What is not whole because memory ran out is never taken for whole: the process ends.
+static void memstream_is_whole_or_the_process_ends(void **state)
+{
+    (void)state;
+#ifndef __SANITIZE_ADDRESS__ // a sanitizer needs more address space, and has its own way to end
+    const pid_t pid = fork();
+    assert_true(pid >= 0);
+    if (pid == 0) {
+        static const char chunk[1 << 20];
+        char *text;
+        size_t n;
+        setrlimit(RLIMIT_AS, &(struct rlimit){ 128 << 20, 128 << 20 });
+        setrlimit(RLIMIT_CORE, &(struct rlimit){ 0, 0 });
+        FILE *f = xmemstream(&text, &n);
+        fclose(stderr); // what it has to say is meant
+        for (int i = 0; i < 256; i++)
+            fwrite(chunk, 1, sizeof chunk, f);
+        fclose(f);
+        _exit(0);
+    }
+    int status;
+    assert_int_equal(waitpid(pid, &status, 0), pid);
+    assert_true(WIFSIGNALED(status) && WTERMSIG(status) == SIGABRT);
+#endif
+    AUTO(free) char *whole = NULL;
+    size_t whole_n;
+    FILE *f = xmemstream(&whole, &whole_n);
+    for (int i = 0; i < 1000; i++)
+        fprintf(f, "%d,", i % 10);
+    fclose(f);
+    assert_int_equal(whole_n, 2000);
+    assert_int_equal(strlen(whole), 2000);
 }
 
 static void uuid_reads_and_writes(void **state)
@@ -96,6 +135,7 @@ int main(void)
     static const struct CMUnitTest tests[] = {
         cmocka_unit_test(error_keeps_code_and_adds_context),
         cmocka_unit_test(error_message_of_any_length_fits),
+        cmocka_unit_test(memstream_is_whole_or_the_process_ends),
         cmocka_unit_test(uuid_reads_and_writes),
         cmocka_unit_test(sizes_read_as_people_write_them),
         cmocka_unit_test(clock_writes_rfc3339),

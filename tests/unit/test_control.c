@@ -618,6 +618,35 @@ static void test_recovery(void **state)
     stop(&r);
 }
 
+// A volume that control knows, and of which a node has told no more than a copy, is shown as itself.
+static void test_recovery_shows_a_copy_of_what_is_known(void **state)
+{
+    (void)state;
+    static const char *const answers[] = { "{\"records\": [" RECORD(V1, "3") "," RECORD(V2, "3") "]}",
+                                           "{\"records\": [" RECORD(V1, "3") ", {\"id\": \"" V2 "\"}]}", NULL };
+    struct rig r = { .pid = 0 };
+    json_t *reply = NULL;
+    start(&r, &store_memory, 60000);
+    pid_t teller = start_teller(&r, answers);
+    for (size_t taken = 0; taken < 2; usleep(10000)) { // until it is there to be asked
+        assert_int_equal(call(&r, "POST", "/v2/recover", "{}", &reply), 200);
+        taken = json_array_size(json_object_get(reply, "volumes"));
+        json_decref(reply);
+    }
+    assert_int_equal(call(&r, "POST", "/v2/recover", "{}", &reply), 200);
+    const json_t *list = json_object_get(reply, "volumes"), *volume = json_array_get(list, 0);
+    assert_int_equal(json_array_size(list), 1);
+    assert_string_equal(json_string_value(json_object_get(volume, "id")), V2);
+    assert_string_equal(json_string_value(json_object_get(volume, "name")), "db-11111111");
+    assert_string_equal(json_string_value(json_object_get(volume, "verdict")), "known");
+    const json_t *kept = json_array_get(json_object_get(volume, "kept"), 0);
+    assert_string_equal(json_string_value(json_object_get(kept, "what")), "copy");
+    json_decref(reply);
+    kill(teller, SIGKILL);
+    waitpid(teller, NULL, 0);
+    stop(&r);
+}
+
 // ---- connections that go on where they broke
 
 #define NODE_2 "c7a1cf2e-5f0b-4d3c-8a1e-0c8f1d2e3f41"
@@ -1069,6 +1098,7 @@ int main(void)
         cmocka_unit_test(test_trash_runs_out),   cmocka_unit_test(test_trash_over_restart), cmocka_unit_test(test_store_that_fails),
         cmocka_unit_test(test_too_many_nodes),   cmocka_unit_test(test_reasons_are_logged), cmocka_unit_test(test_end_amid_work),
         cmocka_unit_test(test_clock_set_forward), cmocka_unit_test(test_silent_node),       cmocka_unit_test(test_recovery),
+        cmocka_unit_test(test_recovery_shows_a_copy_of_what_is_known),
         cmocka_unit_test(test_resume),            cmocka_unit_test(test_resume_amid_sync),
         cmocka_unit_test(test_resume_over_restart), cmocka_unit_test(test_watches_are_resumed), cmocka_unit_test(test_moves_over_resume),
         cmocka_unit_test(test_slow_reader),
