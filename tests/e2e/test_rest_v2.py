@@ -445,6 +445,10 @@ def test_agent_that_hangs(host, rest, name):
         resized = rest.ok("PATCH", f"{VOLUMES}/{name}?wait=1", {"size": SIZE})
         assert resized["size"] == SIZE
         assert rest.ok("GET", VOLUMES)
+        begin = time.monotonic()
+        said = host.flocker("status", check=False)
+        assert time.monotonic() - begin < 10 and "control: up" in said.stdout and "agent: hangs" in said.stdout
+        assert "agent hangs: /run/flocker/agent.sock did not answer in time" in said.stderr
     finally:
         host.run(["kill", "-CONT", str(pid)])
     wait_for("what was asked for in the meantime", lambda: get(rest, name)["state"] == "trashed")
