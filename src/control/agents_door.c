@@ -197,12 +197,41 @@ static void on_hello_late(evutil_socket_t fd, short what, void *arg)
         agent_peer_close(p, "it said nothing for too long");
 }
 
+static size_t joiners_from(const struct control *c, const char *from)
+{
+    const struct agent_peer *p;
+    size_t n = 0;
+    TAILQ_FOREACH (p, &c->newcomers, waiting)
+        n += p->is_joining && strcmp(p->from, from) == 0;
+    return n;
+}
+
+// The oldest joiner of the address that has most, if that has more than the newcomer's: one host alone can't keep the others out.
+static struct agent_peer *joiner_to_go(const struct agent_peer *newcomer)
+{
+    struct agent_peer *p, *found = NULL;
+    size_t most = joiners_from(newcomer->control, newcomer->from);
+    TAILQ_FOREACH (p, &newcomer->control->newcomers, waiting) {
+        size_t n = p->is_joining ? joiners_from(newcomer->control, p->from) : 0;
+        if (n > most) {
+            most = n;
+            found = p;
+        }
+    }
+    return found;
+}
+
 static void on_anonymous(struct agent_peer *p)
 {
     struct error e = ERROR_INIT;
     p->is_joining = true;
     if (++p->control->joiner_count <= JOINERS_MAX)
         return;
+    struct agent_peer *old = joiner_to_go(p);
+    if (old) {
+        agent_peer_close(old, "its host has more of them than others, and one of those wants to join");
+        return;
+    }
     fail(&e, E_UNAVAILABLE, "%d hosts are joining already; try again", JOINERS_MAX);
     refuse(p, &e);
 }
