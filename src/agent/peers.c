@@ -108,7 +108,7 @@ static void on_served(void *arg, int rc, json_t *result, const struct error *e)
     struct move_snapshot taken;
     struct error ignored = ERROR_INIT;
     if (rc < 0)
-        log_warn("a node's fetch from here: %s", e->msg);
+        log_warn_few("a node's fetch from here: %s", e->msg);
     if (v && move_snapshot_from_json(json_object_get(result, "snapshot"), &taken, &ignored) == 0 && taken.number)
         note_snapshot(v, &taken);
     else if (v && !json_object_get(result, "bytes"))

@@ -15,7 +15,7 @@
 static void refuse(struct agent_peer *p, const struct error *e)
 {
     static const struct timeval moment = { 1, 0 };
-    log_warn("an agent%s%s is refused: %s", p->from[0] ? " at " : "", p->from, e->msg);
+    log_warn_few("an agent%s%s is refused: %s", p->from[0] ? " at " : "", p->from, e->msg);
     agent_peer_send(p, json_pack("{s:s, s:s, s:o}", "type", "refused", "code", error_word(e->code), "message", json_text(e->msg)));
     p->is_over = true;
     evtimer_add(p->deadline, &moment);
@@ -36,7 +36,7 @@ void agents_expel(struct control *c, struct control_node *n, const struct error 
 static void refuse_later(struct agent_peer *p, const struct error *e)
 {
     static const struct timeval pause = { 1, 0 };
-    log_warn("%s wants to join with a wrong token, the %llu. since the start", p->from, (unsigned long long)p->control->wrong_tokens);
+    log_warn_few("%s wants to join with a wrong token, the %llu. since the start", p->from, (unsigned long long)p->control->wrong_tokens);
     p->late = xcalloc(1, sizeof *p->late);
     *p->late = *e;
     p->is_over = true;
@@ -181,7 +181,7 @@ void agent_peer_close(void *arg, const char *why)
     if (p->node)
         log_warn("agent of node %s is disconnected: %s", UUID_TEXT(&p->node->node.id), why);
     else if (!p->is_over)
-        log_warn("a connection%s%s to the agents' door is closed before its hello: %s", p->from[0] ? " from " : "", p->from, why);
+        log_warn_few("a connection%s%s to the agents' door is closed before its hello: %s", p->from[0] ? " from " : "", p->from, why);
     agent_peer_free(p);
 }
 
