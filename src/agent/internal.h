@@ -51,6 +51,7 @@ struct agent_volume {
     bool removing;       // a Remove is under way: no new mounts
     struct event *linger; // NULL, or until when the volume stays mounted without a reference
     bool checked;        // with removing: unmounted, and no container has it
+    bool to_trash;       // with removing: not to another node; its data may be missing
     bool abandoned;      // whose create has failed: what there is of it goes, then control is asked to forget it
     bool discarding;     // control was asked: nothing is made or mounted until that is answered
     bool snapshots_unsure; // a worker that may have taken one has died
@@ -77,7 +78,7 @@ struct agent_volume {
         bool in_use, warm;
         bool has_copy;
         struct move_snapshot snapshot, copy;
-        uint64_t epoch, revision, attempts, copy_bytes, sealed_revision, order;
+        uint64_t epoch, revision, attempts, copy_bytes, sealed_revision, order, gone;
         enum errcode code;
     } reported; // what control was told last
     bool is_due;         // control is to be told, when the connection can take it:

@@ -49,7 +49,7 @@ static void finish(struct operation *o, int rc, const struct error *e)
     bool claimed = (kind == OP_REMOVE || kind == OP_RELEASE) && o->begun;
     operation_free(o);
     if (claimed && v) {
-        v->removing = v->checked = false;
+        v->removing = v->checked = v->to_trash = false;
         if (kind == OP_RELEASE && rc == 0) {
             v->promised_ms = clock_boot_ms() + PROMISE_MS;
             turn_later(v, PROMISE_MS + 10); // if nobody comes for it, and it is to be mounted
@@ -543,6 +543,7 @@ static void remove_turn(struct operation *o)
         }
         o->begun = v->removing = true;
         v->checked = false;
+        v->to_trash = o->kind == OP_REMOVE;
         o->attempts_before = v->attempts;
         v->retry_ms = 0;
         turn(v);

@@ -6,6 +6,7 @@
 #include "base/limits.h"
 #include "base/log.h"
 #include "base/mem.h"
+#include "net/socket.h"
 #include "transfer/source.h"
 
 #include <errno.h>
@@ -14,6 +15,7 @@
 #include <sys/socket.h>
 
 #define NODE_PREFIX "node-"
+#define STRANGERS_MAX 8    // of one address that have not been granted anything yet: as many as a node fetches at once
 #define PATIENCE_MS 1000 // with a peer while others wait: a handshake and a request take some milliseconds
 
 struct serving {
@@ -22,6 +24,8 @@ struct serving {
     struct worker *worker;
     struct uuid volume; // once known
     int64_t since_ms;
+    bool gives_way;     // its worker was told to end
+    char from[SOCKET_ADDRESS_SIZE];
 };
 
 // ---- in the worker
@@ -106,7 +110,7 @@ static void on_served(void *arg, int rc, json_t *result, const struct error *e)
     struct move_snapshot taken;
     struct error ignored = ERROR_INIT;
     if (rc < 0)
-        log_warn("a node's fetch from here: %s", e->msg);
+        log_warn_few("a node's fetch from here: %s", e->msg);
     if (v && move_snapshot_from_json(json_object_get(result, "snapshot"), &taken, &ignored) == 0 && taken.number)
         note_snapshot(v, &taken);
     else if (v && !json_object_get(result, "bytes"))
@@ -118,11 +122,38 @@ static void on_served(void *arg, int rc, json_t *result, const struct error *e)
         turn(v);
 }
 
+// Whether there is a place for one more from this address: alone it can't take all, whatever it says or does not say. The oldest from there that
+// has been silent for a while gives way.
+static bool has_place_for(const struct agent *a, const char *from)
+{
+    struct serving *s, *oldest = NULL;
+    size_t n = 0;
+    LIST_FOREACH (s, &a->servings, all)
+        if (!s->gives_way && uuid_is_zero(&s->volume) && strcmp(s->from, from) == 0) {
+            oldest = s; // those that came later stand before
+            n++;
+        }
+    if (n < STRANGERS_MAX)
+        return true;
+    oldest->gives_way = clock_boot_ms() - oldest->since_ms > PATIENCE_MS;
+    if (oldest->gives_way)
+        worker_kill(oldest->worker);
+    return oldest->gives_way;
+}
+
 static void serve(struct agent *a, int fd)
 {
+    char from[SOCKET_ADDRESS_SIZE];
+    socket_peer_address(fd, from);
+    if (!has_place_for(a, from)) {
+        log_debug("a connection from %s is closed: %d others from there have not said yet what they want", from, STRANGERS_MAX);
+        close(fd);
+        return;
+    }
     struct serving *s = xcalloc(1, sizeof *s);
     s->agent = a;
     s->since_ms = clock_boot_ms();
+    memcpy(s->from, from, sizeof from);
     LIST_INSERT_HEAD(&a->servings, s, all);
     a->serving_count++;
     const struct worker_task task = { .what = "serve a fetch", .run = run_serve, .ctx = s, .done = on_served, .arg = s, .is_long = true, .fd = fd,

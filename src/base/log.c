@@ -34,18 +34,41 @@ static void make_printable(char *s)
             *s = '?';
 }
 
-void log_line(enum log_level level, const char *fmt, ...)
+static void put(enum log_level level, const char *fmt, va_list ap)
 {
     char text[1024], when[CLOCK_TEXT_SIZE];
     if (level > level_max)
         return;
-    va_list ap;
-    va_start(ap, fmt);
     vsnprintf(text, sizeof text, fmt, ap);
-    va_end(ap);
     make_printable(text);
     if (getenv("JOURNAL_STREAM"))
         fprintf(stderr, "<%d>%s: %s\n", (int)level, program_name, text);
     else
         fprintf(stderr, "%s %s: %s\n", clock_format(clock_wall_ms(), when), program_name, text);
+}
+
+void log_line(enum log_level level, const char *fmt, ...)
+{
+    va_list ap;
+    va_start(ap, fmt);
+    put(level, fmt, ap);
+    va_end(ap);
+}
+
+#define MINUTE_MS 60000
+
+void log_few_line(struct log_few *few, enum log_level level, const char *fmt, ...)
+{
+    const int64_t now_ms = clock_boot_ms();
+    if (few->since_ms == 0 || now_ms - few->since_ms >= MINUTE_MS) {
+        if (few->n > LOG_FEW)
+            log_line(level, "%u lines like the next one were left out", few->n - LOG_FEW);
+        *few = (struct log_few){ .since_ms = now_ms };
+    }
+    if (few->n++ >= LOG_FEW)
+        return;
+    va_list ap;
+    va_start(ap, fmt);
+    put(level, fmt, ap);
+    va_end(ap);
 }

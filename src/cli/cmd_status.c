@@ -6,6 +6,7 @@
 
 #include <unistd.h>
 
+#define ANSWER_MS      5000        // both answer at once unless they are stopped, or their disk hangs
 #define DISK_LOW_BYTES (1ULL << 30) // free below a pool's file: from here on somebody should look after it
 
 static long long number(const json_t *object, const char *group, const char *member)
@@ -69,12 +70,17 @@ static void ask(const struct cli_context *ctx, struct answer *a, const struct cl
         explain_lost(ctx, a->who, client->unix_path, a->lock, &a->error);
 }
 
+static const char *fate(const struct answer *a)
+{
+    return a->rc == -E_DENIED ? "not known" : a->rc == -E_TIMEOUT ? "hangs" : "down";
+}
+
 // A failure is part of the report.
 static void show(struct cli_context *ctx, const struct answer *a, void (*print)(FILE *out, const json_t *reply))
 {
     if (a->rc < 0) {
         AUTO(free) char *message = text_escape(a->error.msg);
-        fprintf(ctx->out, "%s: %s\n  %s\n", a->who, a->rc == -E_DENIED ? "not known" : "down", message);
+        fprintf(ctx->out, "%s: %s\n  %s\n", a->who, fate(a), message);
         json_object_set_new(ctx->result, a->who,
                             json_pack("{s:b, s:s, s:o}", "up", 0, "code", error_word(a->error.code), "description", text_to_json(a->error.msg)));
         return;
@@ -108,12 +114,13 @@ static int show_elsewhere(struct cli_context *ctx, const struct answer *agent, s
 
 static int run_status(struct cli_context *ctx, int argc, char **argv, struct error *e)
 {
-    const struct client control_client = cli_control(ctx), agent_client = cli_agent(ctx);
+    struct client control_client = cli_control(ctx), agent_client = cli_agent(ctx);
     __attribute__((cleanup(auto_answer))) struct answer control = { .who = "control", .lock = CONTROL_LOCK };
     __attribute__((cleanup(auto_answer))) struct answer agent = { .who = "agent", .lock = AGENT_LOCK };
     (void)argc;
     (void)argv;
     ctx->result = json_object();
+    control_client.timeout_ms = agent_client.timeout_ms = ANSWER_MS;
     ask(ctx, &control, &control_client, "/v2/status");
     ask(ctx, &agent, &agent_client, "/v2/pool");
     if (is_elsewhere(&control, &agent))
@@ -122,13 +129,13 @@ static int run_status(struct cli_context *ctx, int argc, char **argv, struct err
     show(ctx, &agent, print_agent);
     if (control.rc == -E_DENIED || agent.rc == -E_DENIED) // they may well be up
         return fail(e, E_DENIED, "the sockets of control and agent are for root only: ask as root");
-    if (control.rc < 0 && agent.rc < 0)
+    if (control.rc < 0 && agent.rc < 0 && control.rc != -E_TIMEOUT && agent.rc != -E_TIMEOUT)
         return fail(e, control.error.code, "control and this host's agent are down: start both with `flocker up`");
     const struct answer *down = control.rc < 0 ? &control : &agent;
     if (down->rc == 0)
         return 0;
     *e = down->error;
-    return fail_ctx(e, down->rc, control.rc < 0 ? "control is down" : "this host's agent is down");
+    return fail_ctx(e, down->rc, "%s %s%s", down == &control ? "control" : "this host's agent", down->rc == -E_TIMEOUT ? "" : "is ", fate(down));
 }
 
 const struct cli_command commands_status[] = {

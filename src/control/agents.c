@@ -223,6 +223,16 @@ bool agent_read_uuid(const json_t *message, const char *member, struct uuid *ret
     return text && uuid_parse(text, ret);
 }
 
+char *agents_said(const json_t *text)
+{
+    const char *said = json_string_value(text);
+    size_t n = json_string_length(text);
+    if (n > SAID_BYTES_MAX)
+        for (n = SAID_BYTES_MAX; n > 0 && ((unsigned char)said[n] & 0xc0) == 0x80;)
+            n--; // no part of a character
+    return said ? xstrndup(said, n) : NULL;
+}
+
 static const char *on_reply(struct agent_peer *p, const json_t *message)
 {
     struct error e = ERROR_INIT;

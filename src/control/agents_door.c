@@ -15,7 +15,7 @@
 static void refuse(struct agent_peer *p, const struct error *e)
 {
     static const struct timeval moment = { 1, 0 };
-    log_warn("an agent%s%s is refused: %s", p->from[0] ? " at " : "", p->from, e->msg);
+    log_warn_few("an agent%s%s is refused: %s", p->from[0] ? " at " : "", p->from, e->msg);
     agent_peer_send(p, json_pack("{s:s, s:s, s:o}", "type", "refused", "code", error_word(e->code), "message", json_text(e->msg)));
     p->is_over = true;
     evtimer_add(p->deadline, &moment);
@@ -36,7 +36,7 @@ void agents_expel(struct control *c, struct control_node *n, const struct error 
 static void refuse_later(struct agent_peer *p, const struct error *e)
 {
     static const struct timeval pause = { 1, 0 };
-    log_warn("%s wants to join with a wrong token, the %llu. since the start", p->from, (unsigned long long)p->control->wrong_tokens);
+    log_warn_few("%s wants to join with a wrong token, the %llu. since the start", p->from, (unsigned long long)p->control->wrong_tokens);
     p->late = xcalloc(1, sizeof *p->late);
     *p->late = *e;
     p->is_over = true;
@@ -181,7 +181,7 @@ void agent_peer_close(void *arg, const char *why)
     if (p->node)
         log_warn("agent of node %s is disconnected: %s", UUID_TEXT(&p->node->node.id), why);
     else if (!p->is_over)
-        log_warn("a connection%s%s to the agents' door is closed before its hello: %s", p->from[0] ? " from " : "", p->from, why);
+        log_warn_few("a connection%s%s to the agents' door is closed before its hello: %s", p->from[0] ? " from " : "", p->from, why);
     agent_peer_free(p);
 }
 
@@ -197,12 +197,41 @@ static void on_hello_late(evutil_socket_t fd, short what, void *arg)
         agent_peer_close(p, "it said nothing for too long");
 }
 
+static size_t joiners_from(const struct control *c, const char *from)
+{
+    const struct agent_peer *p;
+    size_t n = 0;
+    TAILQ_FOREACH (p, &c->newcomers, waiting)
+        n += p->is_joining && strcmp(p->from, from) == 0;
+    return n;
+}
+
+// The oldest joiner of the address that has most, if that has more than the newcomer's: one host alone can't keep the others out.
+static struct agent_peer *joiner_to_go(const struct agent_peer *newcomer)
+{
+    struct agent_peer *p, *found = NULL;
+    size_t most = joiners_from(newcomer->control, newcomer->from);
+    TAILQ_FOREACH (p, &newcomer->control->newcomers, waiting) {
+        size_t n = p->is_joining ? joiners_from(newcomer->control, p->from) : 0;
+        if (n > most) {
+            most = n;
+            found = p;
+        }
+    }
+    return found;
+}
+
 static void on_anonymous(struct agent_peer *p)
 {
     struct error e = ERROR_INIT;
     p->is_joining = true;
     if (++p->control->joiner_count <= JOINERS_MAX)
         return;
+    struct agent_peer *old = joiner_to_go(p);
+    if (old) {
+        agent_peer_close(old, "its host has more of them than others, and one of those wants to join");
+        return;
+    }
     fail(&e, E_UNAVAILABLE, "%d hosts are joining already; try again", JOINERS_MAX);
     refuse(p, &e);
 }

@@ -7,10 +7,10 @@
 
 #include <string.h>
 
-static void set_text(char **place, const char *text)
+static void set_text(char **place, char *text /* taken */)
 {
     free(*place);
-    *place = text ? xstrdup(text) : NULL;
+    *place = text;
 }
 
 static void note_present(struct control *c, const struct volume *v, const struct uuid *node, uint64_t epoch)
@@ -34,15 +34,16 @@ static void note_absent(struct control *c, const struct volume *v, const struct 
 static void read_sighting(struct sighting *s, const json_t *message)
 {
     const json_t *error = json_object_get(message, "error");
-    const char *code = json_string_value(json_object_get(error, "code")), *text = json_string_value(json_object_get(error, "message"));
+    const char *code = json_string_value(json_object_get(error, "code"));
+    char *text = agents_said(json_object_get(error, "message"));
     s->present = json_is_true(json_object_get(message, "present"));
     s->mounted = json_is_true(json_object_get(message, "mounted"));
     s->epoch = (uint64_t)json_integer_value(json_object_get(message, "epoch"));
     s->revision = (uint64_t)json_integer_value(json_object_get(message, "revision"));
     s->reports++;
-    set_text(&s->path, json_string_value(json_object_get(message, "path")));
-    set_text(&s->error_word, !error ? NULL : code ? code : error_word(E_IO));
-    set_text(&s->error, !error ? NULL : text ? text : "the agent does not say why");
+    set_text(&s->path, agents_said(json_object_get(message, "path")));
+    set_text(&s->error_word, error ? xstrdup(error_word(error_from_word(code ? code : ""))) : NULL);
+    set_text(&s->error, text || !error ? text : xstrdup("the agent does not say why"));
 }
 
 static uint64_t read_count(const json_t *object, const char *member)

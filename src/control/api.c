@@ -217,7 +217,7 @@ void api_on_request(struct http_exchange *x, void *control)
     size_t n = strcspn(request->target, "?");
     struct match m = { .route = NULL };
     if (!may_enter(peer)) {
-        log_warn("a client without a user's certificate was refused ('%s')", peer->common_name);
+        log_warn_few("a client without a user's certificate was refused ('%s')", peer->common_name);
         http_drop(x);
         return;
     }

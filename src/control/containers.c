@@ -322,12 +322,6 @@ static struct container_sighting *sighting_of(struct container_entry *entry, con
     return &entry->seen[entry->n++];
 }
 
-static char *text_or_null(const json_t *value)
-{
-    const char *text = json_string_value(value);
-    return text ? xstrdup(text) : NULL;
-}
-
 static void forget_sighting(struct container_entry *entry, struct container_sighting *s)
 {
     sighting_done(s);
@@ -361,8 +355,8 @@ const char *containers_on_report(struct control *c, const struct uuid *node, con
     sighting_done(s);
     s->present = json_is_true(json_object_get(message, "present"));
     s->running = s->present && json_is_true(json_object_get(message, "running"));
-    s->image = text_or_null(json_object_get(message, "image"));
-    s->error = text_or_null(json_object_get(json_object_get(message, "error"), "message"));
+    s->image = agents_said(json_object_get(message, "image"));
+    s->error = agents_said(json_object_get(json_object_get(message, "error"), "message"));
     if (container_is_leaving(entry->want, node) && !s->present && !s->error) {
         forget_sighting(entry, s);
         note_left(c, entry, node);

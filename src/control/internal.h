@@ -210,6 +210,10 @@ void agents_ask(struct control *c, const struct uuid *node, json_t *message /* t
 // Whether its agent is connected by the unix socket: it is that of control's own host.
 bool agents_is_own_host(const struct control_node *n);
 
+// What an agent says is kept as long as what it is said of: a copy of the text, at most SAID_BYTES_MAX of it, NULL if there is none.
+#define SAID_BYTES_MAX 1000 // errors, images and paths are shorter
+char *agents_said(const json_t *text);
+
 // Closes the node's connection, if it has one, after telling it why; it counts as gone at once.
 void agents_expel(struct control *c, struct control_node *n, const struct error *why);
 

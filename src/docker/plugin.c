@@ -325,7 +325,7 @@ static void on_request(struct http_exchange *x, void *arg)
     const char *body = http_body(x, &n);
     enum plugin_call call = plugin_call_of(m->target);
     if (!peer->is_unix && strncmp(peer->common_name, "engine-", 7) != 0) {
-        log_warn("a client without an engine's certificate was refused ('%s')", peer->common_name);
+        log_warn_few("a client without an engine's certificate was refused ('%s')", peer->common_name);
         http_drop(x);
         return;
     }

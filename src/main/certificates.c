@@ -1,11 +1,13 @@
 #include "main/certificates.h"
 
+#include "base/log.h"
 #include "base/mem.h"
 #include "base/rng.h"
 #include "net/pki.h"
 
 #include <stdio.h>
 #include <string.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 static bool is_there(const char *etc, const char *file, const char *suffix)
@@ -57,4 +59,16 @@ int certificates_node(const char *etc, struct uuid *ret, struct error *e)
     if (strncmp(name, "node-", 5) != 0 || !uuid_parse(name + 5, ret))
         return fail(e, E_INVALID, "%s is not a node's certificate: its subject is '%s'", path, name);
     return 0;
+}
+
+void certificates_look_at_keys(const char *etc)
+{
+    static const char *const files[] = { PKI_CA_FILE, "control-service", "node", "user", "plugin", "engine" };
+    for (size_t i = 0; i < ARRAY_SIZE(files); i++) {
+        AUTO(free) char *path = xasprintf("%s/%s.key", etc, files[i]);
+        struct stat st;
+        if (stat(path, &st) == 0 && (st.st_mode & 077 || (st.st_uid != 0 && st.st_uid != geteuid())))
+            log_warn("%s is not root's alone (owner %u, mode %04o): `chown root: %s; chmod 0600 %s`, and certify anew if others may have read it", path,
+                     st.st_uid, st.st_mode & 07777, path, path);
+    }
 }

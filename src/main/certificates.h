@@ -11,5 +11,7 @@
 int certificates_make(const char *etc, struct error *e);
 // The node's id: from the CN of node.crt.
 int certificates_node(const char *etc, struct uuid *ret, struct error *e);
+// Says in the log which of the keys there others than root can read: whoever has read one can be who it is for.
+void certificates_look_at_keys(const char *etc);
 
 #endif

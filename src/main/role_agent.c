@@ -179,6 +179,7 @@ int role_agent(const struct paths *p, const struct agent_options *o, struct erro
     if ((rc = open_peers(p, o->peers ? o->peers : upstream.is_remote ? PEERS_DEFAULT : "none", &config, &peer_server, &peer_client, e)) < 0)
         return rc;
     struct in_use tls_in_use = { p, control_tls, NULL, peer_server, peer_client };
+    certificates_look_at_keys(p->etc);
     config.pki_dir = p->etc;
     config.on_certificates = on_certificates;
     config.on_certificates_arg = &tls_in_use;

@@ -60,6 +60,7 @@ int role_control(const struct paths *p, const struct control_options *o, struct 
     if (rc < 0 || (rc = paths_make(p, e)) < 0 || (rc = daemon_lock(&d, p->control_lock, e)) < 0 || (rc = certificates_make(p->etc, e)) < 0 ||
         (rc = open_contexts(p, &rest, &agents, e)) < 0)
         return rc;
+    certificates_look_at_keys(p->etc);
     config.base = d.base;
     config.tls = rest;
     config.agents_tls = agents;

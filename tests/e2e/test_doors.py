@@ -196,6 +196,21 @@ def test_guessing_tokens_is_slow(pair):
             door.socket.close()
 
 
+def test_one_host_does_not_keep_others_from_joining(pair):
+    one, two = pair
+    doors = [Door(one, AGENTS, None) for _ in range(20)]
+    with network_of(two):
+        plain = socket.socket()
+    plain.settimeout(15)
+    plain.connect((one.network.address(one), AGENTS))
+    context = ssl.create_default_context(cafile=str(one.path("/etc/flocker/cluster.crt")))
+    with context.wrap_socket(plain, server_hostname="control-service") as client:
+        client.sendall(json.dumps({"type": "join", "token": one.flocker("node", "token").stdout.strip(), "csr": {"node": "x"}}).encode() + b"\n")
+        assert "not a request for a certificate" in json.loads(client.recv(65536))["message"], "it was let in"
+    for door in doors:
+        door.socket.close()
+
+
 def test_silence_is_not_waited_for(pair):
     """Neither a connection without a handshake, nor one without a hello, stays for long; and nobody is kept out meanwhile."""
     one, _ = pair

@@ -684,6 +684,21 @@ def test_silent_strangers_at_port_4525(movers):
     volume.unmount(target)
 
 
+def test_many_strangers_of_one_host_at_port_4525(movers):
+    """Others are served as if they were not there."""
+    one, source, target = movers.flockers
+    volume = movers.volume(source)
+    volume.unmount(source)
+    silent = [peer_socket(movers, one.host, timeout=60) for _ in range(400)]
+    begin = time.monotonic()
+    volume.move(target)
+    volume.wait_owner(target)
+    assert time.monotonic() - begin < 5, "400 of them took more than 10 s when each had its turn"
+    for stream in silent:
+        stream.close()
+    movers.settled(volume)
+
+
 # ---- random moments
 
 

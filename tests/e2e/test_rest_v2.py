@@ -445,6 +445,10 @@ def test_agent_that_hangs(host, rest, name):
         resized = rest.ok("PATCH", f"{VOLUMES}/{name}?wait=1", {"size": SIZE})
         assert resized["size"] == SIZE
         assert rest.ok("GET", VOLUMES)
+        begin = time.monotonic()
+        said = host.flocker("status", check=False)
+        assert time.monotonic() - begin < 10 and "control: up" in said.stdout and "agent: hangs" in said.stdout
+        assert "agent hangs: /run/flocker/agent.sock did not answer in time" in said.stderr
     finally:
         host.run(["kill", "-CONT", str(pid)])
     wait_for("what was asked for in the meantime", lambda: get(rest, name)["state"] == "trashed")
@@ -467,6 +471,23 @@ def test_agent_that_is_killed(host, flocker_binary, rest, name, node):
     thread.join()
     assert waiting[0]["size"] == SIZE and waiting[0]["ready"]
     assert "error" not in get(rest, name)
+
+
+def test_what_was_removed_by_hand_can_be_given_up(host, flocker_binary, rest, name):
+    """Nothing is made in place of missing data; its entry can be removed all the same, and the name be used again."""
+    created = create(rest, name=name)
+    host.kill_flocker("agent")
+    folder = f"/var/lib/flocker/pool/volumes/{created['id']}"
+    host.run(["btrfs", "subvolume", "delete", f"{folder}/data"])
+    host.run(["rm", "-r", folder])
+    up(host, flocker_binary)
+    wait_for("it to be missed", lambda: get(rest, name).get("error", {}).get("code") == "corrupt")
+    assert remove(rest, name)["state"] == "trashed"
+    assert rest.ok("POST", f"{VOLUMES}/{name}/restore", {})["state"] == "live"
+    wait_for("it to be missed again", lambda: get(rest, name).get("error", {}).get("code") == "corrupt")
+    assert remove(rest, name)["state"] == "trashed"
+    assert remove(rest, name, "?purge=1&wait=20")["state"] == "deleted"
+    assert create(rest, name=name)["id"] != created["id"]
 
 
 def test_waiting_clients_that_leave(host, rest, name):

@@ -137,6 +137,18 @@ def test_mount_root_that_others_may_enter_is_told(host, flocker_binary):
         log.unlink()
 
 
+def test_keys_that_others_may_read_are_told(host, flocker_binary):
+    host.start_flocker(flocker_binary, ["--rest=none", "--pool-size=512M"])
+    logs = [host.path(f"/var/log/flocker/{role}.log") for role in ("agent", "control")]
+    assert not any("root's alone" in log.read_text() for log in logs)
+    host.path("/etc/flocker/node.key").chmod(0o640)
+    host.stop_flocker()
+    host.start_flocker(flocker_binary, ["--rest=none", "--pool-size=512M"])
+    for log in logs:
+        assert log.read_text().count("root's alone") == 1
+        assert "/etc/flocker/node.key is not root's alone (owner 0, mode 0640)" in log.read_text()
+
+
 def test_down_ends_although_another_namespace_keeps_the_pool(host, flocker_binary):
     host.start_flocker(flocker_binary)
     keeper = host.popen(["unshare", "--mount", "--propagation", "private", "sleep", "600"])

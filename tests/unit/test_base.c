@@ -4,6 +4,7 @@
 #include "base/clock.h"
 #include "base/error.h"
 #include "base/limits.h"
+#include "base/log.h"
 #include "base/mem.h"
 #include "base/rng.h"
 #include "base/size.h"
@@ -130,6 +131,39 @@ static void clock_writes_rfc3339(void **state)
     assert_true(clock_boot_ms() > 0);
 }
 
+// Counts the lines that contain `word` among those that stderr got since it was turned to the file.
+static unsigned lines_with(FILE *f, const char *word)
+{
+    char line[256];
+    unsigned n = 0;
+    rewind(f);
+    while (fgets(line, sizeof line, f))
+        n += strstr(line, word) != NULL;
+    return n;
+}
+
+static void log_says_few_of_what_is_frequent(void **state)
+{
+    (void)state;
+    struct log_few few = { 0 };
+    FILE *f = tmpfile();
+    int stderr_fd = dup(STDERR_FILENO);
+    assert_true(f && stderr_fd >= 0 && dup2(fileno(f), STDERR_FILENO) >= 0);
+    for (int i = 0; i < LOG_FEW + 7; i++)
+        log_few_line(&few, LOG_LEVEL_WARN, "stranger %d", i);
+    few.since_ms -= 60000; // a minute later
+    log_few_line(&few, LOG_LEVEL_WARN, "stranger %d", 1000);
+    few.since_ms -= 60000;
+    log_few_line(&few, LOG_LEVEL_WARN, "stranger %d", 1001);
+    assert_true(dup2(stderr_fd, STDERR_FILENO) >= 0);
+    close(stderr_fd);
+    assert_int_equal(lines_with(f, "stranger"), LOG_FEW + 2);
+    assert_int_equal(lines_with(f, " left out"), 1);
+    assert_int_equal(lines_with(f, ": 7 lines like the next one were left out"), 1);
+    assert_int_equal(lines_with(f, "stranger 1000"), 1);
+    fclose(f);
+}
+
 int main(void)
 {
     static const struct CMUnitTest tests[] = {
@@ -139,6 +173,7 @@ int main(void)
         cmocka_unit_test(uuid_reads_and_writes),
         cmocka_unit_test(sizes_read_as_people_write_them),
         cmocka_unit_test(clock_writes_rfc3339),
+        cmocka_unit_test(log_says_few_of_what_is_frequent),
     };
     return RUN_TESTS(tests);
 }

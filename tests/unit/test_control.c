@@ -1063,6 +1063,43 @@ static void check_growth(const struct rig *r, long before_kib)
 #endif
 }
 
+// A node that says more than an agent has to say makes control keep no more of it.
+static void test_talkative_node(void **state)
+{
+    enum { LINE = 60000, KEPT = 1000 };
+    struct rig r = { .pid = 0 };
+    char id[64], target[128];
+    json_t *volume;
+    (void)state;
+    start(&r, &store_memory, 60000);
+    struct fake a = agent_connect(&r);
+    assert_true(agent_hello(&a, NODE));
+    make(&r, &a, id);
+    AUTO(free) char *words = xcalloc(1, LINE + 1);
+    for (size_t i = 0; i < LINE; i += 2)
+        memcpy(words + i, "\u00e9", 2);
+    words[0] = words[1] = 'x';
+    snprintf(target, sizeof target, "/v2/volumes/%s", id);
+    say(&a, json_pack("{s:s, s:s, s:i, s:i, s:b, s:b, s:{s:s, s:s}}", "type", "report", "id", id, "epoch", 1, "revision", 1, "present", 1, "mounted", 0,
+                      "error", "code", "\x1b[2J", "message", words));
+    const char *said = NULL;
+    for (int i = 0; !said; i++) {
+        assert_in_range(i, 0, 500);
+        usleep(10000);
+        assert_int_equal(call(&r, "GET", target, NULL, &volume), 200);
+        const json_t *error = json_object_get(volume, "error");
+        said = json_string_value(json_object_get(error, "description"));
+        if (said) {
+            assert_in_range(strlen(said), KEPT - 3, KEPT);
+            assert_memory_equal(said, words, strlen(said));
+            assert_string_equal(json_string_value(json_object_get(error, "code")), "io-error");
+        }
+        json_decref(volume);
+    }
+    agent_end(&a);
+    stop(&r);
+}
+
 static void test_slow_reader(void **state)
 {
     struct rig r = { .pid = 0 };
@@ -1101,7 +1138,7 @@ int main(void)
         cmocka_unit_test(test_recovery_shows_a_copy_of_what_is_known),
         cmocka_unit_test(test_resume),            cmocka_unit_test(test_resume_amid_sync),
         cmocka_unit_test(test_resume_over_restart), cmocka_unit_test(test_watches_are_resumed), cmocka_unit_test(test_moves_over_resume),
-        cmocka_unit_test(test_slow_reader),
+        cmocka_unit_test(test_talkative_node),    cmocka_unit_test(test_slow_reader),
     };
     shared = mmap(NULL, sizeof *shared, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
     if (shared == MAP_FAILED)

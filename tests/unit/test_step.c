@@ -26,11 +26,11 @@ static const char *text_of(const struct input *in)
 {
     static char text[400];
     snprintf(text, sizeof text,
-             "state %d stage %s owner %d target %d source %d epoch %+d revision %+d born %d keep_mounted %d force %d; record %d half_made %d abandoned %d mounted %d "
-             "mount_wanted %d held %d leaving %d snapshots %d copy %d fetch_due %d",
+             "state %d stage %s owner %d target %d source %d epoch %+d revision %+d born %d keep_mounted %d force %d; record %d half_made %d abandoned %d "
+             "mounted %d mount_wanted %d held %d leaving %d snapshots %d copy %d fetch_due %d",
              in->state, move_stage_word((enum move_stage)in->stage), in->owner, in->target, in->source, in->epoch, in->revision, in->born,
-             in->keep_mounted, in->force, in->record, in->half_made, in->abandoned, in->mounted, in->mount_wanted, in->held, in->leaving, in->snapshots, in->copy,
-             in->fetch_due);
+             in->keep_mounted, in->force, in->record, in->half_made, in->abandoned, in->mounted, in->mount_wanted, in->held, in->leaving, in->snapshots,
+             in->copy, in->fetch_due);
     return text;
 }
 
@@ -48,8 +48,8 @@ static void set_record(struct world *w, bool there)
 static struct world *world_of(const struct input *in, struct world *w)
 {
     *w = (struct world){ .known = in->state < VOLUME_STATE_COUNT };
-    w->here = (struct volume_here){ .half_made = in->half_made, .abandoned = in->abandoned, .mounted = in->mounted, .mount_wanted = in->mount_wanted, .held = in->held,
-                                    .leaving = in->leaving, .has_snapshots = in->snapshots != NONE, .sealed = in->snapshots == WHOLE,
+    w->here = (struct volume_here){ .half_made = in->half_made, .abandoned = in->abandoned, .mounted = in->mounted,
+                                    .mount_wanted = in->mount_wanted, .held = in->held, .leaving = in->leaving, .has_snapshots = in->snapshots != NONE, .sealed = in->snapshots == WHOLE,
                                     .has_copy = in->copy != NONE, .copy_final = in->copy == WHOLE, .fetch_due = in->fetch_due };
     w->want.state = (enum volume_state)in->state;
     w->want.owner = in->owner ? self : other;
