@@ -450,8 +450,9 @@ static void end_requests(struct agent *a)
 static void on_closed(void *arg, const char *why)
 {
     struct agent *a = arg;
-    static const char over[] = "; this node's certificate has expired: move node.crt out of /etc/flocker and join again with a token of "
-                               "`flocker node token --node`";
+    char today[CLOCK_TEXT_SIZE];
+    AUTO(free) char *over = xasprintf("; this node's certificate has expired, if its clock is right, which says %.10s: then move node.crt out of "
+                                      "/etc/flocker and join again with a token of `flocker node token --node`", clock_format(clock_wall_ms(), today));
     AUTO(free) char *problem = xasprintf("the connection to control is closed: %s%s", why, a->certificate_is_over ? over : "");
     if (!a->refused) // it has said why
         note_problem(a, problem);
