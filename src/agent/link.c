@@ -489,10 +489,11 @@ static void begin(struct agent *a, int fd, struct ssl_ctx_st *tls)
     a->link = line_new(a->config.base, fd, tls, &callbacks, a);
     if (tls)
         line_keep_alive(a->link);
-    json_int_t booted_ms = clock_wall_ms() - clock_boot_ms();
+    json_int_t now_ms = clock_wall_ms(), booted_ms = now_ms - clock_boot_ms();
     int port = a->config.peer_port ? a->config.peer_port : PEER_PORT;
-    json_t *hello = json_pack("{s:s, s:i, s:s, s:s, s:s, s:s, s:I, s:i}", "type", "hello", "protocol", 1, "version", FLOCKER_VERSION, "node",
-                              UUID_TEXT(&a->config.node), "era", UUID_TEXT(&a->config.era), "host", host, "booted_ms", booted_ms, "peer_port", port);
+    json_t *hello = json_pack("{s:s, s:i, s:s, s:s, s:s, s:s, s:I, s:I, s:i}", "type", "hello", "protocol", 1, "version", FLOCKER_VERSION, "node",
+                              UUID_TEXT(&a->config.node), "era", UUID_TEXT(&a->config.era), "host", host, "booted_ms", booted_ms, "clock_ms", now_ms,
+                              "peer_port", port);
     if (a->can_resume && a->count.connection > 0)
         json_object_set_new(hello, "resume", resume_claim(&a->count));
     link_send(a, hello);
