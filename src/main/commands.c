@@ -9,6 +9,7 @@
 
 #include <stdio.h>
 #include <string.h>
+#include <unistd.h>
 
 #define REST_DEFAULT "127.0.0.1:4523"
 
@@ -109,13 +110,23 @@ static void kept_done(struct kept *k)
     settings_done(&k->settings);
 }
 
+// A later start may be from another folder.
+static char *to_keep(const struct cli_option *o, const char *value)
+{
+    bool is_path = o->arg && (strcmp(o->arg, "PATH") == 0 || strcmp(o->arg, "FILE") == 0);
+    AUTO(free) char *here = is_path && *value && *value != '/' ? getcwd(NULL, 0) : NULL;
+    return here ? xasprintf("%s/%s", here, value) : xstrdup(value);
+}
+
 static bool note_options(struct kept *k, const struct cli_context *ctx, const struct cli_option *options, bool *ret_has, struct error *e)
 {
     for (; options->name; options++) {
-        const char *value = cli_value(ctx, options->name), *old = settings_value(&k->settings, options->name);
-        *ret_has |= value != NULL;
-        // That a device may be formatted is said once, of the one that is there now.
-        if (!value || strcmp(options->name, "format") == 0 || (old && strcmp(old, value) == 0))
+        const char *given = cli_value(ctx, options->name), *old = settings_value(&k->settings, options->name);
+        *ret_has |= given != NULL;
+        if (!given || strcmp(options->name, "format") == 0) // that is said once, of the device that is there now
+            continue;
+        AUTO(free) char *value = to_keep(options, given);
+        if (old && strcmp(old, value) == 0)
             continue;
         if (settings_set(&k->settings, options->name, value, e) < 0)
             return false;

@@ -36,7 +36,8 @@ CONFIG = "/etc/flocker/flocker.conf"
 def test_options_are_kept(host, flocker_binary):
     """Given once they count at each start, however the daemons are started; they can be changed, forgotten, and edited by hand."""
     host.flocker_binary = flocker_binary
-    said = host.flocker("up", "--rest=127.0.0.1:4600", "--pool=/var/lib/flocker/mine.img", "--pool-size=512M", "--format", "--host=10.9.8.7").stdout
+    words = ["--rest=127.0.0.1:4600", "--pool=mine.img", "--pool-size=512M", "--format", "--host=10.9.8.7"]
+    said = host.run(["sh", "-c", 'cd /var/lib/flocker && exec "$@"', "sh", flocker_binary, "up", *words]).stdout
     assert "options are kept in /etc/flocker/flocker.conf" in said
     kept = host.path(CONFIG).read_text()
     assert kept.startswith("# ") and kept.splitlines()[1:] == [
