@@ -102,12 +102,27 @@ static void say(const char *line)
 // What is kept in flocker.conf, changed by what the command line says.
 struct kept {
     struct settings settings;
-    bool is_changed, has_control, has_agent; // has: an option of that daemon is on the command line
+    bool is_changed;
+    struct up_arguments up;
 };
 
 static void kept_done(struct kept *k)
 {
     settings_done(&k->settings);
+    for (size_t i = 0; i < ARRAY_SIZE(k->up.once); i++)
+        free(k->up.once[i]);
+}
+
+// That a device may be formatted is said of the one that is there now; and who tries things out in memory will want to keep data later.
+static bool note_once(struct kept *k, const struct cli_option *o, const char *value)
+{
+    static const char *const names[] = { "format", "backend" };
+    for (size_t i = 0, n = k->up.once[0] ? 1 : 0; i < ARRAY_SIZE(names); i++)
+        if (strcmp(o->name, names[i]) == 0) {
+            k->up.once[n] = o->arg ? xasprintf("--%s=%s", o->name, value) : xasprintf("--%s", o->name);
+            return true;
+        }
+    return false;
 }
 
 // A later start may be from another folder.
@@ -123,7 +138,7 @@ static bool note_options(struct kept *k, const struct cli_context *ctx, const st
     for (; options->name; options++) {
         const char *given = cli_value(ctx, options->name), *old = settings_value(&k->settings, options->name);
         *ret_has |= given != NULL;
-        if (!given || strcmp(options->name, "format") == 0) // that is said once, of the device that is there now
+        if (!given || note_once(k, options, given))
             continue;
         AUTO(free) char *value = to_keep(options, given);
         if (old && strcmp(old, value) == 0)
@@ -199,8 +214,7 @@ static int run_up(struct cli_context *ctx, int argc, char **argv, struct error *
     int rc = paths_init(&p, ctx->root, e);
     if (rc < 0 || (rc = read_kept(&p, &kept.settings, e)) < 0 || (rc = forget(&kept, ctx, e)) < 0)
         return rc;
-    bool format = cli_value(ctx, "format") != NULL;
-    if (!note_options(&kept, ctx, control_options, &kept.has_control, e) || !note_options(&kept, ctx, agent_options, &kept.has_agent, e))
+    if (!note_options(&kept, ctx, control_options, &kept.up.has_control, e) || !note_options(&kept, ctx, agent_options, &kept.up.has_agent, e))
         return -(int)e->code;
     apply(ctx, &kept.settings, kept_options);
     if ((rc = read_control(ctx, &control, e)) < 0 || (rc = read_agent(ctx, &agent, e)) < 0) // what is wrong is told here, not in a log
@@ -209,7 +223,9 @@ static int run_up(struct cli_context *ctx, int argc, char **argv, struct error *
         return explain_denied(rc, e);
     if ((rc = write_kept(&p, &kept, e)) < 0)
         return rc;
-    return role_up(&p, &(struct up_arguments){ kept.has_control, kept.has_agent, format, agent.config, agent.control }, say, e);
+    kept.up.config = agent.config;
+    kept.up.control_at = agent.control;
+    return role_up(&p, &kept.up, say, e);
 }
 
 static int run_join(struct cli_context *ctx, int argc, char **argv, struct error *e)
@@ -225,14 +241,14 @@ static int run_join(struct cli_context *ctx, int argc, char **argv, struct error
     int rc = paths_init(&p, ctx->root, e);
     if (rc < 0 || (rc = read_kept(&p, &kept.settings, e)) < 0)
         return rc;
-    bool format = cli_value(ctx, "format") != NULL;
-    if (!note_options(&kept, ctx, agent_options, &kept.has_agent, e))
+    if (!note_options(&kept, ctx, agent_options, &kept.up.has_agent, e))
         return -(int)e->code;
     apply(ctx, &kept.settings, agent_options);
     if ((rc = read_agent(ctx, &agent, e)) < 0 || (rc = role_join(&p, argv[0], token, say, e)) < 0 || (rc = write_kept(&p, &kept, e)) < 0 ||
         cli_value(ctx, "no-start"))
         return rc;
-    return role_up(&p, &(struct up_arguments){ false, kept.has_agent, format, agent.config, NULL }, say, e);
+    kept.up.config = agent.config;
+    return role_up(&p, &kept.up, say, e);
 }
 
 static int run_control(struct cli_context *ctx, int argc, char **argv, struct error *e)
@@ -283,7 +299,7 @@ const struct cli_command main_commands[] = {
       "Starts the control service and the agent in the background unless they answer already, and waits until they do. The first start makes "
       "certificates, a store and a pool; later ones change nothing.\n\n"
       "Options count when the two are started, and are kept in /etc/flocker/flocker.conf for each later start, until they are given again with "
-      "another value or forgotten; --format alone is not. The file may be edited: it has an option a line, without the dashes. `flocker control` and "
+      "another value or forgotten; --format and --backend are not. The file may be edited: it has an option a line, without the dashes. `flocker control` and "
       "`flocker agent` read it too.\n\n"
       "    flocker up\n    flocker up --pool=/dev/sdb --format\n    flocker up --forget=pool",
       up_options, run_up, NULL, NULL, false },

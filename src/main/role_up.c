@@ -202,12 +202,12 @@ static int has_remote_control(const struct paths *p, const struct up_arguments *
 int role_up(const struct paths *p, const struct up_arguments *arguments, void (*say)(const char *line), struct error *e)
 {
     char control_log[PATH_SIZE + 16], agent_log[PATH_SIZE + 16], root[PATH_SIZE + 16];
-    char program[] = "flocker", control_word[] = "control", agent_word[] = "agent", format[] = "--format";
+    char program[] = "flocker", control_word[] = "control", agent_word[] = "agent";
     snprintf(control_log, sizeof control_log, "%s/control.log", p->log);
     snprintf(agent_log, sizeof agent_log, "%s/agent.log", p->log);
     snprintf(root, sizeof root, "--root=%s", p->root);
     char *const control_argv[] = { program, control_word, root, NULL };
-    char *const agent_argv[] = { program, agent_word, root, arguments->format ? format : NULL, NULL };
+    char *const agent_argv[] = { program, agent_word, root, arguments->once[0], arguments->once[1], NULL };
     const struct service control = { "control", p->control_sock, p->control_lock, "/v2/status", "", control_log, control_argv, arguments->has_control };
     struct service agent = { "agent", p->agent_sock, p->agent_lock, "/v2/pool", "\"synced\":true", agent_log, agent_argv, arguments->has_agent };
     struct error agent_error = ERROR_INIT;

@@ -42,7 +42,7 @@ int role_join(const struct paths *p, const char *where, const char *token, void 
 // gets one line for each thing done.
 struct up_arguments { // both read their options from flocker.conf
     bool has_control, has_agent;     // options of that one were given: if it runs already, they do not count yet
-    bool format;                     // for the agent; it is not kept
+    char *once[3];                   // words for the agent that are not kept; up to a NULL, owned
     const char *config, *control_at; // of the agent: from them follows whether control belongs on this host
 };
 int role_up(const struct paths *p, const struct up_arguments *arguments, void (*say)(const char *line), struct error *e);

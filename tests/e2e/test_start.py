@@ -82,6 +82,17 @@ def test_options_are_kept(host, flocker_binary):
     host.flocker("down")
 
 
+def test_what_is_meant_for_one_start_is_not_kept(host, flocker_binary):
+    host.flocker_binary = flocker_binary
+    said = host.flocker("up", "--rest=none", "--backend=memory", "--format").stdout
+    assert "memory" in host.flocker("status").stdout and "kept" in said
+    assert host.path(CONFIG).read_text().splitlines()[1:] == ["rest=none"]
+    host.flocker("down")
+    host.flocker("up", "--pool-size=512M")
+    assert "btrfs" in host.flocker("status").stdout
+    host.flocker("down")
+
+
 def test_options_that_are_no_good_are_not_kept(host, flocker_binary):
     """And a file that is no good is told by whatever reads it, with the line."""
     host.flocker_binary = flocker_binary
