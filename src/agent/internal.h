@@ -148,6 +148,7 @@ struct agent {
     bool inventory_due;      // it ends when they have gone out
     struct event *renew;     // next look at the certificates; not pending: one is under way, or none was begun
     bool renew_begun;
+    bool certificates_are_new; // they were installed, and not yet looked at
     bool certificate_is_over; // this node's has expired: control won't let it in
     json_t *new_certificates; // for the worker that keeps them
     struct event *reconnect, *retry, *turn, *recheck, *reopen, *audit;

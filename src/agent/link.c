@@ -450,8 +450,9 @@ static void end_requests(struct agent *a)
 static void on_closed(void *arg, const char *why)
 {
     struct agent *a = arg;
-    static const char over[] = "; this node's certificate has expired: move node.crt out of /etc/flocker and join again with a token of "
-                               "`flocker node token --node`";
+    char today[CLOCK_TEXT_SIZE];
+    AUTO(free) char *over = xasprintf("; this node's certificate has expired, if its clock is right, which says %.10s: then move node.crt out of "
+                                      "/etc/flocker and join again with a token of `flocker node token --node`", clock_format(clock_wall_ms(), today));
     AUTO(free) char *problem = xasprintf("the connection to control is closed: %s%s", why, a->certificate_is_over ? over : "");
     if (!a->refused) // it has said why
         note_problem(a, problem);
@@ -488,10 +489,11 @@ static void begin(struct agent *a, int fd, struct ssl_ctx_st *tls)
     a->link = line_new(a->config.base, fd, tls, &callbacks, a);
     if (tls)
         line_keep_alive(a->link);
-    json_int_t booted_ms = clock_wall_ms() - clock_boot_ms();
+    json_int_t now_ms = clock_wall_ms(), booted_ms = now_ms - clock_boot_ms();
     int port = a->config.peer_port ? a->config.peer_port : PEER_PORT;
-    json_t *hello = json_pack("{s:s, s:i, s:s, s:s, s:s, s:s, s:I, s:i}", "type", "hello", "protocol", 1, "version", FLOCKER_VERSION, "node",
-                              UUID_TEXT(&a->config.node), "era", UUID_TEXT(&a->config.era), "host", host, "booted_ms", booted_ms, "peer_port", port);
+    json_t *hello = json_pack("{s:s, s:i, s:s, s:s, s:s, s:s, s:I, s:I, s:i}", "type", "hello", "protocol", 1, "version", FLOCKER_VERSION, "node",
+                              UUID_TEXT(&a->config.node), "era", UUID_TEXT(&a->config.era), "host", host, "booted_ms", booted_ms, "clock_ms", now_ms,
+                              "peer_port", port);
     if (a->can_resume && a->count.connection > 0)
         json_object_set_new(hello, "resume", resume_claim(&a->count));
     link_send(a, hello);

@@ -1,6 +1,7 @@
 // This node's certificates: a worker looks at the files; for what is due, control signs a new certificate for the old key.
 #include "agent/internal.h"
 
+#include "base/clock.h"
 #include "base/log.h"
 #include "base/mem.h"
 #include "net/pki.h"
@@ -68,6 +69,7 @@ static void on_installed(void *arg, int rc, json_t *result, const struct error *
         log_error("new certificates of this node can't be kept: %s", e->msg);
     else
         log_info("this node has new certificates");
+    a->certificates_are_new = rc == 0;
     check_in(a, rc < 0 ? RETRY_S : 1); // to take them into use, and to see that nothing is due any more
 }
 
@@ -88,6 +90,8 @@ static void on_looked(void *arg, int rc, json_t *result, const struct error *e)
 {
     struct agent *a = arg;
     json_t *csrs = json_object_get(result, "csr");
+    char today[CLOCK_TEXT_SIZE];
+    bool are_new = TAKE(a->certificates_are_new, false);
     a->certificate_is_over = json_is_true(json_object_get(result, "over"));
     if (rc < 0)
         log_error("this node's certificates can't be read: %s", e->msg);
@@ -95,7 +99,11 @@ static void on_looked(void *arg, int rc, json_t *result, const struct error *e)
         a->config.on_certificates(a->config.on_certificates_arg);
     if (rc == 0 && json_object_size(csrs) == 0)
         check_in(a, json_integer_value(json_object_get(result, "next_s")));
-    else if (rc == 0 && a->welcome)
+    else if (rc == 0 && are_new) { // whoever signed has another clock, and would sign the same again
+        log_warn("this node's new certificates are due for renewal already: its clock, which says %.10s, and control's do not agree",
+                 clock_format(clock_wall_ms(), today));
+        check_in(a, CHECK_S_MAX);
+    } else if (rc == 0 && a->welcome)
         link_request(a, json_pack("{s:s, s:O}", "type", "renew", "csr", csrs), on_signed, a);
     else
         check_in(a, RETRY_S);

@@ -157,6 +157,16 @@ static void add_given(struct cli_state *s, const struct cli_option *o, const cha
     s->wants_version |= strcmp(o->name, "version") == 0;
 }
 
+void cli_set_default(struct cli_context *ctx, const char *option, const char *value)
+{
+    const struct cli_option *o = ctx->state->command->options;
+    check_option(ctx->state, option);
+    while (strcmp(o->name, option) != 0)
+        o++;
+    if (!cli_value(ctx, option))
+        add_given(ctx->state, o, cli_keep(ctx, xstrdup(value)));
+}
+
 // What getopt refused: `c` is its verdict, `word` the word it has just read.
 static int fail_option(const struct cli_state *s, const struct parser *p, int c, const char *word, struct error *e)
 {

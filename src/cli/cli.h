@@ -56,6 +56,8 @@ int cli_run(int argc, char **argv, const struct cli_command *more, FILE *out, FI
 
 // The last argument given with an option, "" for one that takes none, NULL if it was not given.
 const char *cli_value(const struct cli_context *ctx, const char *option);
+// From now on an option of the command that was not given counts as given with that argument ("" for one that takes none), which is copied.
+void cli_set_default(struct cli_context *ctx, const char *option, const char *value);
 // Walks all arguments of an option: start with *at = 0; NULL at the end.
 const char *cli_next_value(const struct cli_context *ctx, const char *option, size_t *at);
 // Reads an option's number; *ret stays as it is if the option was not given. Base 8 or 10.

@@ -24,7 +24,7 @@ static void print_control(FILE *out, const json_t *reply)
             number(reply, "volumes", "trashed"), number(reply, "volumes", "purging"));
     if (number(reply, "nodes", "known") > 1 && json_is_false(json_object_get(reply, "serves_other_hosts")))
         fputs("  warning: the other nodes can't reach it: it was started without --agents; `flocker down`, then `flocker up "
-              "--agents=0.0.0.0:4524`, with the other options as at first\n", out);
+              "--agents=0.0.0.0:4524`\n", out);
 }
 
 static void print_agent(FILE *out, const json_t *reply)

@@ -95,10 +95,26 @@ static bool read_node(const json_t *message, struct node *ret)
     return true;
 }
 
-static int64_t read_booted(const json_t *message)
+#define WALL_MS_MAX (INT64_C(1) << 50) // some 35000 years: no arithmetic with these overflows
+
+static int64_t read_ms(const json_t *message, const char *member)
 {
-    json_int_t ms = json_integer_value(json_object_get(message, "booted_ms"));
-    return ms > 0 && ms < clock_wall_ms() + 86400000 ? ms : 0; // clocks differ
+    json_int_t ms = json_integer_value(json_object_get(message, member));
+    return ms > -WALL_MS_MAX && ms < WALL_MS_MAX ? ms : 0;
+}
+
+// When the node's era began, by the clock of this host. That of the node may be wrong, which is told to whoever reads the log.
+static int64_t read_booted(const json_t *message, const struct node *node)
+{
+    int64_t booted_ms = read_ms(message, "booted_ms"), clock_ms = read_ms(message, "clock_ms"), now_ms = clock_wall_ms();
+    int64_t ahead_ms = clock_ms ? clock_ms - now_ms : 0;
+    if (llabs(ahead_ms) <= CLOCK_SLACK_MS)
+        ahead_ms = 0;
+    else
+        log_warn("the clock of node %s at %s is %lld s %s this host's: set the one that is wrong; certificates depend on them", UUID_TEXT(&node->id),
+                 node->host, (long long)llabs(ahead_ms) / 1000, ahead_ms > 0 ? "ahead of" : "behind");
+    int64_t ret = booted_ms ? booted_ms - ahead_ms : 0;
+    return ret > 0 && ret <= now_ms + CLOCK_SLACK_MS ? ret : 0;
 }
 
 // A node speaks only for itself. By the unix socket comes only root of this host, who has every node's key that is here anyway.
@@ -159,7 +175,7 @@ const char *agent_on_hello(struct agent_peer *p, const json_t *message)
         line_keep_alive(p->line);
     }
     p->node = node;
-    node->booted_ms = read_booted(message);
+    node->booted_ms = read_booted(message, &said);
     struct agent_peer *old = node->peer;
     node->peer = p;
     welcome(p, json_object_get(message, "resume"));

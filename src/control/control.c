@@ -150,13 +150,18 @@ static void sweep_by(struct control *c, int64_t at_ms)
     evtimer_add(c->sweep, &delay);
 }
 
+static struct reckoning reckon(const struct control *c)
+{
+    return (struct reckoning){ clock_wall_ms(), clock_boot_ms() - c->steady_from_ms, c->was_set, c->config.trash_keep_ms };
+}
+
 // When a volume that is not live has to be looked at again. A deleted one's entry stays as long again as the trash kept its data, so that
 // v1 clients that poll see it go.
-static int64_t sweep_time(const struct control *c, const struct volume *v)
+static int64_t sweep_time(const struct control *c, const struct volume *v, const struct reckoning *r)
 {
     switch (v->state) {
     case VOLUME_TRASHED:
-        return v->purge_ms;
+        return r->now_ms + decide_purge_in_ms(v, r);
     case VOLUME_DELETED: // and as long as a former owner still has data of it
         return v->move.stage == MOVE_NONE ? v->purge_ms + c->config.trash_keep_ms : INT64_MAX;
     case VOLUME_LIVE:
@@ -195,13 +200,14 @@ static void publish(struct control *c, struct volume *v /* taken */)
     const struct volume *old = volume_set_find(&c->volumes, &v->id);
     struct uuid id = v->id, nodes[] = { v->owner, v->target, v->move.source, old ? old->owner : v->owner, old ? old->target : v->target,
                                         old ? old->move.source : v->move.source };
+    const struct reckoning time = reckon(c);
     adopt(c, v);
     const struct volume *now = volume_set_find(&c->volumes, &id);
     sort_sightings(c, now);
     agents_tell_watchers(c, now); // first: who has just lost its part is one of them from now on
     tell_each(c, nodes, ARRAY_SIZE(nodes), now);
     if (now->state != VOLUME_LIVE)
-        sweep_by(c, sweep_time(c, now));
+        sweep_by(c, sweep_time(c, now, &time));
     moves_turn(c, &id);
     absence_turn(c, &id);
     drain_soon(c);
@@ -340,7 +346,6 @@ struct volume *control_find(const struct control *c, const char *name_or_id)
 #define SWEEP_MS_MAX   60000 // the wall clock may be set meanwhile
 #define SWEEP_RETRY_MS 5000  // after the store has failed
 #define SWEEP_AT_ONCE  64    // changes, each with its own commit: others have their turn in between
-#define CLOCK_SLACK_MS 60000 // more than this, and the wall clock was not slewed but set
 
 static void earlier(int64_t *next_ms, int64_t at_ms)
 {
@@ -348,18 +353,15 @@ static void earlier(int64_t *next_ms, int64_t at_ms)
         *next_ms = at_ms;
 }
 
-static int64_t next_sweep(const struct control *c, int64_t now_ms)
+static int64_t next_sweep(const struct control *c)
 {
-    int64_t next_ms = now_ms + SWEEP_MS_MAX, purge_in_ms = c->purge_from_ms - clock_boot_ms();
+    const struct reckoning r = reckon(c);
+    int64_t next_ms = r.now_ms + SWEEP_MS_MAX;
     for (size_t i = 0; i < c->hold_count; i++)
         if (c->holds[i].has_expiry)
             earlier(&next_ms, c->holds[i].expires_ms + 1);
-    for (size_t i = 0; i < c->volumes.n; i++) {
-        int64_t at_ms = sweep_time(c, c->volumes.by_id[i]);
-        if (c->volumes.by_id[i]->state == VOLUME_TRASHED && at_ms < now_ms + purge_in_ms)
-            at_ms = now_ms + purge_in_ms;
-        earlier(&next_ms, at_ms);
-    }
+    for (size_t i = 0; i < c->volumes.n; i++)
+        earlier(&next_ms, sweep_time(c, c->volumes.by_id[i], &r));
     return next_ms;
 }
 
@@ -374,22 +376,21 @@ static int64_t wall_less_boot(void)
     return clock_wall_ms() - clock_boot_ms();
 }
 
-// A wall clock that was set forward makes what was just removed look old. From then on the promised time is counted again, by a clock that
-// nobody sets: what was in the trash has been there that long by then, and what comes later has a time of the new reckoning.
+// Slow changes add up to one that counts: so no two looks at the clock, whatever lies between them, differ by more without its being noticed.
 static void watch_clock(struct control *c)
 {
-    int64_t now_ms = wall_less_boot(), ahead_ms = now_ms - c->wall_less_boot_ms;
-    c->wall_less_boot_ms = now_ms;
-    if (ahead_ms <= CLOCK_SLACK_MS)
+    int64_t ahead_ms = wall_less_boot() - c->wall_less_boot_ms;
+    if (llabs(ahead_ms) <= CLOCK_SLACK_MS)
         return;
-    c->purge_from_ms = clock_boot_ms() + c->config.trash_keep_ms;
-    log_warn("the clock was set forward by %lld s: nothing in the trash is destroyed for the next %lld s, unless asked for",
-             (long long)ahead_ms / 1000, (long long)c->config.trash_keep_ms / 1000);
+    c->wall_less_boot_ms += ahead_ms;
+    c->steady_from_ms = clock_boot_ms();
+    c->was_set = true;
+    log_warn("the clock was set %s by %lld s: nothing in the trash is destroyed for the next %lld s, unless asked for",
+             ahead_ms > 0 ? "forward" : "back", (long long)llabs(ahead_ms) / 1000, (long long)c->config.trash_keep_ms / 1000);
 }
 
 struct sweep {
-    int64_t now_ms;
-    bool may_purge;
+    struct reckoning time;
     int done; // changes of this turn
     int rc;   // negative: the store has failed
 };
@@ -398,7 +399,7 @@ static void sweep_holds(struct control *c, struct sweep *s)
 {
     struct error e = ERROR_INIT;
     for (size_t i = c->hold_count; i-- > 0 && s->done < SWEEP_AT_ONCE && s->rc == 0;) {
-        if (!hold_is_over(&c->holds[i], s->now_ms))
+        if (!hold_is_over(&c->holds[i], s->time.now_ms))
             continue;
         s->done++;
         s->rc = control_remove_hold(c, &c->holds[i].volume, &e);
@@ -431,7 +432,7 @@ static void sweep_volumes(struct control *c, struct sweep *s)
         const struct volume *v = c->volumes.by_id[i];
         struct volume *changed = NULL;
         const struct uuid id = v->id;
-        if (sweep_time(c, v) > s->now_ms || (v->state == VOLUME_TRASHED && !s->may_purge))
+        if (sweep_time(c, v, &s->time) > s->time.now_ms)
             continue;
         s->done++;
         if (v->state == VOLUME_DELETED)
@@ -449,10 +450,10 @@ static void on_sweep(evutil_socket_t fd, short what, void *arg)
     (void)fd;
     (void)what;
     watch_clock(c);
-    struct sweep s = { .now_ms = clock_wall_ms(), .may_purge = clock_boot_ms() >= c->purge_from_ms };
+    struct sweep s = { .time = reckon(c) };
     sweep_holds(c, &s);
     sweep_volumes(c, &s);
-    arm_sweep(c, s.rc < 0 ? s.now_ms + SWEEP_RETRY_MS : next_sweep(c, s.now_ms));
+    arm_sweep(c, s.rc < 0 ? s.time.now_ms + SWEEP_RETRY_MS : next_sweep(c));
 }
 
 // ---- start and end
@@ -514,6 +515,7 @@ int control_new(const struct control_config *config, struct control **ret, struc
     c->instance = rng_uuid();
     c->sweep_ms = INT64_MAX;
     c->wall_less_boot_ms = wall_less_boot();
+    c->steady_from_ms = clock_boot_ms();
     c->sweep = evtimer_new(config->base, on_sweep, c);
     int rc = store_open(config->store, config->store_path, &c->store, e);
     if (rc < 0)
@@ -525,7 +527,7 @@ int control_new(const struct control_config *config, struct control **ret, struc
     FAILPOINT(CONTROL_LOADED);
     if ((rc = serve(c, e)) < 0)
         return rc;
-    arm_sweep(c, next_sweep(c, clock_wall_ms()));
+    arm_sweep(c, next_sweep(c));
     *ret = TAKE(c, NULL);
     return 0;
 }

@@ -57,7 +57,7 @@ struct control_node {
     bool has_missed;         // something that was due can't be told any more: it has to begin anew
     uint16_t peer_port;      // where its agent listens for others
     int64_t seen_ms;         // boot clock, when it was last connected
-    int64_t booted_ms;       // wall clock, when its era began; 0: it has not said
+    int64_t booted_ms;       // this host's wall clock, when its era began; 0: it has not said
     bool is_told_absent;     // other nodes know that it is not connected
     uint64_t pool_size, pool_used; // bytes, as it said last; size 0: it has not
     struct node_counts counts;     // as of the last drain_count
@@ -106,8 +106,9 @@ struct control {
     struct recovery *recovery;     // that is under way; NULL
     struct event *sweep, *on_agent, *on_remote_agent, *resume;
     int64_t sweep_ms; // wall clock, when the sweep is to run
-    int64_t wall_less_boot_ms; // at the last sweep: what it has grown by since, the wall clock was set forward by
-    int64_t purge_from_ms; // boot clock: nothing that runs out in the trash is destroyed before
+    int64_t wall_less_boot_ms; // at the start, or when the wall clock was last found to have been set
+    int64_t steady_from_ms;    // boot clock: since then it was not set
+    bool was_set;              // then it was; else control was started
     struct http_server *api, *rest;
 };
 

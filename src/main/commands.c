@@ -3,14 +3,17 @@
 #include "base/limits.h"
 #include "base/mem.h"
 #include "base/size.h"
+#include "main/listen.h"
 #include "main/roles.h"
+#include "main/settings.h"
 
 #include <stdio.h>
 #include <string.h>
+#include <unistd.h>
 
 #define REST_DEFAULT "127.0.0.1:4523"
 
-// ---- options: `up` hands on to control and agent what is theirs
+// ---- options: `up` and `join` keep them, control and agent read what is theirs
 
 #define CONTROL_OPTIONS \
     { "rest", 0, "ADDRESS:PORT", "Serve the REST API there, with TLS; none: not at all. Default " REST_DEFAULT "." }, \
@@ -33,7 +36,11 @@
 
 static const struct cli_option control_options[] = { CONTROL_OPTIONS, END };
 static const struct cli_option agent_options[] = { AGENT_OPTIONS, END };
-static const struct cli_option up_options[] = { CONTROL_OPTIONS, AGENT_OPTIONS, END };
+static const struct cli_option kept_options[] = { CONTROL_OPTIONS, AGENT_OPTIONS, END };
+static const struct cli_option up_options[] = {
+    CONTROL_OPTIONS, AGENT_OPTIONS,
+    { "forget", 0, "OPTION", "Keep that option no longer: its default counts again. all: every one. Can be given several times." }, END,
+};
 static const struct cli_option join_options[] = {
     { "token", 0, "TOKEN", "What `flocker node token` has printed. It works once." },
     { "no-start", 0, NULL, "Do not start the agent: a service manager will." },
@@ -43,11 +50,20 @@ static const struct cli_option down_options[] = {
     { "keep-mounted", 0, NULL, "Stop although volumes are in use; they stay mounted and their containers go on." }, END,
 };
 
+static int check_listen(const struct cli_context *ctx, const char *option, struct error *e)
+{
+    const char *where = cli_value(ctx, option);
+    int rc = where && strcmp(where, "none") != 0 ? listen_check(where, e) : 0;
+    return rc < 0 ? fail_ctx(e, rc, "--%s", option) : 0;
+}
+
 static int read_control(const struct cli_context *ctx, struct control_options *ret, struct error *e)
 {
     uint64_t keep_s = TRASH_KEEP_S;
     const char *rest = cli_value(ctx, "rest"), *agents = cli_value(ctx, "agents");
     int rc = cli_number(ctx, "trash-keep", 10, 100ULL * 365 * 86400, &keep_s, e);
+    if (rc == 0 && (rc = check_listen(ctx, "rest", e)) == 0)
+        rc = check_listen(ctx, "agents", e);
     *ret = (struct control_options){ rest ? rest : REST_DEFAULT, agents ? agents : "none", (int64_t)keep_s };
     return rc;
 }
@@ -67,34 +83,13 @@ static int read_agent(const struct cli_context *ctx, struct agent_options *ret, 
         .host = cli_value(ctx, "host"),
         .control = cli_value(ctx, "control"),
     };
-    return size ? size_parse(size, &ret->pool_size, e) : 0;
+    int rc = size ? size_parse(size, &ret->pool_size, e) : 0;
+    if (rc == 0 && (rc = check_listen(ctx, "peers", e)) == 0)
+        rc = check_listen(ctx, "plugin-listen", e);
+    return rc;
 }
 
 // ---- commands
-
-static int run_control(struct cli_context *ctx, int argc, char **argv, struct error *e)
-{
-    struct control_options o;
-    struct paths p;
-    (void)argc;
-    (void)argv;
-    int rc = read_control(ctx, &o, e);
-    if (rc < 0 || (rc = paths_init(&p, ctx->root, e)) < 0)
-        return rc;
-    return role_control(&p, &o, e);
-}
-
-static int run_agent(struct cli_context *ctx, int argc, char **argv, struct error *e)
-{
-    struct agent_options o;
-    struct paths p;
-    (void)argc;
-    (void)argv;
-    int rc = read_agent(ctx, &o, e);
-    if (rc < 0 || (rc = paths_init(&p, ctx->root, e)) < 0)
-        return rc;
-    return role_agent(&p, &o, e);
-}
 
 static FILE *said_to;
 
@@ -104,26 +99,107 @@ static void say(const char *line)
     fflush(said_to);
 }
 
-// "--name=value" for each of the options that was given; the strings are owned by the list.
-struct words {
-    size_t n;
-    char *items[24];
+// What is kept in flocker.conf, changed by what the command line says.
+struct kept {
+    struct settings settings;
+    bool is_changed;
+    struct up_arguments up;
 };
 
-static void hand_on(const struct cli_context *ctx, const struct cli_option *options, struct words *w)
+static void kept_done(struct kept *k)
+{
+    settings_done(&k->settings);
+    for (size_t i = 0; i < ARRAY_SIZE(k->up.once); i++)
+        free(k->up.once[i]);
+}
+
+// That a device may be formatted is said of the one that is there now; and who tries things out in memory will want to keep data later.
+static bool note_once(struct kept *k, const struct cli_option *o, const char *value)
+{
+    static const char *const names[] = { "format", "backend" };
+    for (size_t i = 0, n = k->up.once[0] ? 1 : 0; i < ARRAY_SIZE(names); i++)
+        if (strcmp(o->name, names[i]) == 0) {
+            k->up.once[n] = o->arg ? xasprintf("--%s=%s", o->name, value) : xasprintf("--%s", o->name);
+            return true;
+        }
+    return false;
+}
+
+// A later start may be from another folder.
+static char *to_keep(const struct cli_option *o, const char *value)
+{
+    bool is_path = o->arg && (strcmp(o->arg, "PATH") == 0 || strcmp(o->arg, "FILE") == 0);
+    AUTO(free) char *here = is_path && *value && *value != '/' ? getcwd(NULL, 0) : NULL;
+    return here ? xasprintf("%s/%s", here, value) : xstrdup(value);
+}
+
+static bool note_options(struct kept *k, const struct cli_context *ctx, const struct cli_option *options, bool *ret_has, struct error *e)
 {
     for (; options->name; options++) {
-        const char *value = cli_value(ctx, options->name);
-        ASSERT(w->n < ARRAY_SIZE(w->items));
+        const char *given = cli_value(ctx, options->name), *old = settings_value(&k->settings, options->name);
+        *ret_has |= given != NULL;
+        if (!given || note_once(k, options, given))
+            continue;
+        AUTO(free) char *value = to_keep(options, given);
+        if (old && strcmp(old, value) == 0)
+            continue;
+        if (settings_set(&k->settings, options->name, value, e) < 0)
+            return false;
+        k->is_changed = true;
+    }
+    return true;
+}
+
+static int forget(struct kept *k, const struct cli_context *ctx, struct error *e)
+{
+    const char *name;
+    for (size_t at = 0; (name = cli_next_value(ctx, "forget", &at));) {
+        bool is_known = false;
+        for (const struct cli_option *o = kept_options; o->name; o++) {
+            if (strcmp(name, o->name) != 0 && strcmp(name, "all") != 0)
+                continue;
+            is_known = true;
+            k->is_changed |= settings_value(&k->settings, o->name) != NULL;
+            settings_forget(&k->settings, o->name);
+        }
+        if (!is_known)
+            return fail(e, E_INVALID, "--forget %.60s: there is no such option; all forgets every one", name);
+    }
+    return 0;
+}
+
+static int read_kept(const struct paths *p, struct settings *ret, struct error *e)
+{
+    AUTO(close) int dir = -1;
+    int rc = settings_open(p->etc, &dir, e);
+    *ret = (struct settings){ NULL, 0 };
+    if (rc == 0)
+        rc = settings_read(dir, p->etc, kept_options, ret, e);
+    return rc == -E_NOT_FOUND ? 0 : explain_denied(rc, e);
+}
+
+// From now on the command's own options are what it was told, and what is kept of the others.
+static void apply(struct cli_context *ctx, const struct settings *s, const struct cli_option *options)
+{
+    for (; options->name; options++) {
+        const char *value = settings_value(s, options->name);
         if (value)
-            w->items[w->n++] = options->arg ? xasprintf("--%s=%s", options->name, value) : xasprintf("--%s", options->name);
+            cli_set_default(ctx, options->name, value);
     }
 }
 
-static void words_done(struct words *w)
+static int write_kept(const struct paths *p, const struct kept *k, struct error *e)
 {
-    for (size_t i = 0; i < w->n; i++)
-        free(w->items[i]);
+    AUTO(close) int dir = -1;
+    char text[PATH_SIZE + 100];
+    if (!k->is_changed)
+        return 0;
+    int rc = settings_open(p->etc, &dir, e);
+    if (rc < 0 || (rc = settings_write(dir, &k->settings, e)) < 0)
+        return explain_denied(rc, e);
+    snprintf(text, sizeof text, "options are kept in %s/%s", p->etc, SETTINGS_FILE);
+    say(text);
+    return 0;
 }
 
 static int run_up(struct cli_context *ctx, int argc, char **argv, struct error *e)
@@ -131,42 +207,81 @@ static int run_up(struct cli_context *ctx, int argc, char **argv, struct error *
     struct control_options control;
     struct agent_options agent;
     struct paths p;
-    struct words control_words = { 0 }, agent_words = { 0 };
+    __attribute__((cleanup(kept_done))) struct kept kept = { .is_changed = false };
     (void)argc;
     (void)argv;
-    int rc = read_control(ctx, &control, e); // what is wrong is told here, not in a log
-    if (rc < 0 || (rc = read_agent(ctx, &agent, e)) < 0 || (rc = paths_init(&p, ctx->root, e)) < 0)
-        return rc;
-    hand_on(ctx, control_options, &control_words);
-    hand_on(ctx, agent_options, &agent_words);
-    if (strcmp(control.agents, "none") != 0 && !agent.peers) // volumes of this host are to move to those others
-        agent_words.items[agent_words.n++] = xasprintf("--peers=%s", PEERS_DEFAULT);
     said_to = ctx->out;
-    rc = role_up(&p, &(struct up_arguments){ control_words.items, control_words.n, agent_words.items, agent_words.n, agent.config, agent.control }, say, e);
-    words_done(&control_words);
-    words_done(&agent_words);
-    return rc;
+    int rc = paths_init(&p, ctx->root, e);
+    if (rc < 0 || (rc = read_kept(&p, &kept.settings, e)) < 0 || (rc = forget(&kept, ctx, e)) < 0)
+        return rc;
+    if (!note_options(&kept, ctx, control_options, &kept.up.has_control, e) || !note_options(&kept, ctx, agent_options, &kept.up.has_agent, e))
+        return -(int)e->code;
+    apply(ctx, &kept.settings, kept_options);
+    if ((rc = read_control(ctx, &control, e)) < 0 || (rc = read_agent(ctx, &agent, e)) < 0) // what is wrong is told here, not in a log
+        return rc;
+    if ((rc = paths_make(&p, e)) < 0)
+        return explain_denied(rc, e);
+    if ((rc = write_kept(&p, &kept, e)) < 0)
+        return rc;
+    kept.up.config = agent.config;
+    kept.up.control_at = agent.control;
+    return role_up(&p, &kept.up, say, e);
 }
 
 static int run_join(struct cli_context *ctx, int argc, char **argv, struct error *e)
 {
     struct agent_options agent;
     struct paths p;
-    struct words words = { 0 };
+    __attribute__((cleanup(kept_done))) struct kept kept = { .is_changed = false };
     const char *token = cli_value(ctx, "token");
     (void)argc;
     if (!token)
         return fail(e, E_INVALID, "--token is missing: `flocker node token` on the control host prints one");
-    int rc = read_agent(ctx, &agent, e);
-    if (rc < 0 || (rc = paths_init(&p, ctx->root, e)) < 0)
-        return rc;
     said_to = ctx->out;
-    if ((rc = role_join(&p, argv[0], token, say, e)) < 0 || cli_value(ctx, "no-start"))
+    int rc = paths_init(&p, ctx->root, e);
+    if (rc < 0 || (rc = read_kept(&p, &kept.settings, e)) < 0)
         return rc;
-    hand_on(ctx, agent_options, &words);
-    rc = role_up(&p, &(struct up_arguments){ NULL, 0, words.items, words.n, agent.config, NULL }, say, e);
-    words_done(&words);
-    return rc;
+    if (!note_options(&kept, ctx, agent_options, &kept.up.has_agent, e))
+        return -(int)e->code;
+    apply(ctx, &kept.settings, agent_options);
+    if ((rc = read_agent(ctx, &agent, e)) < 0 || (rc = role_join(&p, argv[0], token, say, e)) < 0 || (rc = write_kept(&p, &kept, e)) < 0 ||
+        cli_value(ctx, "no-start"))
+        return rc;
+    kept.up.config = agent.config;
+    return role_up(&p, &kept.up, say, e);
+}
+
+static int run_control(struct cli_context *ctx, int argc, char **argv, struct error *e)
+{
+    struct control_options o;
+    struct paths p;
+    __attribute__((cleanup(settings_done))) struct settings kept = { NULL, 0 };
+    (void)argc;
+    (void)argv;
+    int rc = paths_init(&p, ctx->root, e);
+    if (rc < 0 || (rc = read_kept(&p, &kept, e)) < 0)
+        return rc;
+    apply(ctx, &kept, control_options);
+    return (rc = read_control(ctx, &o, e)) < 0 ? rc : role_control(&p, &o, e);
+}
+
+static int run_agent(struct cli_context *ctx, int argc, char **argv, struct error *e)
+{
+    struct agent_options o;
+    struct paths p;
+    __attribute__((cleanup(settings_done))) struct settings kept = { NULL, 0 };
+    (void)argc;
+    (void)argv;
+    int rc = paths_init(&p, ctx->root, e);
+    if (rc < 0 || (rc = read_kept(&p, &kept, e)) < 0)
+        return rc;
+    apply(ctx, &kept, agent_options);
+    if ((rc = read_agent(ctx, &o, e)) < 0)
+        return rc;
+    const char *agents = settings_value(&kept, "agents");
+    if (!o.peers && agents && strcmp(agents, "none") != 0)
+        o.peers = PEERS_DEFAULT; // volumes of the control host are to move to those others
+    return role_agent(&p, &o, e);
 }
 
 static int run_down(struct cli_context *ctx, int argc, char **argv, struct error *e)
@@ -183,11 +298,14 @@ const struct cli_command main_commands[] = {
     { "up", "", "start Flocker on this host",
       "Starts the control service and the agent in the background unless they answer already, and waits until they do. The first start makes "
       "certificates, a store and a pool; later ones change nothing.\n\n"
-      "    flocker up\n    flocker up --pool=/dev/sdb --format",
+      "Options count when the two are started, and are kept in /etc/flocker/flocker.conf for each later start, until they are given again with "
+      "another value or forgotten; --format and --backend are not. The file may be edited: it has an option a line, without the dashes. `flocker control` and "
+      "`flocker agent` read it too.\n\n"
+      "    flocker up\n    flocker up --pool=/dev/sdb --format\n    flocker up --forget=pool",
       up_options, run_up, NULL, NULL, false },
     { "join", "HOST", "make this host a node of a cluster",
       "HOST, or HOST:PORT, is where the control service is. The token says which service that must be, and lets this host in. The key of "
-      "this host is made here and stays here. Then the agent is started, as by `flocker up`.\n\n"
+      "this host is made here and stays here. Then the agent is started, as by `flocker up`, which keeps the options too.\n\n"
       "    flocker join 10.0.0.1 --token join1.Zm9...",
       join_options, run_join, NULL, NULL, false },
     { "down", "", "stop Flocker on this host",

@@ -51,15 +51,30 @@ bool host_is_local(const char *host)
     return strcmp(host, "localhost") == 0 || strcmp(host, "::1") == 0 || strncmp(host, "127.", 4) == 0;
 }
 
+static int parse_listen(const char *where, char ret_host[HOST_SIZE], uint16_t *ret_port, struct error *e)
+{
+    const char *port_text;
+    size_t n;
+    struct error ignored;
+    if (host_port_parse(where, ret_host, ret_port, &ignored) < 0 || !split(where, &n, &port_text) || !port_text)
+        return fail(e, E_INVALID, "'%.80s' is not ADDRESS:PORT", where);
+    return 0;
+}
+
+int listen_check(const char *where, struct error *e)
+{
+    char address[HOST_SIZE];
+    uint16_t port;
+    return parse_listen(where, address, &port, e);
+}
+
 int listen_tcp(const char *systemd_name, const char *where, int *ret_fd, struct error *e)
 {
     char address[HOST_SIZE];
-    const char *port_text;
-    size_t n;
     uint16_t port = 0;
-    struct error ignored;
-    if (host_port_parse(where, address, &port, &ignored) < 0 || !split(where, &n, &port_text) || !port_text)
-        return fail(e, E_INVALID, "'%.80s' is not ADDRESS:PORT", where);
+    int rc = parse_listen(where, address, &port, e);
+    if (rc < 0)
+        return rc;
     int fd = socket_from_systemd(systemd_name);
     if (fd < 0)
         fd = socket_listen_tcp(address, port, e);

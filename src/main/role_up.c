@@ -56,7 +56,7 @@ static _Noreturn void become(const char *log, char *const *argv)
 struct service {
     const char *name, *sock, *lock, *probe, *ready_word, *log;
     char *const *argv;
-    size_t options; // how many of argv the user gave
+    bool has_options; // the user gave some
 };
 
 struct probe {
@@ -159,7 +159,8 @@ static int start(const struct service *s, void (*say)(const char *line), struct 
             if (!running && !give_way(s, pid))
                 snprintf(text, sizeof text, "%s started, log in %.500s", s->name, s->log);
             else
-                snprintf(text, sizeof text, "%s is running%s", s->name, s->options ? "; options count when it starts: `flocker down` first" : "");
+                snprintf(text, sizeof text, "%s is running%s", s->name, !s->has_options ? "" : is_managed(instance_find(s->lock).pid) ?
+                         "; options count when it starts: systemctl restart it" : "; options count when it starts: `flocker down` first");
             say(text);
             return 0;
         }
@@ -175,19 +176,7 @@ static int start(const struct service *s, void (*say)(const char *line), struct 
     return fail_start(s, &now, e);
 }
 
-static char **daemon_argv(char *role, char *root, char *const *words, size_t n)
-{
-    static char program[] = "flocker";
-    char **argv = xcalloc(n + 4, sizeof *argv);
-    argv[0] = program;
-    argv[1] = role;
-    argv[2] = root;
-    for (size_t i = 0; i < n; i++)
-        argv[3 + i] = words[i];
-    return argv;
-}
-
-static int explain_denied(int rc, struct error *e)
+int explain_denied(int rc, struct error *e)
 {
     struct error why = *e;
     return rc == -E_DENIED && geteuid() != 0 ? fail(e, E_DENIED, "%s; only root may do this", why.msg) : rc;
@@ -213,14 +202,14 @@ static int has_remote_control(const struct paths *p, const struct up_arguments *
 int role_up(const struct paths *p, const struct up_arguments *arguments, void (*say)(const char *line), struct error *e)
 {
     char control_log[PATH_SIZE + 16], agent_log[PATH_SIZE + 16], root[PATH_SIZE + 16];
-    char control_word[] = "control", agent_word[] = "agent";
+    char program[] = "flocker", control_word[] = "control", agent_word[] = "agent";
     snprintf(control_log, sizeof control_log, "%s/control.log", p->log);
     snprintf(agent_log, sizeof agent_log, "%s/agent.log", p->log);
     snprintf(root, sizeof root, "--root=%s", p->root);
-    AUTO(free) char **control_argv = daemon_argv(control_word, root, arguments->control, arguments->control_n);
-    AUTO(free) char **agent_argv = daemon_argv(agent_word, root, arguments->agent, arguments->agent_n);
-    const struct service control = { "control", p->control_sock, p->control_lock, "/v2/status", "", control_log, control_argv, arguments->control_n };
-    struct service agent = { "agent", p->agent_sock, p->agent_lock, "/v2/pool", "\"synced\":true", agent_log, agent_argv, arguments->agent_n };
+    char *const control_argv[] = { program, control_word, root, NULL };
+    char *const agent_argv[] = { program, agent_word, root, arguments->once[0], arguments->once[1], NULL };
+    const struct service control = { "control", p->control_sock, p->control_lock, "/v2/status", "", control_log, control_argv, arguments->has_control };
+    struct service agent = { "agent", p->agent_sock, p->agent_lock, "/v2/pool", "\"synced\":true", agent_log, agent_argv, arguments->has_agent };
     struct error agent_error = ERROR_INIT;
     bool control_is_elsewhere = false;
     int rc = paths_make(p, e);

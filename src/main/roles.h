@@ -40,14 +40,14 @@ int role_join(const struct paths *p, const char *where, const char *token, void 
 
 // Starts control (unless it is on another host) and agent in the background unless they answer already, and waits until they do. `say`
 // gets one line for each thing done.
-struct up_arguments { // "--option=value" words for the two; borrowed
-    char *const *control;
-    size_t control_n;
-    char *const *agent;
-    size_t agent_n;
-    const char *config, *control_at; // what is in the agent's words: from them follows whether control belongs on this host
+struct up_arguments { // both read their options from flocker.conf
+    bool has_control, has_agent;     // options of that one were given: if it runs already, they do not count yet
+    char *once[3];                   // words for the agent that are not kept; up to a NULL, owned
+    const char *config, *control_at; // of the agent: from them follows whether control belongs on this host
 };
 int role_up(const struct paths *p, const struct up_arguments *arguments, void (*say)(const char *line), struct error *e);
+// To what failed for want of rights, that only root has them. Returns `rc`.
+int explain_denied(int rc, struct error *e);
 // Stops both. Unmounts everything first unless keep_mounted; E_BUSY if something is in use: then nothing is stopped.
 int role_down(const struct paths *p, bool keep_mounted, void (*say)(const char *line), struct error *e);
 

@@ -4,6 +4,7 @@
 #include "base/error.h"
 #include "base/mem.h"
 #include "net/net_internal.h"
+#include "net/pki.h"
 
 #include <errno.h>
 #include <string.h>
@@ -26,7 +27,7 @@ struct line_peer {
     bool is_full;            // until the backlog is LINE_DRAINED or less
     bool in_callback;        // line_free must leave the memory to the caller of the callback
     bool is_freed;
-    char why[160];
+    char why[240];
     char common_name[128];
 };
 
@@ -132,6 +133,21 @@ static void peer_open(struct line_peer *p)
         peer_destroy(p);
 }
 
+// NULL: OpenSSL has none.
+static const char *tls_reason(struct bufferevent *bev, unsigned long error, char *ret, size_t n)
+{
+    const char *text = ERR_reason_error_string(error);
+    int number = ERR_GET_REASON(error);
+    char why[PKI_WHY_SIZE];
+    if (ERR_GET_LIB(error) != ERR_LIB_SSL || !text)
+        return text;
+    if (number == SSL_R_CERTIFICATE_VERIFY_FAILED)
+        snprintf(ret, n, "its certificate is not valid here: %s", pki_why_not(SSL_get_verify_result(bufferevent_openssl_get_ssl(bev)), why));
+    else
+        snprintf(ret, n, "%s%s", number >= SSL_AD_REASON_OFFSET ? "it refuses our certificate or TLS version: " : "", pki_why_refused(number, text, why));
+    return ret;
+}
+
 static void on_event(struct bufferevent *bev, short what, void *arg)
 {
     struct line_peer *p = arg;
@@ -148,7 +164,8 @@ static void on_event(struct bufferevent *bev, short what, void *arg)
         peer_end(p, is_cut ? "it closed the connection in the middle of a message" : "it closed the connection");
         return;
     }
-    const char *reason = tls_err ? ERR_reason_error_string(tls_err) : NULL;
+    char text[sizeof p->why];
+    const char *reason = tls_err ? tls_reason(bev, tls_err, text, sizeof text) : NULL;
     peer_end(p, reason ? reason : err ? strerror(err) : "the connection broke");
 }
 

@@ -259,27 +259,37 @@ static int set_serial(X509 *certificate)
     return number && BN_to_ASN1_INTEGER(number, X509_get_serialNumber(certificate)) != NULL;
 }
 
-// For tests, see pki.h: from now on, without the day of grace.
-static void shorten(int64_t *life_s, int64_t *skew_s)
+int64_t pki_life_s(int days)
 {
     const char *text = getenv("FLOCKER_CERTIFICATE_S");
     long s = text ? strtol(text, NULL, 10) : 0;
-    if (s < 1)
-        return;
-    *life_s = s;
-    *skew_s = 0;
+    return s < 1 ? days * (int64_t)DAY_S : s;
+}
+
+// What is signed is good from when its authority is, not from now on: so it does not matter that clocks differ, or that this one is ahead
+// and is set right later. An authority begins a month before it is made: clocks of hosts that join it
+// then may be behind.
+static int set_beginning(X509 *certificate, const X509 *ca, time_t now, struct error *e)
+{
+    char text[CLOCK_TEXT_SIZE];
+    if (!ca)
+        return X509_time_adj_ex(X509_getm_notBefore(certificate), 0, -30 * DAY_S, &now) ? 0 : pki_fail(e, E_IO, "set the certificate's validity");
+    if (X509_cmp_time(X509_get0_notBefore(ca), &now) > 0)
+        return fail(e, E_UNAVAILABLE, "this host's clock says %.10s, and the cluster began later: that clock is wrong; set it right and try again",
+                    clock_format((int64_t)now * 1000, text));
+    return X509_set1_notBefore(certificate, X509_get0_notBefore(ca)) ? 0 : pki_fail(e, E_IO, "set the certificate's validity");
 }
 
 static int set_validity(X509 *certificate, int days, const X509 *ca, struct error *e)
 {
     time_t now = (time_t)(clock_wall_ms() / 1000);
-    int64_t life_s = days * (int64_t)DAY_S, skew_s = DAY_S; // so that it is valid on machines whose clock is up to a day behind
-    if (ca)
-        shorten(&life_s, &skew_s);
+    int64_t life_s = ca ? pki_life_s(days) : days * (int64_t)DAY_S;
     if (days < 1 || days > DAYS_MAX)
         return fail(e, E_INVALID, "a certificate must be valid for 1 to %d days, not %d", DAYS_MAX, days);
-    if (!X509_time_adj_ex(X509_getm_notBefore(certificate), 0, (long)-skew_s, &now) ||
-        !X509_time_adj_ex(X509_getm_notAfter(certificate), 0, (long)life_s, &now))
+    int rc = set_beginning(certificate, ca, now, e);
+    if (rc < 0)
+        return rc;
+    if (!X509_time_adj_ex(X509_getm_notAfter(certificate), 0, (long)life_s, &now))
         return pki_fail(e, E_IO, "set the certificate's validity");
     // One that outlived its CA would be refused anyway, by a message that is harder to understand.
     if (ca && ASN1_TIME_compare(X509_get0_notAfter(certificate), X509_get0_notAfter(ca)) > 0 &&

@@ -20,7 +20,7 @@ struct ssl_ctx_st;
 #define PKI_CA_FILE          "cluster" // <dir>/cluster.crt, .key
 #define PKI_CA_DAYS          (20 * 365)
 #define PKI_DAYS             365       // of all others; they are renewed when less than a third is left. In tests FLOCKER_CERTIFICATE_S in
-                                       // the environment of whoever signs is their validity in seconds instead
+                                       // the environment of who signs and who renews is their validity in seconds instead
 #define PKI_NAME_SIZE        128
 #define PKI_FINGERPRINT_SIZE 32
 #define PKI_CONTROL_NAME     "control-service" // a DNS name in the control service's certificate, whatever its host is called
@@ -61,7 +61,7 @@ int pki_fingerprint(const char *dir, const char *file, uint8_t ret[PKI_FINGERPRI
 // ---- renewal
 
 struct pki_life {
-    int64_t whole_s, left_s; // left: negative when it is over
+    int64_t whole_s, left_s; // whole: at most PKI_DAYS, however long it has been good; left: negative when it is over
 };
 int pki_life(const char *dir, const char *file, struct pki_life *ret, struct error *e);
 bool pki_is_due(const struct pki_life *life); // for renewal
@@ -69,6 +69,14 @@ bool pki_is_due(const struct pki_life *life); // for renewal
 int pki_renew(const char *ca_dir, const char *dir, const char *file, int days, struct error *e);
 
 // ---- TLS
+
+#define PKI_WHY_SIZE 160
+// What is wrong with the other end's certificate, by the verdict of OpenSSL. Where that depends on time, with what this host's clock says, by
+// the day: then that clock is as likely to be wrong as the certificate is. Returns `ret`.
+const char *pki_why_not(long verdict, char ret[PKI_WHY_SIZE]);
+bool pki_is_about_time(long verdict);
+// The same for an alert with which the other end has refused our certificate; `reason` is OpenSSL's number, `text` its text.
+const char *pki_why_refused(int reason, const char *text, char ret[PKI_WHY_SIZE]);
 
 // TLS 1.2 and up, own CA only. A server context demands a client certificate; whether its CN may do what it asks is the caller's check
 // (struct http_peer). Free with SSL_CTX_free.

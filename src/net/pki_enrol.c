@@ -198,7 +198,10 @@ int pki_life(const char *dir, const char *file, struct pki_life *ret, struct err
     int rc = pki_read_certificate(path, &certificate, e);
     if (rc < 0)
         return rc;
+    const int64_t usual_s = pki_life_s(PKI_DAYS);
     ret->whole_s = seconds_between(X509_get0_notBefore(certificate), X509_get0_notAfter(certificate));
+    if (ret->whole_s > usual_s) // it is good from when its authority is
+        ret->whole_s = usual_s;
     ret->left_s = seconds_between(NULL, X509_get0_notAfter(certificate)); // NULL: now
     return 0;
 }

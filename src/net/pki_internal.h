@@ -38,6 +38,7 @@ int pki_read_key(const char *path, EVP_PKEY **ret, struct error *e);
 int pki_write_file(const char *dir, const char *file, const char *suffix, mode_t mode, bool replace, BIO *from, struct error *e);
 // The one entry of that kind of a certificate's subject; false as for pki_subject_name.
 bool pki_name_entry(const X509 *certificate, int nid, char *ret, size_t n);
+int64_t pki_life_s(int days); // the validity of what is signed for so many days: tests shorten it
 int pki_no_password(char *buf, int size, int for_writing, void *arg); // without it OpenSSL asks at the terminal
 
 #endif

@@ -1,12 +1,42 @@
 // TLS contexts.
 #include "net/pki_internal.h"
 
+#include "base/clock.h"
+
 #include <string.h>
 
 #include <openssl/err.h>
 #include <openssl/ssl.h>
 
 DEFINE_AUTO(SSL_CTX *, SSL_CTX_free)
+
+bool pki_is_about_time(long verdict)
+{
+    return verdict == X509_V_ERR_CERT_HAS_EXPIRED || verdict == X509_V_ERR_CERT_NOT_YET_VALID;
+}
+
+const char *pki_why_not(long verdict, char ret[PKI_WHY_SIZE])
+{
+    char now[CLOCK_TEXT_SIZE];
+    const char *text = X509_verify_cert_error_string(verdict);
+    if (pki_is_about_time(verdict))
+        snprintf(ret, PKI_WHY_SIZE, "%s by this host's clock, which says %.10s: is that right?", text, clock_format(clock_wall_ms(), now));
+    else
+        snprintf(ret, PKI_WHY_SIZE, "%s", text);
+    return ret;
+}
+
+const char *pki_why_refused(int reason, const char *text, char ret[PKI_WHY_SIZE])
+{
+    char now[CLOCK_TEXT_SIZE];
+    if (reason == SSL_AD_REASON_OFFSET + SSL_AD_CERTIFICATE_EXPIRED)
+        snprintf(ret, PKI_WHY_SIZE, "certificate has expired by its clock; this host's says %.10s: do they agree?", clock_format(clock_wall_ms(), now));
+    else if (reason == SSL_AD_REASON_OFFSET + SSL_AD_BAD_CERTIFICATE) // of one that is not yet valid OpenSSL says no more than that
+        snprintf(ret, PKI_WHY_SIZE, "%s, or its clock is behind; this host's says %.10s", text, clock_format(clock_wall_ms(), now));
+    else
+        snprintf(ret, PKI_WHY_SIZE, "%s", text ? text : "no reason given");
+    return ret;
+}
 
 // Loads a pair and one's own CA, and nothing of the system's.
 static int load_pair(SSL_CTX *ctx, const char *ca, const char *certificate, const char *key, struct error *e)

@@ -2,6 +2,7 @@
 
 #include "base/clock.h"
 #include "base/mem.h"
+#include "net/pki.h"
 #include "net/socket.h"
 
 #include <arpa/inet.h>
@@ -44,12 +45,16 @@ static int fail_tls(const struct stream *s, struct error *e)
     unsigned long err = ERR_peek_last_error();
     long verdict = SSL_get_verify_result(s->ssl);
     const char *reason = err ? ERR_reason_error_string(err) : NULL;
-    bool is_alert = err && ERR_GET_LIB(err) == ERR_LIB_SSL && ERR_GET_REASON(err) >= SSL_AD_REASON_OFFSET;
+    int number = ERR_GET_REASON(err);
+    bool is_alert = err && ERR_GET_LIB(err) == ERR_LIB_SSL && number >= SSL_AD_REASON_OFFSET;
+    char why[PKI_WHY_SIZE];
     ERR_clear_error();
+    if (pki_is_about_time(verdict))
+        return fail(e, E_DENIED, "the certificate of %s is not valid here: %s", s->name, pki_why_not(verdict, why));
     if (verdict != X509_V_OK)
-        return fail(e, E_DENIED, "%s is not who it should be: %s", s->name, X509_verify_cert_error_string(verdict));
+        return fail(e, E_DENIED, "%s is not who it should be: %s", s->name, pki_why_not(verdict, why));
     if (is_alert)
-        return fail(e, E_DENIED, "%s refuses our certificate or TLS version: %s", s->name, reason ? reason : "no reason given");
+        return fail(e, E_DENIED, "%s refuses our certificate or TLS version: %s", s->name, pki_why_refused(number, reason, why));
     return fail(e, E_IO, "TLS with %s failed: %s", s->name, reason ? reason : "the connection broke");
 }
 

@@ -3,6 +3,7 @@
 #include "base/clock.h"
 #include "base/mem.h"
 #include "net/net_internal.h"
+#include "net/pki.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -131,6 +132,7 @@ static int stream_lost(const struct tls_stream *s, int ssl_error, struct error *
     unsigned long code = ERR_peek_last_error();
     int reason = ERR_GET_REASON(code);
     const char *text = code ? ERR_reason_error_string(code) : NULL;
+    char why[PKI_WHY_SIZE];
     ERR_clear_error();
     if (ssl_error == SSL_ERROR_ZERO_RETURN)
         return fail(e, E_UNAVAILABLE, "%s closed the connection", s->name);
@@ -139,12 +141,11 @@ static int stream_lost(const struct tls_stream *s, int ssl_error, struct error *
     if (ssl_error == SSL_ERROR_SYSCALL || reason == SSL_R_UNEXPECTED_EOF_WHILE_READING)
         return fail(e, E_UNAVAILABLE, "the connection to %s broke", s->name);
     if (reason == SSL_R_CERTIFICATE_VERIFY_FAILED)
-        return fail(e, E_DENIED, "the certificate of %s is not valid here: %s", s->name,
-                    X509_verify_cert_error_string(SSL_get_verify_result(s->ssl)));
+        return fail(e, E_DENIED, "the certificate of %s is not valid here: %s", s->name, pki_why_not(SSL_get_verify_result(s->ssl), why));
     if (reason == SSL_R_PEER_DID_NOT_RETURN_A_CERTIFICATE)
         return fail(e, E_DENIED, "%s has no certificate", s->name);
     if (is_about_certificate(reason))
-        return fail(e, E_DENIED, "%s refuses our certificate: %s", s->name, text);
+        return fail(e, E_DENIED, "%s refuses our certificate: %s", s->name, pki_why_refused(reason, text, why));
     return fail(e, E_UNAVAILABLE, "TLS with %s: %s", s->name, text ? text : "OpenSSL gives no reason");
 }
 

@@ -123,6 +123,16 @@ int decide_purge(const struct volume *v, struct volume **ret, struct error *e)
     return 0;
 }
 
+int64_t decide_purge_in_ms(const struct volume *v, const struct reckoning *r)
+{
+    ASSERT(v->state == VOLUME_TRASHED);
+    // Twice: it may have come when the clock was that much ahead, and now is that much behind.
+    bool is_of_future = v->trashed_ms > r->now_ms + 2 * CLOCK_SLACK_MS;
+    int64_t watch_ms = r->was_set || is_of_future || r->keep_ms < TRASH_PAUSE_MS ? r->keep_ms : TRASH_PAUSE_MS;
+    int64_t watched_in_ms = watch_ms - r->steady_ms, due_in_ms = is_of_future ? 0 : v->purge_ms - r->now_ms;
+    return due_in_ms > watched_in_ms ? due_in_ms : watched_in_ms;
+}
+
 int decide_resize(const struct volume *v, uint64_t size, struct volume **ret, struct error *e)
 {
     if (v->state != VOLUME_LIVE)

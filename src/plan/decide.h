@@ -29,6 +29,20 @@ int decide_discard(const struct volume *v, int64_t now_ms, struct volume **ret, 
 int decide_restore(const struct volume_set *all, const struct volume *v, const char *new_name, struct volume **ret, struct error *e);
 // Trashed -> purging, now. For the timer, and for a user who wants the space back at once.
 int decide_purge(const struct volume *v, struct volume **ret, struct error *e);
+
+// What control knows of time. The wall clock alone may be wrong: it is set by people and by NTP, and starts anywhere where a battery is empty.
+struct reckoning {
+    int64_t now_ms;    // wall clock
+    int64_t steady_ms; // by the boot clock: control runs for so long, and nobody has set the wall clock since
+    bool was_set;      // what began then was not control, but another wall clock
+    int64_t keep_ms;   // how long the trash is kept
+};
+#define CLOCK_SLACK_MS 60000 // more than this, and the wall clock was not slewed but set
+#define TRASH_PAUSE_MS 3600000 // at a start the wall clock may still be wrong: NTP needs a while
+// How long until a volume in the trash may be purged, as far as is known now; 0 or less: it may be. A clock that was set never shortens what
+// was promised: by its new reckoning too the volume stays for keep_ms. What seems to come from the future was put there by a clock that
+// was wrong; the time by which control has watched it counts.
+int64_t decide_purge_in_ms(const struct volume *v, const struct reckoning *r);
 int decide_resize(const struct volume *v, uint64_t size, struct volume **ret, struct error *e);
 // What the owner reports: its data is there (-> born), or was destroyed (purging -> deleted). NULL in *ret: nothing changes.
 int decide_present(const struct volume *v, const struct uuid *reporter, uint64_t epoch, struct volume **ret, struct error *e);

@@ -22,10 +22,10 @@ def join(host, control, *words, env=None):
     return host.flocker("join", control.network.address(control), "--token", token(control), *words, timeout=60, env=env)
 
 
-def make_cluster(hosts, binary, count, env=None):
-    """`count` hosts on one network; the first has control and an agent of its own."""
+def make_cluster(hosts, binary, count, env=None, **options):
+    """`count` hosts on one network, with these options of Host; the first has control and an agent of its own."""
     network = hosts.network()
-    members = [hosts(f"host{number}", network=network) for number in range(1, count + 1)]
+    members = [hosts(f"host{number}", network=network, **options) for number in range(1, count + 1)]
     start_control(members[0], binary, env)
     for member in members[1:]:
         join(member, members[0], env=env)

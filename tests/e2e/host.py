@@ -3,18 +3,20 @@
 It has its own processes, mounts (`/` shared, as under systemd), /run, /tmp, /etc, boot id, and optionally network. Everything
 that it writes outside the bound folders is lost at a power cut; nothing that it does remains on the machine after close().
 """
+import hashlib
 import json
 import os
 import shutil
 import signal
 import socket
+import struct
 import subprocess
 import time
 from pathlib import Path
 
 import engines
 import images
-from paths import CACHE, CHECKOUT, wait_for
+from paths import CACHE, CHECKOUT, cached, wait_for
 
 HERE = Path(__file__).resolve().parent
 SYSTEM_PATH = "/usr/local/sbin:/usr/sbin:/usr/bin:/sbin:/bin"
@@ -22,6 +24,7 @@ PASSED_ON = ("ASAN_", "LSAN_", "TSAN_", "UBSAN_", "FLOCKER_", "LLVM_PROFILE_", "
 PERSISTENT = ("/flocker /var/lib/flocker /etc/flocker /var/log/flocker /etc/docker /usr/lib/docker/plugins /var/lib/docker "
               "/etc/containers /var/lib/containers /tmp")
 DOCKER_SOCKET = "/run/docker.sock"
+CLOCK_FILE = "wall-clock"
 FLOCKER_SOCKET = "/run/docker/plugins/flocker/flocker.sock"
 PODMAN_CONFIG = """\
 [containers]
@@ -53,15 +56,17 @@ class Process(subprocess.Popen):
 
 
 class Host:
-    def __init__(self, name, workdir, network=None):
-        """network: None for a host that is connected to nothing but itself, or a Network to which a link connects it."""
-        self.name, self.work, self.network = name, Path(workdir).resolve(), network
+    def __init__(self, name, workdir, network=None, own_clock=False):
+        """network: None for a host that is connected to nothing but itself, or a Network to which a link connects it.
+        own_clock: its processes (but those that are linked statically, as engines) have a wall clock that set_clock() sets."""
+        self.name, self.work, self.network, self.own_clock = name, Path(workdir).resolve(), network, own_clock
         self.plugins = {"flocker": FLOCKER_SOCKET}
         self.holder = self.engine = self.flocker_binary = None
         self.engine_path = []
         for folder in ("root", "memory", "disk", "log"):
             (self.work / folder).mkdir(parents=True, exist_ok=True)
         CACHE.mkdir(parents=True, exist_ok=True)
+        self.set_clock(0)
         self.power_on()
 
     def __enter__(self):
@@ -107,6 +112,14 @@ class Host:
         self.power_cut()
         self.power_on()
 
+    def set_clock(self, ahead_s):
+        """Its wall clock is that much ahead of this machine's, from now on and over a reboot; no other clock is touched."""
+        if self.own_clock:
+            folder = self.work / "disk/tmp"
+            folder.mkdir(parents=True, exist_ok=True)
+            with open(folder / CLOCK_FILE, "r+b" if (folder / CLOCK_FILE).exists() else "wb") as file:  # it is mapped by its users
+                file.write(struct.pack("=q", int(ahead_s)))
+
     # ---- processes -----------------------------------------------------------------------------------------------------
 
     def _enter(self, argv):
@@ -116,6 +129,9 @@ class Host:
     def _environment(self, extra):
         path = ":".join([*map(str, self.engine_path), SYSTEM_PATH])
         passed = {key: value for key, value in os.environ.items() if key.startswith(PASSED_ON)}
+        if self.own_clock:
+            passed |= {"LD_PRELOAD": str(wall_clock()), "WALL_CLOCK": f"/tmp/{CLOCK_FILE}"}
+            passed["ASAN_OPTIONS"] = f"{passed.get('ASAN_OPTIONS', '')}:verify_asan_link_order=0"
         return {"PATH": path, "HOME": "/root", "LANG": "C.UTF-8", "TMPDIR": "/tmp", **passed, **(extra or {})}
 
     def popen(self, argv, env=None, **options):
@@ -313,6 +329,14 @@ class CommandFailed(AssertionError):
         command = " ".join(str(word) for word in done.args)
         super().__init__(f"{host}: `{command}` ended with {done.returncode}\n{done.stdout}{done.stderr}")
         self.returncode, self.stdout, self.stderr = done.returncode, done.stdout, done.stderr
+
+
+def wall_clock():
+    """The library of wall_clock.c."""
+    source = HERE / "wall_clock.c"
+    command = ["gcc", "-O2", "-Wall", "-Wextra", "-Werror", "-shared", "-fPIC", source, "-o"]
+    digest = hashlib.sha256(source.read_bytes()).hexdigest()[:8]
+    return cached(f"wall-clock-{digest}.so", lambda path: subprocess.run([*command, path], check=True))
 
 
 def mounts():

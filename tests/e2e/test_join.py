@@ -4,6 +4,7 @@ import time
 import pytest
 
 from cluster import agent_log, control_log, join, make_cluster, node_of, nodes, start_control, token, wait_state
+from faults import Flocker
 from host import CommandFailed
 from paths import wait_for
 
@@ -59,6 +60,27 @@ def test_status_of_a_host_without_control(pair):
     assert "control: at 10.77.0.1 port 4524, connected" in said and "agent: up" in said
     assert "agent is running" in two.flocker("up").stdout, "and control is not started here"
     assert not two.path("/var/lib/flocker/control.db").exists()
+
+
+def test_options_are_kept_on_the_first_host_and_on_those_that_join(hosts, flocker_binary):
+    """Plain `flocker up` is enough from then on; volumes still move."""
+    one = start_control(hosts("one", network=hosts.network()), flocker_binary)
+    two = newcomer(hosts, one, "two")
+    join(two, one, "--pool=/var/lib/flocker/mine.img", "--pool-size=512M", "--peers=0.0.0.0:4600")
+    assert two.path("/etc/flocker/flocker.conf").read_text().splitlines()[1:] == [
+        "pool=/var/lib/flocker/mine.img", "pool-size=512M", "peers=0.0.0.0:4600"]
+    flockers = [Flocker(host, flocker_binary) for host in (one, two)]
+    flockers[0].ok("Create", Name="db")
+    for host in (one, two):
+        host.reboot()
+    for host in (one, two):
+        host.flocker("up", timeout=60)
+    for host in (one, two):
+        wait_state(one, host, "up")
+    assert not two.path("/var/lib/flocker/pool.img").exists()
+    for flocker in (flockers[1], flockers[0]):
+        wait_for("a mount", lambda f=flocker: f.plugin("Mount", Name="db", ID="1")[0] == 200, 30)
+        flocker.ok("Unmount", Name="db", ID="1")
 
 
 def test_the_command_line_from_any_host(pair):

@@ -30,6 +30,83 @@ def test_a_pool_that_cannot_be_opened_is_named_and_given_up(host, flocker_binary
     assert not host.loops()
 
 
+CONFIG = "/etc/flocker/flocker.conf"
+
+
+def test_options_are_kept(host, flocker_binary):
+    """Given once they count at each start, however the daemons are started; they can be changed, forgotten, and edited by hand."""
+    host.flocker_binary = flocker_binary
+    words = ["--rest=127.0.0.1:4600", "--pool=mine.img", "--pool-size=512M", "--format", "--host=10.9.8.7"]
+    said = host.run(["sh", "-c", 'cd /var/lib/flocker && exec "$@"', "sh", flocker_binary, "up", *words]).stdout
+    assert "options are kept in /etc/flocker/flocker.conf" in said
+    kept = host.path(CONFIG).read_text()
+    assert kept.startswith("# ") and kept.splitlines()[1:] == [
+        "rest=127.0.0.1:4600", "pool=/var/lib/flocker/mine.img", "pool-size=512M", "host=10.9.8.7"], kept
+
+    def is_as_told(port=4600, address="10.9.8.7"):
+        connect = ["python3", "-c", f"import socket; socket.create_connection(('127.0.0.1', {port}))"]
+        assert host.run(connect, check=False).returncode == 0 and host.flocker_json("node", "ls")[0]["host"] == address
+        assert host.path("/var/lib/flocker/mine.img").exists() and not host.path("/var/lib/flocker/pool.img").exists()
+
+    is_as_told()
+    for role in ("agent", "control"):
+        host.kill_flocker(role)
+    assert "kept" not in host.flocker("up").stdout
+    is_as_told()
+    host.reboot()
+    host.flocker("up")
+    is_as_told()
+    # One that runs keeps what it has; the next start takes what was told last.
+    assert "options count when it starts" in host.flocker("up", "--rest=127.0.0.1:4601").stdout
+    is_as_told()
+    host.flocker("down")
+    host.flocker("up")
+    is_as_told(4601)
+    host.flocker("down")
+    host.path(CONFIG).write_text("# by hand\n" + host.path(CONFIG).read_text() + "\n# of the cluster\ntrash-keep = 60\n")
+    assert "kept" in host.flocker("up", "--forget=host", "--forget=rest").stdout
+    is_as_told(4523, "127.0.0.1")
+    kept = host.path(CONFIG).read_text()
+    assert kept.startswith("# by hand\n") and "# of the cluster\ntrash-keep=60\n" in kept and "host" not in kept.split("pool", 1)[1], kept
+    host.flocker("down")
+    # What a service manager starts reads them too; its own words go before them.
+    with open(host.work / "log" / "foreground.log", "w") as log:
+        control = host.popen([flocker_binary, "control", "--rest=127.0.0.1:4602"], stdout=log, stderr=log)
+        agent = host.popen([flocker_binary, "agent"], stdout=log, stderr=log)
+        assert "agent is running" in wait_for("both", lambda: host.flocker("up", check=False).stdout, 20)
+        is_as_told(4602, "127.0.0.1")
+        host.flocker("down")
+        assert control.wait(10) == 0 and agent.wait(10) == 0
+    host.flocker("up", "--forget=all", "--pool-size=512M")
+    assert host.path(CONFIG).read_text().splitlines()[-1] == "pool-size=512M" and host.path("/var/lib/flocker/pool.img").exists()
+    host.flocker("down")
+
+
+def test_what_is_meant_for_one_start_is_not_kept(host, flocker_binary):
+    host.flocker_binary = flocker_binary
+    said = host.flocker("up", "--rest=none", "--backend=memory", "--format").stdout
+    assert "memory" in host.flocker("status").stdout and "kept" in said
+    assert host.path(CONFIG).read_text().splitlines()[1:] == ["rest=none"]
+    host.flocker("down")
+    host.flocker("up", "--pool-size=512M")
+    assert "btrfs" in host.flocker("status").stdout
+    host.flocker("down")
+
+
+def test_options_that_are_no_good_are_not_kept(host, flocker_binary):
+    """And a file that is no good is told by whatever reads it, with the line."""
+    host.flocker_binary = flocker_binary
+    for words, said in ((["--rest=nowhere"], "--rest: 'nowhere' is not ADDRESS:PORT"), (["--peers=1.2.3.4"], "--peers"),
+                        (["--pool-size=x"], "size"), (["--host=a\nb"], "several lines"), (["--forget=hots"], "no such option")):
+        assert said in refused(host, "up", *words).stderr, words
+    assert not host.path(CONFIG).exists()
+    host.path("/etc/flocker").mkdir(exist_ok=True)
+    host.path(CONFIG).write_text("rest=none\nagnets=0.0.0.0:4524\n")
+    for command in ("up", "control", "agent"):
+        assert "/etc/flocker/flocker.conf line 2: there is no option 'agnets'" in refused(host, command).stderr
+    assert host.processes() == {}
+
+
 # Accepts one connection that comes later than 6 s from now: by then the agent makes its longest pauses.
 LISTEN = """
 import os, socket, time
@@ -62,7 +139,7 @@ def test_a_pool_that_an_earlier_agent_left_mounted_is_not_taken_for_unmounted(ho
     refused(host, "up", "--rest=none", "--pool=/dev/null")
     assert "the pool is not open" in refused(host, "down").stderr
     host.flocker("down", "--keep-mounted")
-    host.flocker("up", "--rest=none")
+    host.flocker("up", "--forget=pool")
     host.flocker("down")
     assert not host.loops()
 

@@ -428,12 +428,71 @@ static void node_gone(void **state)
     }
 }
 
+// ---- the trash, and clocks that are wrong
+
+#define HOUR INT64_C(3600000)
+
+static int64_t purge_in(int64_t trashed_ms, struct reckoning r)
+{
+    AUTO(volume_free) struct volume *v = shape(VOLUME_TRASHED);
+    v->trashed_ms = trashed_ms;
+    v->purge_ms = trashed_ms + r.keep_ms;
+    return decide_purge_in_ms(v, &r);
+}
+
+static void purge_is_due(void **state)
+{
+    (void)state;
+    const int64_t now = 1000 * 24 * HOUR, day = 24 * HOUR;
+    assert_int_equal(purge_in(now - 5 * HOUR, (struct reckoning){ now, 100 * HOUR, false, day }), 19 * HOUR);
+    assert_true(purge_in(now - day, (struct reckoning){ now, HOUR, false, day }) <= 0);
+    // A start: what has been due for long waits until the clock has had time to be put right; never longer than it is kept anyway.
+    assert_int_equal(purge_in(now - 9 * day, (struct reckoning){ now, HOUR / 4, false, day }), HOUR * 3 / 4);
+    assert_int_equal(purge_in(now - day, (struct reckoning){ now, 1000, false, 3000 }), 2000);
+    // Set forward, or back by a little: by the new reckoning all of its time is still to come.
+    assert_int_equal(purge_in(now - 9 * day, (struct reckoning){ now, 5 * HOUR, true, day }), 19 * HOUR);
+    assert_int_equal(purge_in(now - HOUR, (struct reckoning){ now, 5 * HOUR, true, day }), 23 * HOUR);
+    // From the future: after as much time as it is kept. Not if its time is ahead by what clocks are slewed.
+    assert_int_equal(purge_in(now + 900 * day, (struct reckoning){ now, HOUR, true, day }), 23 * HOUR);
+    assert_int_equal(purge_in(now + 900 * day, (struct reckoning){ now, HOUR, false, day }), 23 * HOUR);
+    assert_true(purge_in(now + 900 * day, (struct reckoning){ now, day, false, day }) <= 0);
+    assert_int_equal(purge_in(now + CLOCK_SLACK_MS, (struct reckoning){ now, 90 * day, false, day }), day + CLOCK_SLACK_MS);
+}
+
+// Whatever is done to the wall clock while control runs: what is put into the trash stays there for the promised time, and is due when the
+// clock has been left alone for twice that time.
+static void no_clock_shortens_the_trash(void **state)
+{
+    (void)state;
+    const int64_t steps[] = { -700 * 24 * HOUR, -HOUR, -CLOCK_SLACK_MS - 1, 0, CLOCK_SLACK_MS + 1, 25 * HOUR, 9000 * 24 * HOUR }, keep = 24 * HOUR;
+    for (int n = 0; n < 7 * 7 * 23; n++) {
+        int64_t wall = 20000 * 24 * HOUR, boot = 40 * HOUR, steady_from = 0;
+        const int64_t trashed_wall = wall, trashed = boot, set_at[] = { boot + 1 + n / 49 * HOUR, boot + 3 * HOUR + n / 49 * HOUR };
+        bool was_set = false;
+        int64_t left = 0;
+        for (size_t i = 0; i < 2; i++) {
+            const int64_t step = steps[n / (i ? 7 : 1) % 7];
+            left = purge_in(trashed_wall, (struct reckoning){ wall + set_at[i] - boot, set_at[i] - steady_from, was_set, keep });
+            assert_true(left > 0 || set_at[i] - trashed >= keep);
+            wall += set_at[i] - boot + step;
+            boot = set_at[i];
+            was_set |= step != 0;
+            steady_from = step ? boot : steady_from;
+        }
+        left = purge_in(trashed_wall, (struct reckoning){ wall, boot - steady_from, was_set, keep });
+        assert_true(boot + left - trashed >= keep);
+        int64_t later = boot + 2 * keep + 3 * HOUR;
+        left = purge_in(trashed_wall, (struct reckoning){ wall + later - boot, later - steady_from, was_set, keep });
+        assert_true(left <= 0);
+    }
+}
+
 int main(void)
 {
     static const struct CMUnitTest tests[] = {
         cmocka_unit_test(created_as_wished), cmocka_unit_test(create_refuses), cmocka_unit_test(names_and_ids_are_taken),
         cmocka_unit_test(removed),           cmocka_unit_test(discarded),      cmocka_unit_test(restored),
-        cmocka_unit_test(purged),
+        cmocka_unit_test(purged),            cmocka_unit_test(purge_is_due),   cmocka_unit_test(no_clock_shortens_the_trash),
         cmocka_unit_test(resized),           cmocka_unit_test(reports),        cmocka_unit_test(holds),
         cmocka_unit_test(any_history),       cmocka_unit_test(node_gone),
     };
