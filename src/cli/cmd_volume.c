@@ -224,7 +224,7 @@ static int run_ls(struct cli_context *ctx, int argc, char **argv, struct error *
     const char *target = cli_value(ctx, "all") ? "/v2/volumes?all=1" : "/v2/volumes";
     (void)argc;
     (void)argv;
-    int rc = client_call(&control, "GET", target, NULL, &ctx->result, e);
+    int rc = client_list(&control, target, &ctx->result, e);
     if (rc < 0)
         return rc;
     size_t n = json_array_size(ctx->result);

@@ -275,6 +275,12 @@ struct hold *control_hold(const struct control *c, const struct uuid *volume)
     return at < c->hold_count && uuid_equal(&c->holds[at].volume, volume) ? &c->holds[at] : NULL;
 }
 
+size_t control_holds_behind(const struct control *c, const struct uuid *volume)
+{
+    size_t at = place_of_hold(c, volume);
+    return control_hold(c, volume) ? at + 1 : at;
+}
+
 static void adopt_hold(struct control *c, const struct hold *h)
 {
     size_t at = place_of_hold(c, &h->volume);
@@ -515,6 +521,7 @@ int control_new(const struct control_config *config, struct control **ret, struc
     c->sweep_ms = INT64_MAX;
     c->wall_less_boot_ms = wall_less_boot();
     c->sweep = evtimer_new(config->base, on_sweep, c);
+    listings_init(c);
     int rc = store_open(config->store, config->store_path, &c->store, e);
     if (rc < 0)
         return rc;
@@ -533,6 +540,7 @@ int control_new(const struct control_config *config, struct control **ret, struc
 void control_free(struct control *c)
 {
     waiters_free(c);
+    listings_free(c);
     if (c->api)
         http_server_free(c->api);
     if (c->rest)
