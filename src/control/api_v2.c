@@ -215,25 +215,6 @@ static int read_wish(const struct call *call, struct volume_wish *wish, struct m
     return 0;
 }
 
-// Without a wish for a node, the one that is connected, if it is the only one.
-static int choose_owner(const struct control *c, struct uuid *owner, struct error *e)
-{
-    const struct control_node *n, *only = NULL;
-    if (!uuid_is_zero(owner))
-        return 0;
-    LIST_FOREACH (n, &c->nodes, all) {
-        if (!drain_takes(n))
-            continue;
-        if (only)
-            return fail(e, E_INVALID, "several nodes are connected: say which is to have the volume (\"owner\", --node); `flocker node ls` lists them");
-        only = n;
-    }
-    if (!only)
-        return fail(e, E_UNAVAILABLE, "no node is connected that takes volumes: is the agent running?");
-    *owner = only->node.id;
-    return 0;
-}
-
 static void create_volume(struct call *call)
 {
     struct control *c = call->control;
@@ -242,8 +223,8 @@ static void create_volume(struct call *call)
     struct error e = ERROR_INIT;
     const struct volume *created = NULL, *existing = NULL;
     int rc = read_wish(call, &wish, &metadata, &e);
-    if (rc == 0)
-        rc = choose_owner(c, &wish.owner, &e);
+    if (rc == 0 && uuid_is_zero(&wish.owner))
+        rc = drain_choose(c, &wish.owner, &e);
     if (rc == 0)
         rc = control_create(c, &wish, &created, &existing, &e);
     metadata_done(&metadata);
@@ -572,7 +553,7 @@ static void backup(struct call *call)
 const struct route routes_v2[] = {
     { "GET", "/v2/status", 0, get_status, "version and counts" },
     { "GET", "/v2/volumes", 0, list_volumes, "live volumes; all=1: those in the trash too; limit=, after=: a page" },
-    { "POST", "/v2/volumes", ROUTE_BODY | ROUTE_WAIT, create_volume, "create a volume; wait=SECONDS" },
+    { "POST", "/v2/volumes", ROUTE_BODY | ROUTE_WAIT, create_volume, "create a volume, without \"owner\" on the node with most room; wait=SECONDS" },
     { "GET", "/v2/volumes/*", 0, get_volume, "one volume, by name or id; usage=1: and how much it holds" },
     { "PATCH", "/v2/volumes/*", ROUTE_BODY | ROUTE_WAIT, resize_volume, "change its size; wait=SECONDS" },
     { "DELETE", "/v2/volumes/*", ROUTE_WAIT, remove_volume, "move it to the trash; purge=1: what is in the trash goes now; wait=SECONDS" },

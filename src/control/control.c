@@ -250,9 +250,13 @@ int control_create(struct control *c, const struct volume_wish *wish, const stru
         return rc;
     }
     rc = control_put(c, created, e);
-    if (rc == 0)
-        *ret = volume_set_find(&c->volumes, &id);
-    return rc;
+    if (rc < 0)
+        return rc;
+    *ret = volume_set_find(&c->volumes, &id);
+    struct control_node *owner = control_node(c, &(*ret)->owner);
+    if (owner)
+        owner->created++;
+    return 0;
 }
 
 // Where the volume's hold is, or would be.

@@ -60,6 +60,7 @@ struct control_node {
     int64_t booted_ms;       // wall clock, when its era began; 0: it has not said
     bool is_told_absent;     // other nodes know that it is not connected
     uint64_t pool_size, pool_used; // bytes, as it said last; size 0: it has not
+    size_t created;          // volumes that it was given since then
     struct node_counts counts;     // as of the last drain_count
     char drain_problem[sizeof ((struct error *)NULL)->msg]; // why its drain can't go on; ""
 };
@@ -171,6 +172,8 @@ bool drain_takes(const struct control_node *n); // it is there for volumes of ot
 int drain_check(const struct control *c, const struct uuid *node, struct error *e); // E_CONFLICT: no volume may go there
 void drain_count(const struct control *c); // the counts of all nodes
 void drain_soon(struct control *c);        // something has changed by which one may go on
+// The node for a new volume for which nobody says where: that with most room in its pool. E_UNAVAILABLE: there is none that takes any.
+int drain_choose(const struct control *c, struct uuid *ret, struct error *e);
 int drain_set(struct control *c, struct control_node *n, enum node_drain drain, struct error *e);
 
 // ---- recover.c

@@ -1063,6 +1063,90 @@ static void test_slow_reader(void **state)
     stop(&r);
 }
 
+// ---- where new volumes go
+
+#define NODES "0000000%d-5f0b-4d3c-8a1e-0c8f1d2e3f40"
+
+static void tell_pool(const struct rig *r, const struct fake *a, int number, int64_t size_gib, int64_t used_gib)
+{
+    char target[128];
+    snprintf(target, sizeof target, "/v2/nodes/" NODES, number);
+    say(a, json_pack("{s:s, s:I, s:I}", "type", "pool", "size", (json_int_t)(size_gib << 30), "used", (json_int_t)(used_gib << 30)));
+    for (bool is_read = false; !is_read; usleep(1000)) {
+        json_t *node;
+        assert_int_equal(call(r, "GET", target, NULL, &node), 200);
+        is_read = json_integer_value(json_object_get(json_object_get(node, "pool"), "used")) == used_gib << 30;
+        json_decref(node);
+    }
+}
+
+static struct fake pool_agent(const struct rig *r, int number, int64_t size_gib, int64_t used_gib)
+{
+    char id[64];
+    struct fake a = agent_connect(r);
+    snprintf(id, sizeof id, NODES, number);
+    assert_true(agent_hello(&a, id));
+    json_decref(hear(&a)); // want-end
+    if (size_gib)
+        tell_pool(r, &a, number, size_gib, used_gib);
+    return a;
+}
+
+// The number of the node that gets a new volume for which nobody says where; 0: it is refused, with a reason.
+static int place_one(const struct rig *r, const char *body)
+{
+    json_t *made;
+    int number = 0, status = call(r, "POST", "/v2/volumes", body, &made);
+    if (status == 503)
+        assert_non_null(strstr(json_string_value(json_object_get(made, "description")), "takes volumes"));
+    else
+        assert_int_equal(sscanf(json_string_value(json_object_get(made, "owner")), "%8d-", &number), 1);
+    json_decref(made);
+    return number;
+}
+
+static int drain_node(const struct rig *r, int number, bool on)
+{
+    char target[128];
+    snprintf(target, sizeof target, "/v2/nodes/" NODES "/drain", number);
+    return call(r, on ? "POST" : "DELETE", target, on ? "{}" : NULL, NULL);
+}
+
+// Most room wins, a crowd spreads, a node that is drained or away gets none; API v1 still wants to be told.
+static void test_new_volumes_are_placed(void **state)
+{
+    struct rig r = { "" };
+    int got[4] = { 0 };
+    (void)state;
+    start(&r, &store_memory, 1000);
+    assert_int_equal(place_one(&r, "{}"), 0);
+    struct fake unknown = pool_agent(&r, 3, 0, 0);
+    assert_int_equal(place_one(&r, "{}"), 3);
+    struct fake one = pool_agent(&r, 1, 100, 99), two = pool_agent(&r, 2, 50, 10);
+    assert_int_equal(place_one(&r, "{}"), 2);
+    assert_int_equal(place_one(&r, "{\"owner\": \"00000001\"}"), 1);
+    assert_int_equal(drain_node(&r, 2, true), 200);
+    assert_int_equal(place_one(&r, "{}"), 1);
+    assert_int_equal(drain_node(&r, 2, false), 200);
+    tell_pool(&r, &one, 1, 50, 11); // read anew, also what it was given before
+    tell_pool(&r, &one, 1, 50, 10);
+    tell_pool(&r, &two, 2, 50, 11);
+    tell_pool(&r, &two, 2, 50, 10);
+    for (int i = 0; i < 10; i++)
+        got[place_one(&r, "{}")]++;
+    assert_int_equal(got[1], 5);
+    assert_int_equal(got[2], 5);
+    assert_int_equal(call(&r, "POST", "/v1/configuration/datasets", "{}", NULL), 400);
+    agent_end(&two);
+    agent_end(&one);
+    for (int owner = 1; owner != 3 && owner; usleep(1000)) // until control has noticed
+        owner = place_one(&r, "{}");
+    agent_end(&unknown);
+    while (place_one(&r, "{}"))
+        usleep(1000);
+    stop(&r);
+}
+
 // ---- long lists
 
 struct list {
@@ -1214,7 +1298,8 @@ int main(void)
         cmocka_unit_test(test_clock_set_forward), cmocka_unit_test(test_silent_node),       cmocka_unit_test(test_recovery),
         cmocka_unit_test(test_resume),            cmocka_unit_test(test_resume_amid_sync),
         cmocka_unit_test(test_resume_over_restart), cmocka_unit_test(test_watches_are_resumed), cmocka_unit_test(test_moves_over_resume),
-        cmocka_unit_test(test_slow_reader), cmocka_unit_test(test_pages), cmocka_unit_test(test_long_list_while_things_change),
+        cmocka_unit_test(test_slow_reader), cmocka_unit_test(test_pages), cmocka_unit_test(test_new_volumes_are_placed),
+        cmocka_unit_test(test_long_list_while_things_change),
     };
     shared = mmap(NULL, sizeof *shared, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
     if (shared == MAP_FAILED)
