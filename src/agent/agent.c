@@ -262,6 +262,7 @@ static void on_recheck(evutil_socket_t fd, short what, void *arg)
     (void)what;
     agent_for_each(a, look_at_volume, NULL);
     engines_recheck_soon(a); // what was busy is looked at next time
+    inventory_tell_pool(a);
 }
 
 static void on_audit(evutil_socket_t fd, short what, void *arg)

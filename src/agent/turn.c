@@ -200,7 +200,7 @@ void turn_end_step(struct agent_volume *v, int rc, json_t *result, const struct 
     FAILPOINT(AGENT_STEP_DONE);
     if (rc == 0) {
         log_debug("%s of volume %s is done", step_word(v->step), UUID_TEXT(&v->id));
-        if (v->step == STEP_PLACE || v->step == STEP_DESTROY)
+        if (v->step == STEP_CREATE || v->step == STEP_PLACE || v->step == STEP_DESTROY)
             inventory_tell_pool(a);
         apply(v, result);
         set_failures(v, 0);

@@ -18,7 +18,9 @@
 #define HTTP_HEADERS_MAX      64
 #define HTTP_CONNECTIONS_MAX  512            // of one listener
 #define HTTP_REQUEST_MS_MAX   10000          // from accept, or the end of the last reply, to the last byte of a request
-#define HTTP_REPLY_MS_MAX     30000          // for the peer to take a reply
+#define HTTP_REPLY_MS_MAX     30000          // for the peer to take a reply, or a piece of one that comes in pieces
+#define PAGE_VOLUMES          1000           // volumes in one answer of a list of API v2, unless said otherwise
+#define PAGE_VOLUMES_MAX      10000
 #define LINE_BYTES_MAX        (64U << 10)    // one message of the agent protocol
 #define LINE_BACKLOG_MAX      (64U << 20)    // unsent bytes to one agent before it is dropped
 #define LINE_FULL             (256U << 10)   // unsent bytes to one agent from which on what can wait does

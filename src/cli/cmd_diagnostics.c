@@ -119,7 +119,7 @@ static int list_text(struct cli_context *ctx, const char *arg, char **ret, struc
     json_t *list = json_array();
     const json_t *item;
     size_t i;
-    int rc = client_call(&control, "GET", arg, NULL, &reply, e);
+    int rc = client_list(&control, arg, &reply, e);
     json_array_foreach (reply, i, item) {
         json_t *copy = json_object();
         for (size_t k = 0; k < ARRAY_SIZE(shown); k++)

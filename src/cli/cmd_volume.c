@@ -224,7 +224,7 @@ static int run_ls(struct cli_context *ctx, int argc, char **argv, struct error *
     const char *target = cli_value(ctx, "all") ? "/v2/volumes?all=1" : "/v2/volumes";
     (void)argc;
     (void)argv;
-    int rc = client_call(&control, "GET", target, NULL, &ctx->result, e);
+    int rc = client_list(&control, target, &ctx->result, e);
     if (rc < 0)
         return rc;
     size_t n = json_array_size(ctx->result);
@@ -533,7 +533,7 @@ static const struct cli_option create_options[] = {
     { "nocow", 0, NULL, "Switch copy-on-write off for its files, for databases. Their data then has no checksums." },
     { "profile", 0, "PROFILE", "Storage profile, kept in its metadata: gold, silver or bronze in the original Flocker." },
     { "metadata", 'm', "KEY=VALUE", "Keep this with the volume. Can be given up to 16 times." },
-    { "node", 0, "NODE", "Make it there: a node's id, the beginning of one, or its address. Needed only if several nodes are connected." },
+    { "node", 0, "NODE", "Make it there: a node's id, the beginning of one, or its address. Default: the connected node whose pool has most free space." },
     { NULL },
 };
 static const struct cli_option ls_options[] = {

@@ -1,5 +1,6 @@
 #include "client/client.h"
 
+#include "base/limits.h"
 #include "base/mem.h"
 #include "model/json.h"
 #include "net/http.h"
@@ -91,7 +92,16 @@ static int open_files(const struct client *c, SSL_CTX **ret, struct error *e)
                 why.msg, c->host);
 }
 
-int client_call(const struct client *c, const char *method, const char *target, json_t *body, json_t **ret, struct error *e)
+// The target that a reply's Link names as the next one (RFC 8288, as much of it as control uses); NULL: none. The caller frees it.
+static char *next_page(const struct http_message *m)
+{
+    const char *link = http_header_get(m, "Link"), *end = link ? strchr(link, '>') : NULL;
+    if (!end || link[0] != '<' || link[1] != '/' || strcmp(end, ">; rel=\"next\"") != 0)
+        return NULL;
+    return xstrndup(link + 1, (size_t)(end - link - 1));
+}
+
+static int call_once(const struct client *c, const char *method, const char *target, json_t *body, json_t **ret, char **ret_next, struct error *e)
 {
     AUTO(free) char *text = body ? json_dumps(body, JSON_COMPACT | JSON_ENCODE_ANY) : NULL;
     AUTO(free) char *name = c->unix_path ? xstrdup(c->unix_path) : xasprintf("%s port %u", c->host, c->port);
@@ -126,7 +136,35 @@ int client_call(const struct client *c, const char *method, const char *target, 
         return fail_reply(name, result.status, reply, e);
     if (rc < 0)
         return fail(e, E_IO, "%s answered with something that is %s", name, bad.msg);
+    if (ret_next)
+        *ret_next = next_page(&result.message);
     if (ret)
         *ret = reply ? TAKE(reply, NULL) : json_null();
+    return 0;
+}
+
+int client_call(const struct client *c, const char *method, const char *target, json_t *body, json_t **ret, struct error *e)
+{
+    return call_once(c, method, target, body, ret, NULL, e);
+}
+
+int client_list(const struct client *c, const char *target, json_t **ret, struct error *e)
+{
+    AUTO(json_decref) json_t *all = json_array();
+    AUTO(free) char *at = xstrdup(target);
+    for (size_t pages = 0; at; pages++) {
+        AUTO(json_decref) json_t *page = NULL;
+        char *next = NULL;
+        int rc = call_once(c, "GET", at, NULL, &page, &next, e);
+        free(at);
+        at = next;
+        if (rc < 0)
+            return rc;
+        if (!json_is_array(page) || json_array_extend(all, page) < 0)
+            return fail(e, E_IO, "%s of control is no list", target);
+        if (json_array_size(all) > VOLUMES_MAX || pages > VOLUMES_MAX)
+            return fail(e, E_TOO_LARGE, "%s of control has no end", target);
+    }
+    *ret = TAKE(all, NULL);
     return 0;
 }

@@ -30,6 +30,9 @@ struct client {
 // code that the reply names, or else the one that fits its HTTP status, and the reply's description.
 int client_call(const struct client *c, const char *method, const char *target, json_t *body, json_t **ret, struct error *e);
 
+// GETs a list that may come in pages: goes on as long as a reply names the next one. *ret is one array of all; new reference.
+int client_list(const struct client *c, const char *target, json_t **ret, struct error *e);
+
 // A path segment or query value, percent-encoded; the caller frees it.
 char *client_encode(const char *text);
 

@@ -180,5 +180,6 @@ const char *agent_on_pool(struct agent_peer *p, const json_t *message)
 {
     p->node->pool_size = read_count(message, "size");
     p->node->pool_used = read_count(message, "used");
+    p->node->created = 0;
     return NULL;
 }

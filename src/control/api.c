@@ -10,8 +10,6 @@
 #include <strings.h>
 #include <unistd.h>
 
-#define JSON_TYPE "application/json"
-
 void api_reply_text(struct http_exchange *x, int status, const char *extra, const char *json, size_t n)
 {
     FAILPOINT(CONTROL_REST_REPLY);
@@ -55,8 +53,7 @@ static void refuse(struct http_exchange *x, int status, const char *extra, enum 
     reply_extra(x, status, extra, body);
 }
 
-// The value of a query's parameter; "" if it has none, NULL if it isn't there. What is no percent-encoding stays as it is.
-static const char *query(const struct http_exchange *x, const char *name, char *ret, size_t size)
+const char *api_query(const struct http_exchange *x, const char *name, char *ret, size_t size)
 {
     const char *p = strchr(http_request(x)->target, '?');
     size_t n = strlen(name);
@@ -77,20 +74,22 @@ static const char *query(const struct http_exchange *x, const char *name, char *
 bool api_flag(const struct http_exchange *x, const char *name)
 {
     char text[16];
-    const char *value = query(x, name, text, sizeof text);
+    const char *value = api_query(x, name, text, sizeof text);
     return value && strcmp(value, "0") != 0;
 }
 
-static int read_wait(const struct http_exchange *x, int *ret, struct error *e)
+int api_number(const struct http_exchange *x, const char *name, int max, int *ret, struct error *e)
 {
     char text[64];
-    const char *value = query(x, "wait", text, sizeof text);
-    int seconds = 0;
-    if (value && (*value == '\0' || value[strspn(value, "0123456789")] != '\0'))
-        return fail(e, E_INVALID, "wait=%s: a number of seconds is wanted", value);
-    for (; value && *value && seconds < WAIT_S_MAX; value++)
-        seconds = seconds * 10 + (*value - '0');
-    *ret = seconds < WAIT_S_MAX ? seconds : WAIT_S_MAX;
+    const char *value = api_query(x, name, text, sizeof text);
+    int number = 0;
+    if (!value)
+        return 0;
+    if (*value == '\0' || value[strspn(value, "0123456789")] != '\0')
+        return fail(e, E_INVALID, "%s=%s: a number is wanted", name, value);
+    for (; *value && number < max; value++)
+        number = number * 10 + (*value - '0');
+    *ret = number < max ? number : max;
     return 0;
 }
 
@@ -181,7 +180,7 @@ static void run(struct control *c, struct http_exchange *x, const struct route *
     }
     if ((route->flags & ROUTE_TAG) && !tag_matches(c, x))
         return;
-    if ((route->flags & ROUTE_WAIT) && read_wait(x, &call.wait_s, &e) < 0) {
+    if ((route->flags & ROUTE_WAIT) && api_number(x, "wait", WAIT_S_MAX, &call.wait_s, &e) < 0) {
         api_fail(x, &e);
         return;
     }

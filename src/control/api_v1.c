@@ -180,24 +180,21 @@ void v1_refuse(struct http_exchange *x, const struct error *e)
 
 // ---- datasets
 
+static bool list_dataset(FILE *f, const struct control *c, size_t at, const char *comma)
+{
+    fputs(comma, f);
+    write_dataset(f, c->volumes.by_id[at]);
+    return true;
+}
+
+// The tag is that of the beginning: what changes while the list is written makes it a stale one.
 static void list_datasets(struct call *call)
 {
-    const struct control *c = call->control;
+    static const struct listing_kind datasets = { &listing_volumes, list_dataset };
     char tag[33];
-    AUTO(free) char *text = NULL;
-    size_t n = 0;
-    FILE *f = xmemstream(&text, &n);
-    fputc('[', f);
-    for (size_t i = 0; i < c->volumes.n; i++) {
-        if (i > 0)
-            fputc(',', f);
-        write_dataset(f, c->volumes.by_id[i]);
-    }
-    fputc(']', f);
-    fclose(f);
-    control_tag(c, tag);
+    control_tag(call->control, tag);
     AUTO(free) char *extra = xasprintf("X-Configuration-Tag: %s\r\n", tag);
-    api_reply_text(call->exchange, 200, extra, text, n);
+    listing_reply(call, &datasets, NULL, extra);
 }
 
 // The member `name` of the metadata becomes the volume's name if Docker could use it as one; otherwise it stays an opaque pair.
@@ -312,18 +309,20 @@ static void delete_dataset(struct call *call)
     reply_dataset(call->exchange, 200, volume_set_find(&c->volumes, &id));
 }
 
-static json_t *state_to_json(const struct volume *v, const struct sighting *s)
+static void write_state(FILE *f, const struct volume *v, const struct sighting *s)
 {
-    json_t *d = json_pack("{s:s}", "dataset_id", UUID_TEXT(&v->id));
+    fprintf(f, "{\"dataset_id\":\"%s\"", UUID_TEXT(&v->id));
     if (s->mounted && s->path) {
-        json_object_set_new(d, "primary", json_string(UUID_TEXT(&s->node)));
-        json_object_set_new(d, "path", json_string(s->path));
+        fprintf(f, ",\"primary\":\"%s\",\"path\":", UUID_TEXT(&s->node));
+        json_write_string(f, s->path);
     }
     if (v->size)
-        json_object_set_new(d, "maximum_size", json_integer((json_int_t)v->size));
-    if (s->error)
-        json_object_set_new(d, "error", json_string(s->error));
-    return d;
+        fprintf(f, ",\"maximum_size\":%llu", (unsigned long long)v->size);
+    if (s->error) {
+        fputs(",\"error\":", f);
+        json_write_string(f, s->error);
+    }
+    fputc('}', f);
 }
 
 bool v1_is_heard_of(const struct control_node *n)
@@ -331,21 +330,22 @@ bool v1_is_heard_of(const struct control_node *n)
     return n->peer || clock_boot_ms() - n->seen_ms < NODE_SILENT_MS;
 }
 
+static bool list_state(FILE *f, const struct control *c, size_t at, const char *comma)
+{
+    const struct volume *v = c->volumes.by_id[at];
+    const struct sighting *s = control_sighting(c, &v->id);
+    const struct control_node *n = s ? control_node(c, &s->node) : NULL;
+    if (!n || !s->present || !v1_is_heard_of(n) || (v->state != VOLUME_LIVE && !s->mounted))
+        return false;
+    fputs(comma, f);
+    write_state(f, v, s);
+    return true;
+}
+
 static void list_states(struct call *call)
 {
-    const struct control *c = call->control;
-    json_t *mounted = json_array(), *other = json_array();
-    for (size_t i = 0; i < c->volumes.n; i++) {
-        const struct volume *v = c->volumes.by_id[i];
-        const struct sighting *s = control_sighting(c, &v->id);
-        const struct control_node *n = s ? control_node(c, &s->node) : NULL;
-        if (!n || !s->present || !v1_is_heard_of(n) || (v->state != VOLUME_LIVE && !s->mounted))
-            continue;
-        json_array_append_new(s->mounted ? mounted : other, state_to_json(v, s));
-    }
-    json_array_extend(mounted, other);
-    json_decref(other);
-    api_reply(call->exchange, 200, mounted);
+    static const struct listing_kind states = { &listing_volumes, list_state };
+    listing_reply(call, &states, NULL, "");
 }
 
 // ---- nodes
@@ -398,13 +398,19 @@ static void node_by_era(struct call *call)
 
 // ---- leases
 
+static bool list_lease(FILE *f, const struct control *c, size_t at, const char *comma)
+{
+    json_t *o = hold_to_json(&c->holds[at]);
+    fputs(comma, f);
+    json_dumpf(o, f, JSON_COMPACT);
+    json_decref(o);
+    return true;
+}
+
 static void list_leases(struct call *call)
 {
-    const struct control *c = call->control;
-    json_t *list = json_array();
-    for (size_t i = 0; i < c->hold_count; i++)
-        json_array_append_new(list, hold_to_json(&c->holds[i]));
-    api_reply(call->exchange, 200, list);
+    static const struct listing_kind leases = { &listing_holds, list_lease };
+    listing_reply(call, &leases, NULL, "");
 }
 
 #define EXPIRES_S_MAX 1e12 // 31 700 years; more would not fit a clock of milliseconds

@@ -43,15 +43,75 @@ json_t *volume_to_v2(const struct control *c, const struct volume *v)
     return o;
 }
 
+// ---- lists: a page each
+
+static bool is_shown(const struct volume *v, bool all)
+{
+    return all ? v->state != VOLUME_DELETED : v->state == VOLUME_LIVE;
+}
+
+static bool write_volume(FILE *f, const struct control *c, const struct volume *v, const char *comma)
+{
+    json_t *o = volume_to_v2(c, v);
+    fputs(comma, f);
+    json_dumpf(o, f, JSON_COMPACT);
+    json_decref(o);
+    return true;
+}
+
+static bool write_live(FILE *f, const struct control *c, size_t at, const char *comma)
+{
+    const struct volume *v = c->volumes.by_id[at];
+    return is_shown(v, false) && write_volume(f, c, v, comma);
+}
+
+static bool write_any(FILE *f, const struct control *c, size_t at, const char *comma)
+{
+    const struct volume *v = c->volumes.by_id[at];
+    return is_shown(v, true) && write_volume(f, c, v, comma);
+}
+
+// The id of the last volume of a page; false if no more follow.
+static bool find_end(const struct control *c, const struct uuid *after, bool all, int limit, struct uuid *ret)
+{
+    for (size_t i = volume_set_behind(&c->volumes, after); i < c->volumes.n; i++) {
+        const struct volume *v = c->volumes.by_id[i];
+        if (!is_shown(v, all))
+            continue;
+        if (limit-- == 0)
+            return true;
+        *ret = v->id;
+    }
+    return false;
+}
+
+static int read_page(const struct call *call, struct uuid *after, int *limit, struct error *e)
+{
+    char text[64];
+    const char *value = api_query(call->exchange, "after", text, sizeof text);
+    if (value && !uuid_parse(value, after))
+        return fail(e, E_INVALID, "after=%s: the id of a volume is wanted", value);
+    int rc = api_number(call->exchange, "limit", PAGE_VOLUMES_MAX, limit, e);
+    return rc == 0 && *limit == 0 ? fail(e, E_INVALID, "limit=0: at least 1 is wanted") : rc;
+}
+
 static void list_volumes(struct call *call)
 {
-    const struct control *c = call->control;
+    static const struct listing_kind live = { &listing_volumes, write_live }, any = { &listing_volumes, write_any };
     bool all = api_flag(call->exchange, "all");
-    json_t *list = json_array();
-    for (size_t i = 0; i < c->volumes.n; i++)
-        if (all ? c->volumes.by_id[i]->state != VOLUME_DELETED : c->volumes.by_id[i]->state == VOLUME_LIVE)
-            json_array_append_new(list, volume_to_v2(c, c->volumes.by_id[i]));
-    api_reply(call->exchange, 200, list);
+    struct listing_range page = { .after = { { 0 } } };
+    struct error e = ERROR_INIT;
+    int limit = PAGE_VOLUMES;
+    if (read_page(call, &page.after, &limit, &e) < 0) {
+        api_fail(call->exchange, &e);
+        return;
+    }
+    bool has_next = find_end(call->control, &page.after, all, limit, &page.last);
+    AUTO(free) char *link = has_next ? xasprintf("Link: </v2/volumes?after=%s&limit=%d%s>; rel=\"next\"\r\n", UUID_TEXT(&page.last), limit,
+                                                 all ? "&all=1" : "") : xstrdup("");
+    if (!has_next)
+        memset(&page.last, 0xff, sizeof page.last);
+    listing_reply(call, all ? &any : &live, &page, link);
 }
 
 // ---- reading bodies
@@ -155,25 +215,6 @@ static int read_wish(const struct call *call, struct volume_wish *wish, struct m
     return 0;
 }
 
-// Without a wish for a node, the one that is connected, if it is the only one.
-static int choose_owner(const struct control *c, struct uuid *owner, struct error *e)
-{
-    const struct control_node *n, *only = NULL;
-    if (!uuid_is_zero(owner))
-        return 0;
-    LIST_FOREACH (n, &c->nodes, all) {
-        if (!drain_takes(n))
-            continue;
-        if (only)
-            return fail(e, E_INVALID, "several nodes are connected: say which is to have the volume (\"owner\", --node); `flocker node ls` lists them");
-        only = n;
-    }
-    if (!only)
-        return fail(e, E_UNAVAILABLE, "no node is connected that takes volumes: is the agent running?");
-    *owner = only->node.id;
-    return 0;
-}
-
 static void create_volume(struct call *call)
 {
     struct control *c = call->control;
@@ -182,8 +223,8 @@ static void create_volume(struct call *call)
     struct error e = ERROR_INIT;
     const struct volume *created = NULL, *existing = NULL;
     int rc = read_wish(call, &wish, &metadata, &e);
-    if (rc == 0)
-        rc = choose_owner(c, &wish.owner, &e);
+    if (rc == 0 && uuid_is_zero(&wish.owner))
+        rc = drain_choose(c, &wish.owner, &e);
     if (rc == 0)
         rc = control_create(c, &wish, &created, &existing, &e);
     metadata_done(&metadata);
@@ -511,8 +552,8 @@ static void backup(struct call *call)
 
 const struct route routes_v2[] = {
     { "GET", "/v2/status", 0, get_status, "version and counts" },
-    { "GET", "/v2/volumes", 0, list_volumes, "live volumes; all=1: those in the trash too" },
-    { "POST", "/v2/volumes", ROUTE_BODY | ROUTE_WAIT, create_volume, "create a volume; wait=SECONDS" },
+    { "GET", "/v2/volumes", 0, list_volumes, "live volumes; all=1: those in the trash too; limit=, after=: a page" },
+    { "POST", "/v2/volumes", ROUTE_BODY | ROUTE_WAIT, create_volume, "create a volume, without \"owner\" on the node with most room; wait=SECONDS" },
     { "GET", "/v2/volumes/*", 0, get_volume, "one volume, by name or id; usage=1: and how much it holds" },
     { "PATCH", "/v2/volumes/*", ROUTE_BODY | ROUTE_WAIT, resize_volume, "change its size; wait=SECONDS" },
     { "DELETE", "/v2/volumes/*", ROUTE_WAIT, remove_volume, "move it to the trash; purge=1: what is in the trash goes now; wait=SECONDS" },

@@ -256,9 +256,13 @@ int control_create(struct control *c, const struct volume_wish *wish, const stru
         return rc;
     }
     rc = control_put(c, created, e);
-    if (rc == 0)
-        *ret = volume_set_find(&c->volumes, &id);
-    return rc;
+    if (rc < 0)
+        return rc;
+    *ret = volume_set_find(&c->volumes, &id);
+    struct control_node *owner = control_node(c, &(*ret)->owner);
+    if (owner)
+        owner->created++;
+    return 0;
 }
 
 // Where the volume's hold is, or would be.
@@ -279,6 +283,12 @@ struct hold *control_hold(const struct control *c, const struct uuid *volume)
 {
     size_t at = place_of_hold(c, volume);
     return at < c->hold_count && uuid_equal(&c->holds[at].volume, volume) ? &c->holds[at] : NULL;
+}
+
+size_t control_holds_behind(const struct control *c, const struct uuid *volume)
+{
+    size_t at = place_of_hold(c, volume);
+    return control_hold(c, volume) ? at + 1 : at;
 }
 
 static void adopt_hold(struct control *c, const struct hold *h)
@@ -517,6 +527,7 @@ int control_new(const struct control_config *config, struct control **ret, struc
     c->wall_less_boot_ms = wall_less_boot();
     c->steady_from_ms = clock_boot_ms();
     c->sweep = evtimer_new(config->base, on_sweep, c);
+    listings_init(c);
     int rc = store_open(config->store, config->store_path, &c->store, e);
     if (rc < 0)
         return rc;
@@ -535,6 +546,7 @@ int control_new(const struct control_config *config, struct control **ret, struc
 void control_free(struct control *c)
 {
     waiters_free(c);
+    listings_free(c);
     if (c->api)
         http_server_free(c->api);
     if (c->rest)

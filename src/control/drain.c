@@ -1,4 +1,5 @@
-// Draining a node: its live volumes move to the other nodes, some at a time, until none is left.
+// Which nodes take volumes, and which of them a new one. Draining a node: its live volumes move to the other nodes, some at a time, until none
+// is left.
 #include "control/internal.h"
 
 #include "base/log.h"
@@ -75,6 +76,27 @@ static struct candidates candidates(const struct control *c, const struct contro
                                                   .free_bytes = n->pool_size > n->pool_used ? n->pool_size - n->pool_used : 0,
                                                   .coming = n->counts.coming };
     return all;
+}
+
+// What the nodes were given and have not reported on yet counts as much as a volume takes on average; empty ones spread too.
+int drain_choose(const struct control *c, struct uuid *ret, struct error *e)
+{
+    struct candidates all = candidates(c, NULL);
+    uint64_t used = 0, count = 1;
+    size_t i = 0;
+    const struct control_node *n;
+    LIST_FOREACH (n, &c->nodes, all) {
+        all.nodes[i++].coming = n->created;
+        used += n->pool_used;
+        count += n->volumes.n;
+    }
+    size_t at = place_choose(all.nodes, all.n, used / count + VOLUME_SIZE_MIN);
+    if (at < all.n)
+        *ret = all.nodes[at].id;
+    free(all.nodes);
+    if (at < all.n)
+        return 0;
+    return fail(e, E_UNAVAILABLE, "no node is connected that takes volumes: start an agent, or undrain a node; `flocker node ls` lists them");
 }
 
 // Its target takes volumes, or is only restarting.

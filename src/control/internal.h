@@ -60,6 +60,7 @@ struct control_node {
     int64_t booted_ms;       // this host's wall clock, when its era began; 0: it has not said
     bool is_told_absent;     // other nodes know that it is not connected
     uint64_t pool_size, pool_used; // bytes, as it said last; size 0: it has not
+    size_t created;          // volumes that it was given since then
     struct node_counts counts;     // as of the last drain_count
     char drain_problem[sizeof ((struct error *)NULL)->msg]; // why its drain can't go on; ""
 };
@@ -101,6 +102,8 @@ struct control {
     size_t peer_count, ask_count, joiner_count;
     LIST_HEAD(, waiter) waiters;
     size_t waiter_count;
+    TAILQ_HEAD(, listing) listings; // of which a piece is to be written; the one that has waited longest first
+    struct event *listing;
     struct event *absence, *drain; // NULL until they are needed
     bool drain_is_soon;
     struct recovery *recovery;     // that is under way; NULL
@@ -128,6 +131,7 @@ int control_create(struct control *c, const struct volume_wish *wish, const stru
 int control_put_hold(struct control *c, const struct hold *h, struct error *e);
 int control_remove_hold(struct control *c, const struct uuid *volume, struct error *e);
 struct hold *control_hold(const struct control *c, const struct uuid *volume);
+size_t control_holds_behind(const struct control *c, const struct uuid *volume); // index of the first of a volume with a greater id
 struct sighting *control_sighting(const struct control *c, const struct uuid *volume);
 struct sighting *control_sighting_add(struct control *c, const struct uuid *volume);
 struct sighting *control_other(const struct control *c, const struct uuid *volume);
@@ -169,6 +173,8 @@ bool drain_takes(const struct control_node *n); // it is there for volumes of ot
 int drain_check(const struct control *c, const struct uuid *node, struct error *e); // E_CONFLICT: no volume may go there
 void drain_count(const struct control *c); // the counts of all nodes
 void drain_soon(struct control *c);        // something has changed by which one may go on
+// The node for a new volume for which nobody says where: that with most room in its pool. E_UNAVAILABLE: there is none that takes any.
+int drain_choose(const struct control *c, struct uuid *ret, struct error *e);
 int drain_set(struct control *c, struct control_node *n, enum node_drain drain, struct error *e);
 
 // ---- recover.c
@@ -233,6 +239,8 @@ int enrol_remove_node(struct control *c, struct control_node *n, bool force, siz
 // By id, by host, or by the beginning of the id if only one begins so; a removed node only if no other is called that.
 int control_find_node(const struct control *c, const char *text, struct control_node **ret, struct error *e);
 
+#define JSON_TYPE "application/json"
+
 // ---- api.c
 void api_on_request(struct http_exchange *x, void *control);
 void api_reply(struct http_exchange *x, int status, json_t *body /* taken */);
@@ -240,6 +248,10 @@ void api_reply_text(struct http_exchange *x, int status, const char *extra, cons
 void api_describe(struct http_exchange *x, int status, const char *fmt, ...) __attribute__((format(printf, 3, 4)));
 void api_fail(struct http_exchange *x, const struct error *e); // as v2 writes errors
 bool api_flag(const struct http_exchange *x, const char *name); // it is in the query, and not as "0"
+// The value of a query's parameter; "" if it has none, NULL if it isn't there. What is no percent-encoding stays as it is.
+const char *api_query(const struct http_exchange *x, const char *name, char *ret, size_t size);
+// A number in the query; one that is greater than `max` is taken for that. Left alone if it isn't there.
+int api_number(const struct http_exchange *x, const char *name, int max, int *ret, struct error *e);
 
 // One request as handlers see it: path segments that stood for a '*', and the parsed body (NULL unless the route takes one).
 struct call {
@@ -299,6 +311,25 @@ void v1_move_container(struct call *call);
 void v1_delete_container(struct call *call);
 void v1_list_container_states(struct call *call);
 void v1_compose(struct call *call);
+
+// ---- listing.c
+struct listing_source {
+    size_t (*behind)(const struct control *c, const struct uuid *id); // index of the first item with a greater id
+    const struct uuid *(*id)(const struct control *c, size_t at);     // NULL: there are no more
+};
+extern const struct listing_source listing_volumes, listing_holds;
+struct listing_kind {
+    const struct listing_source *source;
+    // Writes the comma, and the item at that index; or nothing, and returns false: it does not belong to the list.
+    bool (*write)(FILE *f, const struct control *c, size_t at, const char *comma);
+};
+struct listing_range {
+    struct uuid after, last; // ids greater than `after`, up to and with `last`
+};
+// Answers with a list of what is in the range (NULL: all), piece by piece.
+void listing_reply(struct call *call, const struct listing_kind *kind, const struct listing_range *range, const char *extra);
+void listings_init(struct control *c);
+void listings_free(struct control *c); // before the servers end; those that wait for their client end with these
 
 // ---- wait.c
 // Answers the call with the volume as v2 shows it: at once or, if it wants to wait, when its owner has carried out the present revision,

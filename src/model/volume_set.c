@@ -81,6 +81,12 @@ struct volume *volume_set_find(const struct volume_set *s, const struct uuid *id
     return at < s->n && uuid_equal(&s->by_id[at]->id, id) ? s->by_id[at] : NULL;
 }
 
+size_t volume_set_behind(const struct volume_set *s, const struct uuid *id)
+{
+    size_t at = place_of_id(s, id);
+    return at < s->n && uuid_equal(&s->by_id[at]->id, id) ? at + 1 : at;
+}
+
 struct volume *volume_set_find_name(const struct volume_set *s, const char *name)
 {
     ASSERT(!s->is_filling);

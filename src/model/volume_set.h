@@ -14,6 +14,7 @@ struct volume_set {
 
 void volume_set_done(struct volume_set *s);
 struct volume *volume_set_find(const struct volume_set *s, const struct uuid *id);
+size_t volume_set_behind(const struct volume_set *s, const struct uuid *id); // the first in by_id whose id is greater; s->n: none
 struct volume *volume_set_find_name(const struct volume_set *s, const char *name); // live ones only
 // Adds `v`, or puts it in place of the one with its id (which is freed). Takes ownership. The name of a live volume must be
 // free: whoever decides on names has checked it.

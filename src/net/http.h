@@ -1,4 +1,4 @@
-// HTTP/1.1, as little of it as Flocker's doors need: requests and replies with Content-Length, over unix sockets, TCP and TLS.
+// HTTP/1.1, as little of it as Flocker's doors need: requests with Content-Length, replies with that or in chunks, over unix sockets, TCP and TLS.
 //
 // libevent's own HTTP layer is not used: it has no limit on connections, no deadline for a whole request (only for a pause in
 // it), can't tell that a peer has gone while its request is worked on, and gives no access to the peer's credentials. All four
@@ -33,15 +33,19 @@ struct http_message {
     size_t header_count;
     size_t content_length;       // 0 if the header is absent
     bool has_length;
+    bool is_chunked;             // a reply's body
     bool keep_alive;
 };
 
 // Parses a head (everything up to and including the empty line; `head` is writable, `n` bytes, the byte at head[n] must be writable
 // too). An empty Host header is fine. Returns 0, or negative with the code of the reply to give: E_INVALID (400), E_TOO_LARGE (413), or
-// E_UNSUPPORTED (501: Transfer-Encoding, which no client of Flocker's sends). Two Content-Length headers are E_INVALID unless equal.
+// E_UNSUPPORTED (501: Transfer-Encoding, which no client of Flocker's sends; a reply may be chunked). Two Content-Length headers are E_INVALID
+// unless equal.
 int http_parse_request(char *head, size_t n, struct http_message *ret, struct error *e);
 int http_parse_reply(char *head, size_t n, struct http_message *ret, struct error *e);
 const char *http_header_get(const struct http_message *m, const char *name); // case-insensitive; NULL if absent
+// Puts a whole body in chunks together, in place. E_INVALID: it is none, or not whole. Trailers are passed over.
+int http_join_chunks(char *text, size_t n, size_t *ret_n, struct error *e);
 // Percent-decodes a path segment or query value in place; false if malformed or it would hold a NUL byte.
 bool http_percent_decode(char *text);
 const char *http_status_text(int status);
@@ -88,6 +92,12 @@ bool http_peer_is_gone(const struct http_exchange *x); // closed while we worked
 // kernel has taken the whole reply, false when the peer went before that (then perhaps before http_reply returns).
 void http_reply(struct http_exchange *x, int status, const char *extra, const char *type, const char *body, size_t n,
                 void (*on_sent)(void *arg, bool sent), void *arg);
+// A reply that need not be in memory as a whole: its body is sent piece by piece, and http_stream_end ends the exchange. `on_turn` is called
+// with true each time that the peer has taken all that was sent, never from within these functions; with false, once, if it has gone or did
+// not take a piece within HTTP_REPLY_MS_MAX: then what is sent goes nowhere, and only the end is left. False: no body is wanted (HEAD).
+bool http_stream_begin(struct http_exchange *x, int status, const char *extra, const char *type, void (*on_turn)(void *arg, bool is_there), void *arg);
+void http_stream_send(struct http_exchange *x, const char *piece, size_t n);
+void http_stream_end(struct http_exchange *x);
 // Closes the connection without a reply: the honest answer where an error would be taken for knowledge. Ends the exchange.
 void http_drop(struct http_exchange *x);
 
@@ -101,7 +111,7 @@ struct http_call {
     const char *verify_name;
     const char *method, *target; // target with query, already encoded
     bool any_name;               // the server's certificate must chain to our CA, whatever name it holds
-    bool version_1_0;            // asks as HTTP/1.0: for servers that would answer in chunks, which are not understood here
+    bool version_1_0;            // asks as HTTP/1.0: its server may close the connection only after a while otherwise
     const char *extra;           // "Name: value\r\n"..., or NULL
     const char *body;            // NULL: none
     size_t body_n;

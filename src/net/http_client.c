@@ -94,6 +94,8 @@ static int read_body(struct buffer *b, const struct stream *s, const struct http
     }
     if (b->n > want)
         b->n = want;
+    if (m->is_chunked && http_join_chunks(b->data, b->n, &b->n, e) < 0)
+        return fail(e, E_IO, "%s closed the connection in the middle of its reply", s->name);
     return 0;
 }
 

@@ -147,8 +147,10 @@ static int note_content_length(struct http_message *m, const char *value, struct
 
 static int note_transfer_encoding(struct http_message *m, const char *value, struct error *e)
 {
-    (void)m, (void)value;
-    return fail(e, E_UNSUPPORTED, "Transfer-Encoding is not supported: send a Content-Length.");
+    if (m->method || strcasecmp(value, "chunked") != 0)
+        return fail(e, E_UNSUPPORTED, "Transfer-Encoding is not supported: send a Content-Length.");
+    m->is_chunked = true;
+    return 0;
 }
 
 static int note_connection(struct http_message *m, const char *value, struct error *e)
@@ -202,6 +204,8 @@ static int read_headers(char *at, char *end, struct http_message *m, struct erro
                 return rc;
         }
     }
+    if (m->is_chunked && m->has_length) // whoever stands between us and the server may have believed the other one
+        return fail(e, E_INVALID, "There are both a Content-Length and chunks.");
     for (size_t i = 0; i < m->header_count; i++) // in the end: no "keep-alive" takes a "close" back
         if (strcasecmp(m->headers[i].name, "Connection") == 0 && http_has_token(m->headers[i].value, "close"))
             m->keep_alive = false;
@@ -255,6 +259,41 @@ static int hex_digit(char c)
     if (c >= 'A' && c <= 'F')
         return c - 'A' + 10;
     return -1;
+}
+
+// The size line of a chunk: hexadecimal digits, perhaps an extension. NULL if it is none.
+static const char *read_chunk_size(const char *text, const char *end, size_t *ret)
+{
+    const char *feed = memchr(text, '\n', (size_t)(end - text)), *digits = text;
+    size_t n = 0;
+    if (!feed)
+        return NULL;
+    for (; hex_digit(*text) >= 0; text++)
+        if (__builtin_mul_overflow(n, (size_t)16, &n) || __builtin_add_overflow(n, (size_t)hex_digit(*text), &n))
+            return NULL;
+    if (text == digits || feed[-1] != '\r' || (*text != '\r' && *text != ';' && *text != ' '))
+        return NULL;
+    *ret = n;
+    return feed + 1;
+}
+
+int http_join_chunks(char *text, size_t n, size_t *ret_n, struct error *e)
+{
+    const char *at = text, *end = text + n;
+    char *to = text;
+    size_t size = 0;
+    while ((at = read_chunk_size(at, end, &size)) && size > 0) {
+        size_t left = (size_t)(end - at);
+        if (size > left || left - size < 2 || at[size] != '\r' || at[size + 1] != '\n')
+            break;
+        memmove(to, at, size);
+        to += size;
+        at += size + 2;
+    }
+    if (!at || size > 0 || (size_t)(end - at) < 2 || memcmp(end - 2, "\r\n", 2) != 0)
+        return fail(e, E_INVALID, "The reply ends in the middle of a chunk.");
+    *ret_n = (size_t)(to - text);
+    return 0;
 }
 
 bool http_percent_decode(char *text)

@@ -1,6 +1,7 @@
 // The HTTP server: a listener with a limit, and per connection a small state machine around a bufferevent.
 //
 //   HEAD -> BODY -> WORK -> REPLY -> HEAD (keep-alive), or DRAIN (the peer may still be sending), or closed
+//   A stream is a REPLY whose exchange goes on; it ends, or begins its next piece, when the peer has taken what there is.
 //
 // Reading is switched off from the last byte of a request until its reply has been sent. That bounds the memory of a connection (what
 // its request may hold, plus one read of at most 16 KiB), serves pipelined requests one at a time and in order, and lets a half-closed
@@ -40,7 +41,7 @@ struct conn {
     struct http_server *server;
     struct bufferevent *bev;
     struct event *timer; // the phase's deadline
-    struct http_exchange *x; // BODY: being filled; WORK: the user's, to be told if the connection ends
+    struct http_exchange *x; // BODY: being filled; WORK, and REPLY of a stream: the user's, to be told if the connection ends
     struct http_peer peer;
     enum phase phase;
     int64_t since_ms;   // when it began to wait for a request: at accept or after the last reply
@@ -53,12 +54,13 @@ struct conn {
 };
 
 struct http_exchange {
-    struct conn *conn; // NULL once the connection has ended
+    struct conn *conn; // NULL before it is the user's, and once the connection has ended
     char *head, *body;
     size_t body_n;
     struct http_message message;
     struct http_peer peer;
     bool is_head; // HEAD, shown to the handler as GET
+    bool is_chunked; // a stream
     bool keep_alive;
 };
 
@@ -129,7 +131,7 @@ static void conn_free(struct conn *c)
     struct http_server *s = c->server;
     TAILQ_REMOVE(&s->conns[c->phase], c, link);
     s->conn_count--;
-    if (c->x && c->phase == PHASE_WORK)
+    if (c->x && c->x->conn)
         c->x->conn = NULL;
     else if (c->x)
         exchange_free(c->x);
@@ -150,11 +152,18 @@ static void conn_close(struct conn *c)
         on_sent(arg, false);
 }
 
+#define IN_CHUNKS     SIZE_MAX       // lengths of a body that comes in pieces
+#define UNTIL_THE_END (SIZE_MAX - 1)
+
 static void conn_send_head(struct conn *c, int status, bool keep_alive, const char *extra, const char *type, size_t n)
 {
     struct evbuffer *out = bufferevent_get_output(c->bev);
-    evbuffer_add_printf(out, "HTTP/1.1 %d %s\r\nContent-Length: %zu\r\nConnection: %s\r\n", status, http_status_text(status), n,
-                        keep_alive ? "keep-alive" : "close");
+    evbuffer_add_printf(out, "HTTP/1.1 %d %s\r\n", status, http_status_text(status));
+    if (n == IN_CHUNKS)
+        evbuffer_add_printf(out, "Transfer-Encoding: chunked\r\n");
+    else if (n != UNTIL_THE_END)
+        evbuffer_add_printf(out, "Content-Length: %zu\r\n", n);
+    evbuffer_add_printf(out, "Connection: %s\r\n", keep_alive ? "keep-alive" : "close");
     if (type && n)
         evbuffer_add_printf(out, "Content-Type: %s\r\n", type);
     evbuffer_add_printf(out, "%s\r\n", extra ? extra : "");
@@ -325,7 +334,11 @@ static void on_read(struct bufferevent *bev, void *arg)
 static void on_write(struct bufferevent *bev, void *arg)
 {
     struct conn *c = arg;
-    if (c->phase == PHASE_REPLY && evbuffer_get_length(bufferevent_get_output(bev)) == 0)
+    if (c->phase != PHASE_REPLY || evbuffer_get_length(bufferevent_get_output(bev)) > 0)
+        return;
+    if (c->x && c->x->conn)
+        c->on_sent(c->on_sent_arg, true);
+    else
         conn_sent(c);
 }
 
@@ -385,6 +398,50 @@ void http_reply(struct http_exchange *x, int status, const char *extra, const ch
     exchange_free(x);
     if (!c && on_sent)
         on_sent(arg, false);
+}
+
+bool http_stream_begin(struct http_exchange *x, int status, const char *extra, const char *type, void (*on_turn)(void *arg, bool is_there), void *arg)
+{
+    struct conn *c = x->conn;
+    x->is_chunked = x->message.minor_version > 0;
+    if (!c)
+        return false;
+    ASSERT(c->x == x && c->phase == PHASE_WORK);
+    x->keep_alive &= x->is_chunked; // to HTTP/1.0 only the end of the connection ends a body of unknown length
+    conn_send_head(c, status, x->keep_alive, extra, type, x->is_chunked ? IN_CHUNKS : UNTIL_THE_END);
+    conn_start_reply(c, x->keep_alive);
+    if (x->is_head)
+        return false;
+    c->on_sent = on_turn;
+    c->on_sent_arg = arg;
+    return true;
+}
+
+void http_stream_send(struct http_exchange *x, const char *piece, size_t n)
+{
+    struct conn *c = x->conn;
+    if (!c || x->is_head || n == 0) // a chunk of 0 bytes would be the last one
+        return;
+    struct evbuffer *out = bufferevent_get_output(c->bev);
+    if (x->is_chunked)
+        evbuffer_add_printf(out, "%zx\r\n", n);
+    evbuffer_add(out, piece, n);
+    if (x->is_chunked)
+        evbuffer_add(out, "\r\n", 2);
+    conn_deadline(c, HTTP_REPLY_MS_MAX);
+}
+
+void http_stream_end(struct http_exchange *x)
+{
+    struct conn *c = x->conn;
+    if (c) {
+        c->x = NULL;
+        c->on_sent = NULL;
+        if (x->is_chunked && !x->is_head)
+            bufferevent_write(c->bev, "0\r\n\r\n", 5);
+        bufferevent_trigger(c->bev, EV_WRITE, BEV_TRIG_IGNORE_WATERMARKS | BEV_TRIG_DEFER_CALLBACKS); // nothing may be left to be sent
+    }
+    exchange_free(x);
 }
 
 void http_drop(struct http_exchange *x)

@@ -1,4 +1,4 @@
-// On which node a volume is to be that has to leave its own. Pure.
+// On which node a volume is to be that has to leave its own, or is new. Pure.
 #ifndef FLOCKER_PLAN_PLACE_H
 #define FLOCKER_PLAN_PLACE_H
 

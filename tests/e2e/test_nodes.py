@@ -1,4 +1,5 @@
 """Nodes that are lost and come back, that leave the cluster, that are drained, and a store that is rebuilt from what nodes have."""
+import os
 import time
 
 import pytest
@@ -204,6 +205,32 @@ def test_drain(hosts, flocker_binary):
     one.host.flocker("volume", "rm", "--purge", "new")
     one.host.flocker("node", "drain", "10.77.0.2", "--wait")
     wait_for("nothing to be left", lambda: one.host.flocker("node", "rm", "10.77.0.2", check=False).returncode == 0, 20)
+
+
+def test_new_volumes_go_where_there_is_room(hosts, flocker_binary):
+    """If nobody says where: to the node with most free space, which takes volumes."""
+    one, two = flockers(hosts, flocker_binary, 2)
+    one.ok("Create", Name="large")
+    path = one.ok("Mount", Name="large", ID="w")["Mountpoint"]
+    one.host.path(f"{path}/data").write_bytes(os.urandom(300 << 20))
+    one.host.run(["sync", "-f", path])
+    one.ok("Unmount", Name="large", ID="w")
+    one.host.flocker("volume", "create", "small", "--node", "10.77.0.1")  # and its agent tells how full its pool is
+    wait_for("that to be told", lambda: node_of(one.host, one.host).get("pool", {}).get("used", 0) > 300 << 20)
+    wait_for("the other one's", lambda: "pool" in node_of(one.host, two.host))
+    assert one.host.flocker("volume", "create", "new").stdout == "new\n"
+    assert volume(one, "new")["host"] == "10.77.0.2" and volume(one, "new")["ready"]
+    one.host.flocker("node", "drain", "10.77.0.2", "--wait")
+    one.host.flocker("volume", "create", "newer")
+    assert volume(one, "newer")["host"] == "10.77.0.1"
+    one.host.flocker("node", "undrain", "10.77.0.2")
+    two.host.power_cut()
+    wait_state(one.host, two.host, "down")
+    one.host.flocker("volume", "create", "newest")
+    assert volume(one, "newest")["host"] == "10.77.0.1"
+    one.kill("agent")
+    wait_state(one.host, one.host, "down")
+    assert "no node is connected that takes volumes" in refused(one.host, "volume", "create", "none")
 
 
 def test_drain_by_force(hosts, flocker_binary):

@@ -137,6 +137,20 @@ def test_list(rest, name):
     assert ids(f"{VOLUMES}?all=1") == ids(f"{VOLUMES}?all") == ids(f"{VOLUMES}?x&all=1") == {live["id"], trashed["id"]}
 
 
+def test_pages(rest, name):
+    made = {create(rest, name=f"{name}.{i}")["id"] for i in range(5)}
+    seen, target = [], f"{VOLUMES}?limit=2"
+    while target:
+        page = rest("GET", target)
+        assert page.status == 200 and len(page.json) <= 2
+        seen += [volume["id"] for volume in page.json]
+        target = re.fullmatch(r'<(/v2/volumes\?after=.*&limit=2)>; rel="next"', page.headers["Link"])[1] if "Link" in page.headers else None
+    assert seen == sorted(set(seen)) and made <= set(seen)
+    assert rest("GET", f"{VOLUMES}?limit=10000&all=1").headers.get("Link") is None
+    for query in ("limit=0", "limit=x", "limit=", "after=x", "after="):
+        refused(rest, INVALID, "GET", f"{VOLUMES}?{query}")
+
+
 BAD_NAMES = [None, 5, True, [], {}, "", "é", "-x", ".x", "a b", "a/b", "x" * 256, "x\n", "\x7f", "x\u202e"]
 BAD_IDS = [None, 5, "", "x", "0" * 36, "0e2d7f4c-58f5-1b0e-9a27-1f6f7f0c6a11", [], {}]
 BAD_SIZES = [None, -1, 1, 1023, SIZE - 1024, (1 << 62) + 1, (1 << 63) - 1, True, 1e9, float(SIZE), "", "x", "-1", "64Q", "1e9", "64 M", " 64M",

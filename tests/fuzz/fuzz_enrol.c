@@ -67,6 +67,21 @@ void http_reply(struct http_exchange *x, int status, const char *extra, const ch
     (void)x, (void)status, (void)extra, (void)type, (void)body, (void)n, (void)on_sent, (void)arg;
     ASSERT(false);
 }
+bool http_stream_begin(struct http_exchange *x, int status, const char *extra, const char *type, void (*on_turn)(void *arg, bool is_there), void *arg)
+{
+    (void)x, (void)status, (void)extra, (void)type, (void)on_turn, (void)arg;
+    ASSERT(false);
+}
+void http_stream_send(struct http_exchange *x, const char *piece, size_t n)
+{
+    (void)x, (void)piece, (void)n;
+    ASSERT(false);
+}
+void http_stream_end(struct http_exchange *x)
+{
+    (void)x;
+    ASSERT(false);
+}
 
 // ---- in place of net/line.c
 

@@ -62,6 +62,16 @@ static void try_decode(const uint8_t *data, size_t size)
         ASSERT(strlen(text) <= before);
 }
 
+static void try_chunks(const uint8_t *data, size_t size)
+{
+    struct error e = ERROR_INIT;
+    size_t n = 0;
+    AUTO(free) char *text = xcalloc(1, size ? size : 1); // no byte more: a sanitizer sees one that is read too far
+    memcpy(text, data, size);
+    if (http_join_chunks(text, size, &n, &e) == 0)
+        ASSERT(n < size);
+}
+
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 {
     size_t n = http_head_length((const char *)data, size);
@@ -73,5 +83,6 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
         try_parser(http_parse_reply, false, data, n);
     }
     try_decode(data, size);
+    try_chunks(data, size);
     return 0;
 }

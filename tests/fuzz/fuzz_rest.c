@@ -25,6 +25,9 @@ struct http_exchange {
     struct http_peer peer;
     char *text, *body;
     bool answered;
+    void (*on_turn)(void *arg, bool is_there); // of a stream; its text so far
+    void *arg;
+    char *pieces;
     struct http_exchange *next;
 };
 static struct http_exchange *exchanges; // of this input; a reply may come as late as control_free
@@ -75,6 +78,27 @@ void http_reply(struct http_exchange *x, int status, const char *extra, const ch
         ASSERT(json_is_string(json_object_get(json, "description")));
     json_decref(json);
     x->answered = true;
+}
+
+bool http_stream_begin(struct http_exchange *x, int status, const char *extra, const char *type, void (*on_turn)(void *arg, bool is_there), void *arg)
+{
+    ASSERT(!x->answered && !x->pieces && status == 200 && strlen(type) && extra);
+    x->on_turn = on_turn;
+    x->arg = arg;
+    x->pieces = xstrdup("");
+    return true;
+}
+void http_stream_send(struct http_exchange *x, const char *piece, size_t n)
+{
+    AUTO(free) char *before = x->pieces;
+    ASSERT(before && strlen(piece) == n);
+    x->pieces = xasprintf("%s%s", before, piece);
+}
+void http_stream_end(struct http_exchange *x)
+{
+    AUTO(free) char *text = TAKE(x->pieces, NULL);
+    x->on_turn = NULL;
+    http_reply(x, 200, "", "application/json", text, strlen(text), NULL, NULL);
 }
 
 // ---- in place of net/line.c
@@ -174,6 +198,11 @@ static void request(struct control *c, char *text)
     if (outside)
         x->peer = (struct http_peer){ .common_name = "user-x" };
     api_on_request(x, c);
+    do {
+        event_base_loop(c->config.base, EVLOOP_NONBLOCK);
+        if (x->on_turn)
+            x->on_turn(x->arg, true);
+    } while (x->on_turn);
 }
 
 static void one_record(struct control *c, char *text, size_t n)

@@ -28,6 +28,7 @@ struct canned {
     const char *method, *target; // NULL: any
     int status;
     const char *body;
+    const char *extra; // headers; NULL
 };
 
 static struct {
@@ -66,7 +67,7 @@ static void on_request(struct http_exchange *x, void *arg)
     if (c->status == -1)
         http_drop(x);
     else
-        http_reply(x, c->status, "", "application/json", c->body, strlen(c->body), NULL, NULL);
+        http_reply(x, c->status, c->extra ? c->extra : "", "application/json", c->body, strlen(c->body), NULL, NULL);
 }
 
 static void on_stop(evutil_socket_t fd, short what, void *arg)
@@ -259,6 +260,26 @@ static void volumes_are_a_table(void **state)
     assert_string_equal(out, ID "\na\\x1b[31mb\\x0a\\xe2\\x80\\xaec\ndb\n");
     assert_int_equal(run("volume ls"), 0);
     assert_string_equal(out, "NAME  SIZE  STATE  NODE  MOUNTED  AGE  NOTE\n");
+}
+
+// A long list comes in pages, which are followed to the end.
+static void volumes_come_in_pages(void **state)
+{
+    static const struct canned pages[] = {
+        { "GET", "/v2/volumes", 200, "[" VOLUME("\"b\"", "live", READY) "]", "Link: </v2/volumes?after=1&limit=1>; rel=\"next\"\r\n" },
+        { "GET", "/v2/volumes?after=1&limit=1", 200, "[]", "Link: </v2/volumes?after=2&limit=1>; rel=\"next\"\r\n" },
+        { "GET", "/v2/volumes?after=2&limit=1", 200, "[" VOLUME("\"a\"", "live", READY) "]", "Link: <http://x/>; rel=\"next\"\r\n" },
+        { 0 },
+    };
+    static const struct canned broken[] = { { "GET", "/v2/volumes", 200, "[]", "Link: </x>; rel=\"next\"\r\n" }, { NULL, "/x", 200, "{}" }, { 0 } };
+    (void)state;
+    answer_with(pages);
+    assert_int_equal(run("volume ls -q"), 0);
+    assert_string_equal(out, "a\nb\n");
+    assert_log("GET /v2/volumes\nGET /v2/volumes?after=1&limit=1\nGET /v2/volumes?after=2&limit=1\n");
+    answer_with(broken);
+    assert_int_not_equal(run("volume ls"), 0);
+    assert_in(err, "no list");
 }
 
 static void volumes_are_json(void **state)
@@ -1205,6 +1226,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(volumes_are_a_table),
         cmocka_unit_test(volumes_are_json),
+        cmocka_unit_test(volumes_come_in_pages),
         cmocka_unit_test(create_sends_every_option),
         cmocka_unit_test(what_the_node_could_not_do_is_a_failure),
         cmocka_unit_test(names_are_encoded),

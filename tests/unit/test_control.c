@@ -1181,6 +1181,233 @@ static void test_slow_reader(void **state)
     stop(&r);
 }
 
+// ---- where new volumes go
+
+#define NODES "0000000%d-5f0b-4d3c-8a1e-0c8f1d2e3f40"
+
+static void tell_pool(const struct rig *r, const struct fake *a, int number, int64_t size_gib, int64_t used_gib)
+{
+    char target[128];
+    snprintf(target, sizeof target, "/v2/nodes/" NODES, number);
+    say(a, json_pack("{s:s, s:I, s:I}", "type", "pool", "size", (json_int_t)(size_gib << 30), "used", (json_int_t)(used_gib << 30)));
+    for (bool is_read = false; !is_read; usleep(1000)) {
+        json_t *node;
+        assert_int_equal(call(r, "GET", target, NULL, &node), 200);
+        is_read = json_integer_value(json_object_get(json_object_get(node, "pool"), "used")) == used_gib << 30;
+        json_decref(node);
+    }
+}
+
+static struct fake pool_agent(const struct rig *r, int number, int64_t size_gib, int64_t used_gib)
+{
+    char id[64];
+    struct fake a = agent_connect(r);
+    snprintf(id, sizeof id, NODES, number);
+    assert_true(agent_hello(&a, id));
+    json_decref(hear(&a)); // want-end
+    if (size_gib)
+        tell_pool(r, &a, number, size_gib, used_gib);
+    return a;
+}
+
+// The number of the node that gets a new volume for which nobody says where; 0: it is refused, with a reason.
+static int place_one(const struct rig *r, const char *body)
+{
+    json_t *made;
+    int number = 0, status = call(r, "POST", "/v2/volumes", body, &made);
+    if (status == 503)
+        assert_non_null(strstr(json_string_value(json_object_get(made, "description")), "takes volumes"));
+    else
+        assert_int_equal(sscanf(json_string_value(json_object_get(made, "owner")), "%8d-", &number), 1);
+    json_decref(made);
+    return number;
+}
+
+static int drain_node(const struct rig *r, int number, bool on)
+{
+    char target[128];
+    snprintf(target, sizeof target, "/v2/nodes/" NODES "/drain", number);
+    return call(r, on ? "POST" : "DELETE", target, on ? "{}" : NULL, NULL);
+}
+
+// Most room wins, a crowd spreads, a node that is drained or away gets none; API v1 still wants to be told.
+static void test_new_volumes_are_placed(void **state)
+{
+    struct rig r = { "" };
+    int got[4] = { 0 };
+    (void)state;
+    start(&r, &store_memory, 1000);
+    assert_int_equal(place_one(&r, "{}"), 0);
+    struct fake unknown = pool_agent(&r, 3, 0, 0);
+    assert_int_equal(place_one(&r, "{}"), 3);
+    struct fake one = pool_agent(&r, 1, 100, 99), two = pool_agent(&r, 2, 50, 10);
+    assert_int_equal(place_one(&r, "{}"), 2);
+    assert_int_equal(place_one(&r, "{\"owner\": \"00000001\"}"), 1);
+    assert_int_equal(drain_node(&r, 2, true), 200);
+    assert_int_equal(place_one(&r, "{}"), 1);
+    assert_int_equal(drain_node(&r, 2, false), 200);
+    tell_pool(&r, &one, 1, 50, 11); // read anew, also what it was given before
+    tell_pool(&r, &one, 1, 50, 10);
+    tell_pool(&r, &two, 2, 50, 11);
+    tell_pool(&r, &two, 2, 50, 10);
+    for (int i = 0; i < 10; i++)
+        got[place_one(&r, "{}")]++;
+    assert_int_equal(got[1], 5);
+    assert_int_equal(got[2], 5);
+    assert_int_equal(call(&r, "POST", "/v1/configuration/datasets", "{}", NULL), 400);
+    agent_end(&two);
+    agent_end(&one);
+    for (int owner = 1; owner != 3 && owner; usleep(1000)) // until control has noticed
+        owner = place_one(&r, "{}");
+    agent_end(&unknown);
+    while (place_one(&r, "{}"))
+        usleep(1000);
+    stop(&r);
+}
+
+// ---- long lists
+
+struct list {
+    json_t *items;
+    char next[128]; // target of the next page; ""
+};
+
+static struct list get_list(const struct rig *r, const char *target)
+{
+    struct error e = ERROR_INIT;
+    struct list list = { .next = "" };
+    struct http_result result = { 0 };
+    const struct http_call c = { .unix_path = r->api, .method = "GET", .target = target, .timeout_ms = 30000 };
+    if (http_call(&c, &result, &e) < 0)
+        fail_msg("%s: %s", target, e.msg);
+    assert_int_equal(result.status, 200);
+    assert_int_equal(json_read(result.body, result.body_n, &list.items, &e), 0);
+    const char *link = http_header_get(&result.message, "Link");
+    if (link)
+        assert_int_equal(sscanf(link, "<%127[^>]>; rel=\"next\"", list.next), 1);
+    http_result_done(&result);
+    return list;
+}
+
+static void make_many(const struct rig *r, int n)
+{
+    for (int i = 0; i < n; i++)
+        assert_int_equal(call(r, "POST", "/v2/volumes", "{\"owner\": \"" NODE "\"}", NULL), 201);
+}
+
+// How often each id is in the list.
+static json_t *count_ids(const json_t *list, const char *member)
+{
+    json_t *counts = json_object();
+    size_t i;
+    const json_t *item;
+    json_array_foreach (list, i, item) {
+        const char *id = json_string_value(json_object_get(item, member));
+        json_object_set_new(counts, id, json_integer(1 + json_integer_value(json_object_get(counts, id))));
+    }
+    return counts;
+}
+
+// Pages are in order, as long as asked for, without what is filtered; and together all, also if the last of a page is gone meanwhile.
+static void test_pages(void **state)
+{
+    enum { MANY = 25 };
+    struct rig r = { "" };
+    (void)state;
+    start(&r, &store_memory, 1000);
+    make_many(&r, MANY);
+    struct list whole = get_list(&r, "/v1/configuration/datasets");
+    assert_int_equal(json_array_size(whole.items), MANY);
+    for (size_t i = 0; i < MANY; i += 5)
+        discard(&r, json_string_value(json_object_get(json_array_get(whole.items, i), "dataset_id")));
+    for (int all = 0; all < 2; all++) {
+        json_t *seen = json_array();
+        char target[128];
+        int pages = 0;
+        snprintf(target, sizeof target, "/v2/volumes?limit=4%s", all ? "&all=1" : "");
+        for (; target[0]; pages++) {
+            struct list page = get_list(&r, target);
+            json_array_extend(seen, page.items);
+            assert_int_equal(json_array_size(page.items), page.next[0] || !all ? 4 : MANY % 4);
+            memcpy(target, page.next, sizeof page.next);
+            json_decref(page.items);
+        }
+        json_t *counts = count_ids(seen, "id");
+        assert_int_equal(json_object_size(counts), all ? MANY : 20);
+        assert_int_equal(json_array_size(seen), all ? MANY : 20);
+        assert_int_equal(pages, all ? 7 : 5); // none is empty
+        json_decref(counts);
+        json_decref(seen);
+    }
+    static const char *const bad[] = { "limit=0", "limit=x", "limit=", "limit=-1", "after=x", "after=" };
+    for (size_t i = 0; i < ARRAY_SIZE(bad); i++) {
+        AUTO(free) char *target = xasprintf("/v2/volumes?%s", bad[i]);
+        assert_int_equal(call(&r, "GET", target, NULL, NULL), 400);
+    }
+    struct list most = get_list(&r, "/v2/volumes?limit=99999999999999999999&after=ffffffff-ffff-ffff-ffff-ffffffffffff");
+    assert_int_equal(json_array_size(most.items), 0);
+    json_decref(most.items);
+    json_decref(whole.items);
+    stop(&r);
+}
+
+static int ask_for_list(const struct rig *r, const char *target)
+{
+    struct error e = ERROR_INIT;
+    int fd = socket_connect_unix(r->api, 5000, &e);
+    AUTO(free) char *request = xasprintf("GET %s HTTP/1.0\r\n\r\n", target);
+    assert_true(fd >= 0);
+    assert_int_equal(send(fd, request, strlen(request), 0), strlen(request));
+    return fd;
+}
+
+// The body, as far as the first bytes or all of it.
+static void read_more(int fd, char **text, size_t *n, size_t limit)
+{
+    *text = xrealloc(*text, *n + limit + 1, 1);
+    for (ssize_t got = 1; got > 0 && limit > 0; limit -= (size_t)got) {
+        got = recv(fd, *text + *n, limit, 0);
+        assert_true(got >= 0);
+        *n += (size_t)got;
+    }
+    (*text)[*n] = '\0';
+}
+
+// Who is slow to read a long list holds up nobody. What comes meanwhile may be in it; what was there is, once.
+static void test_long_list_while_things_change(void **state)
+{
+    enum { MANY = 4000, MORE = 500 };
+    struct rig r = { "" };
+    (void)state;
+    start(&r, &store_memory, 1000);
+    make_many(&r, MANY);
+    struct list before = get_list(&r, "/v1/configuration/datasets");
+    int gone = ask_for_list(&r, "/v1/configuration/datasets"), never = ask_for_list(&r, "/v1/configuration/datasets");
+    AUTO(close) int fd = ask_for_list(&r, "/v1/configuration/datasets");
+    char *text = NULL;
+    size_t n = 0;
+    read_more(fd, &text, &n, 1000);
+    close(gone);
+    make_many(&r, MORE);
+    assert_int_equal(call(&r, "GET", "/v1/version", NULL, NULL), 200);
+    read_more(fd, &text, &n, (MANY + MORE) * 400);
+    json_t *list = json_loads(strstr(text, "\r\n\r\n") + 4, 0, NULL);
+    json_t *counts = count_ids(list, "dataset_id"), *wanted = count_ids(before.items, "dataset_id");
+    const char *id;
+    json_t *count;
+    assert_int_equal(json_object_size(counts), json_array_size(list));
+    json_object_foreach (wanted, id, count)
+        assert_int_equal(json_integer_value(json_object_get(counts, id)), 1);
+    assert_in_range(json_array_size(list), MANY + 1, MANY + MORE);
+    free(text);
+    json_decref(list);
+    json_decref(counts);
+    json_decref(wanted);
+    json_decref(before.items);
+    stop(&r); // amid the list that nobody reads
+    close(never);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -1191,7 +1418,8 @@ int main(void)
         cmocka_unit_test(test_recovery_shows_a_copy_of_what_is_known),
         cmocka_unit_test(test_resume),            cmocka_unit_test(test_resume_amid_sync),
         cmocka_unit_test(test_resume_over_restart), cmocka_unit_test(test_watches_are_resumed), cmocka_unit_test(test_moves_over_resume),
-        cmocka_unit_test(test_talkative_node),    cmocka_unit_test(test_slow_reader),
+        cmocka_unit_test(test_talkative_node),    cmocka_unit_test(test_slow_reader), cmocka_unit_test(test_pages), cmocka_unit_test(test_new_volumes_are_placed),
+        cmocka_unit_test(test_long_list_while_things_change),
     };
     shared = mmap(NULL, sizeof *shared, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
     if (shared == MAP_FAILED)

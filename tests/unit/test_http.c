@@ -241,6 +241,39 @@ static void on_sent(void *arg, bool sent)
     atomic_fetch_add(sent ? &r->sent : &r->unsent, 1);
 }
 
+// A reply in pieces: as many as `left`, or without an end.
+struct stream_reply {
+    struct rig *r;
+    struct http_exchange *x;
+    int left, count;
+    bool is_endless;
+};
+
+static void on_turn(void *arg, bool is_there)
+{
+    struct stream_reply *s = arg;
+    char text[32];
+    if (is_there && s->is_endless)
+        http_stream_send(s->x, s->r->big, 65536);
+    else if (is_there && s->left-- > 0)
+        http_stream_send(s->x, text, (size_t)snprintf(text, sizeof text, "piece %d;", s->count++));
+    else {
+        http_stream_end(s->x);
+        atomic_fetch_add(is_there ? &s->r->sent : &s->r->unsent, 1);
+        free(s);
+    }
+}
+
+static void start_stream(struct rig *r, struct http_exchange *x, int pieces, bool is_endless)
+{
+    struct stream_reply *s = xcalloc(1, sizeof *s);
+    *s = (struct stream_reply){ .r = r, .x = x, .left = pieces, .is_endless = is_endless };
+    if (!http_stream_begin(x, 200, NULL, "text/plain", on_turn, s)) {
+        http_stream_end(x);
+        free(s);
+    }
+}
+
 static void on_request(struct http_exchange *x, void *arg)
 {
     struct rig *r = arg;
@@ -256,6 +289,10 @@ static void on_request(struct http_exchange *x, void *arg)
         atomic_fetch_add(&r->holding, 1);
     } else if (strcmp(target, "/big") == 0) {
         http_reply(x, 200, NULL, "application/octet-stream", r->big, BIG, on_sent, r);
+    } else if (strcmp(target, "/stream") == 0 || strcmp(target, "/empty-stream") == 0) {
+        start_stream(r, x, target[1] == 's' ? 3 : 0, false);
+    } else if (strcmp(target, "/flood") == 0) {
+        start_stream(r, x, 0, true);
     } else if (strcmp(target, "/who") == 0) {
         snprintf(text, sizeof text, "%d %ld %ld %s", p->is_unix, (long)p->pid, (long)(int)p->uid, p->common_name);
         http_reply(x, 200, NULL, "text/plain", text, strlen(text), on_sent, r);
@@ -958,6 +995,77 @@ static void without_descriptors_it_waits(void **state)
     rig_stop(r);
 }
 
+static void a_reply_comes_in_pieces(void **state)
+{
+    static const struct {
+        const char *request, *reply;
+    } table[] = {
+        { "GET /stream HTTP/1.1\r\nHost: x\r\n\r\n" GET_CLOSE("/next"),
+          "Connection: keep-alive\r\nContent-Type: text/plain\r\n\r\n8\r\npiece 0;\r\n8\r\npiece 1;\r\n8\r\npiece 2;\r\n0\r\n\r\nHTTP/1.1 200 OK" },
+        { GET_CLOSE("/empty-stream"), "Content-Type: text/plain\r\n\r\n0\r\n\r\n" },
+        { "GET /stream HTTP/1.0\r\nConnection: keep-alive\r\n\r\n" GET("/next"),
+          "HTTP/1.1 200 OK\r\nConnection: close\r\nContent-Type: text/plain\r\n\r\npiece 0;piece 1;piece 2;" },
+        { "GET /empty-stream HTTP/1.0\r\n\r\n", "HTTP/1.1 200 OK\r\nConnection: close\r\nContent-Type: text/plain\r\n\r\n" },
+        { "HEAD /stream HTTP/1.1\r\n\r\n" GET_CLOSE("/next"), "Connection: keep-alive\r\nContent-Type: text/plain\r\n\r\nHTTP/1.1 200 OK" },
+    };
+    (void)state;
+    struct rig *r = rig_start(KIND_UNIX);
+    for (size_t i = 0; i < ARRAY_SIZE(table); i++) {
+        AUTO(close) int fd = raw_connect(r);
+        raw_send(fd, table[i].request);
+        AUTO(free) char *reply = raw_read_all(fd);
+        if (!strstr(reply, table[i].reply))
+            fail_msg("%zu: %s", i, reply);
+        if (strstr(table[i].request, "/next") && strstr(table[i].request, "1.0"))
+            assert_null(strstr(reply, "/next"));
+    }
+    rig_stop(r);
+}
+
+static void pieces_are_read_by_the_client(void **state)
+{
+    (void)state;
+    for (int kind = KIND_UNIX; kind <= KIND_TCP; kind++) {
+        struct rig *r = rig_start(kind);
+        struct error e;
+        struct http_result result;
+        struct http_call call = { .unix_path = kind == KIND_UNIX ? r->path : NULL, .host = "127.0.0.1", .port = r->port, .method = "GET",
+                                  .target = "/stream", .timeout_ms = 5000 };
+        must(http_call(&call, &result, &e), &e);
+        assert_string_equal(result.body, "piece 0;piece 1;piece 2;");
+        assert_int_equal(result.body_n, 24);
+        http_result_done(&result);
+        rig_stop(r);
+    }
+}
+
+// A peer that reads nothing gets no more than its socket holds; when it goes, or the server does, the stream hears of it.
+static void a_stream_ends_with_its_peer(void **state)
+{
+    (void)state;
+    struct rig *r = rig_start(KIND_TCP);
+    struct rusage before, after;
+    int fd = raw_connect(r);
+    raw_send(fd, GET("/flood"));
+    getrusage(RUSAGE_SELF, &before);
+    usleep(200000);
+    getrusage(RUSAGE_SELF, &after);
+    assert_true(after.ru_maxrss - before.ru_maxrss < 32768);
+    AUTO(close) int other = raw_connect(r);
+    raw_send(other, GET_CLOSE("/x"));
+    AUTO(free) char *reply = raw_read_all(other);
+    assert_true(starts(reply, "HTTP/1.1 200"));
+    close(fd);
+    wait_for(&r->unsent, 1);
+    fd = raw_connect(r);
+    raw_send(fd, GET("/flood"));
+    usleep(20000);
+    command(r, 'f');
+    wait_for(&r->unsent, 2);
+    close(fd);
+    rig_stop(r);
+}
+
 static void exchanges_outlive_the_server(void **state)
 {
     (void)state;
@@ -1045,6 +1153,7 @@ static void *serve_canned(void *arg)
     return NULL;
 }
 
+#define CHUNKED "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n"
 static void client_refuses_bad_replies(void **state)
 {
     (void)state;
@@ -1062,7 +1171,22 @@ static void client_refuses_bad_replies(void **state)
         { "", -E_IO, NULL },
         { "HTTP/1.1 200 OK\r\nContent-Length: 67108865\r\n\r\n", -E_TOO_LARGE, NULL },
         { "HTTP/1.1 200 OK\r\nContent-Length: 99999999999999999999999\r\n\r\n", -E_TOO_LARGE, NULL },
-        { "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nok\r\n0\r\n\r\n", -E_UNSUPPORTED, NULL },
+        { CHUNKED "2\r\nok\r\n0\r\n\r\n", 0, "ok" },
+        { CHUNKED "1;a=b\r\no\r\n1 \r\nk\r\n000\r\nTrailer: x\r\n\r\n", 0, "ok" },
+        { CHUNKED "0a\r\n0123456789\r\n0\r\n\r\n", 0, "0123456789" },
+        { CHUNKED "0\r\n\r\n", 0, "" },
+        { CHUNKED "2\r\nok\r\n0\r\n", -E_IO, NULL },
+        { CHUNKED "2\r\nok\r\n", -E_IO, NULL },
+        { CHUNKED "2\r\no", -E_IO, NULL },
+        { CHUNKED "2\r\nokay\r\n0\r\n\r\n", -E_IO, NULL },
+        { CHUNKED "2\nok\r\n0\r\n\r\n", -E_IO, NULL },
+        { CHUNKED "-2\r\nok\r\n0\r\n\r\n", -E_IO, NULL },
+        { CHUNKED "\r\nok\r\n0\r\n\r\n", -E_IO, NULL },
+        { CHUNKED "ffffffffffffffff\r\nok\r\n0\r\n\r\n", -E_IO, NULL },
+        { CHUNKED "10000000000000002\r\nok\r\n0\r\n\r\n", -E_IO, NULL },
+        { CHUNKED, -E_IO, NULL },
+        { "HTTP/1.1 200 OK\r\nTransfer-Encoding: gzip\r\n\r\n2\r\nok\r\n0\r\n\r\n", -E_UNSUPPORTED, NULL },
+        { "HTTP/1.1 200 OK\r\nContent-Length: 2\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nok\r\n0\r\n\r\n", -E_INVALID, NULL },
         { "SSH-2.0-OpenSSH_9.2\r\n\r\n", -E_INVALID, NULL },
     };
     for (size_t i = 0; i < ARRAY_SIZE(table); i++) {
@@ -1324,7 +1448,8 @@ int main(void)
         cmocka_unit_test(at_the_limit_a_burst_of_honest_clients_waits),
         cmocka_unit_test(when_all_are_at_work_one_more_is_closed),
         cmocka_unit_test(without_descriptors_it_waits),
-        cmocka_unit_test(exchanges_outlive_the_server),
+        cmocka_unit_test(a_reply_comes_in_pieces), cmocka_unit_test(pieces_are_read_by_the_client),
+        cmocka_unit_test(a_stream_ends_with_its_peer), cmocka_unit_test(exchanges_outlive_the_server),
         cmocka_unit_test(unix_peers_are_known),
         cmocka_unit_test(client_reports_what_happened),
         cmocka_unit_test(client_refuses_bad_replies),

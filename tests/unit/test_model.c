@@ -451,6 +451,9 @@ static void compare(const struct volume_set *s, const struct reference *r)
     for (int i = 0; i < IDS; i++) {
         struct uuid id = nth_id(i);
         struct volume *v = volume_set_find(s, &id);
+        size_t behind = volume_set_behind(s, &id);
+        assert_true(behind == s->n || uuid_compare(&s->by_id[behind]->id, &id) > 0);
+        assert_true(behind == 0 || uuid_compare(&s->by_id[behind - 1]->id, &id) <= 0);
         assert_int_equal(v != NULL, r->of[i].there);
         if (!v)
             continue;
