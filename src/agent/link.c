@@ -135,10 +135,11 @@ static void unreport(struct agent_volume *v, void *arg)
     v->reported.sent = false;
 }
 
+// Also that what control has named is not here: a report that it was destroyed may have been lost, and control does not name it again.
 static void report(struct agent_volume *v, void *arg)
 {
     (void)arg;
-    if (v->record || v->copy.is_here || v->reported.sent)
+    if (v->record || v->copy.is_here || v->reported.sent || v->confirmed)
         turn_report(v);
 }
 

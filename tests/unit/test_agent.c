@@ -649,6 +649,20 @@ static void a_lost_report_is_made_again(void **state)
     OK(plugin_call("VolumeDriver.Unmount", DB_ONE));
 }
 
+// Also the one that nothing is left of a volume.
+static void a_lost_report_of_an_end_is_made_again(void **state)
+{
+    (void)state;
+    wire_start();
+    OK(plugin_call("VolumeDriver.Remove", DB));
+    wire.loses[TO_CONTROL] = "\"present\":false";
+    OK(rest("DELETE /v2/volumes/db?purge=1", ""));
+    WAIT_FOR(wire.is_losing[TO_CONTROL]);
+    wire_again();
+    assert_true(wire.is_resumed);
+    WAIT_FOR(strstr(rest("GET /v2/status", "").body, "\"purging\":0"));
+}
+
 // Another instance of control has counted nothing.
 static void control_that_was_restarted_is_told_all(void **state)
 {
@@ -1126,6 +1140,7 @@ int main(void)
         CASE(a_broken_connection_goes_on),
         CASE(a_lost_order_is_given_again),
         CASE(a_lost_report_is_made_again),
+        CASE(a_lost_report_of_an_end_is_made_again),
         CASE(control_that_was_restarted_is_told_all),
         CASE(reports_wait_for_a_slow_control),
         CASE(failed_create_is_gone_when_it_is_answered),
