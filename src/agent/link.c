@@ -184,6 +184,7 @@ static void on_want(struct agent *a, const json_t *message)
                 (concerned ? want->state == VOLUME_DELETED && want->move.stage == MOVE_NONE : want->state != VOLUME_LIVE);
     v->confirmed = true;
     v->promised_ms = 0;
+    v->reported.sent &= want->state != VOLUME_PURGING; // control waits to hear that it is gone, also if it never was here
     moves_read_want(v, message);
     v->held = json_is_true(json_object_get(message, "held"));
     const char *unavailable = json_string_value(json_object_get(message, "unavailable"));
