@@ -25,7 +25,7 @@ struct line_peer;
 struct sighting {
     struct uuid id; // first: the tree is searched by it
     struct uuid node;
-    bool present, mounted;
+    bool present, mounted, has_copy;
     uint64_t epoch, revision;
     char *path;       // where it is mounted; NULL
     char *error_word, *error; // both or none; none: all well
@@ -101,7 +101,7 @@ struct control {
     size_t peer_count, ask_count, joiner_count;
     LIST_HEAD(, waiter) waiters;
     size_t waiter_count;
-    struct event *absence, *drain; // NULL until they are needed
+    struct event *absence, *drain, *again; // NULL until they are needed
     bool drain_is_soon;
     struct recovery *recovery;     // that is under way; NULL
     struct event *sweep, *on_agent, *on_remote_agent, *resume;
@@ -113,6 +113,7 @@ struct control {
 
 #define NODE_SILENT_MS 120000 // Flocker v1: a node's state is forgotten after that
 #define ASK_MS         10000  // an agent answers within PLUGIN_ANSWER_MS unless it is stuck
+#define STORE_RETRY_MS 5000   // after the store has failed
 #define HELLO_MS       10000  // for an agent to say who it is
 
 // ---- control.c
@@ -212,6 +213,11 @@ bool agents_is_own_host(const struct control_node *n);
 
 // Closes the node's connection, if it has one, after telling it why; it counts as gone at once.
 void agents_expel(struct control *c, struct control_node *n, const struct error *why);
+
+// ---- agents_reports.c
+// The store has refused what followed from a report of that volume: said in the log, and all that follows from reports is tried again in a while,
+// without waiting for the agents to say it once more.
+void reports_again_later(struct control *c, const struct uuid *volume, const struct error *why);
 
 // ---- enrol.c
 int enrol_load_token(void *control, const struct join_token *t, struct error *e); // for the store's sink

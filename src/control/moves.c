@@ -54,7 +54,7 @@ void moves_turn(struct control *c, const struct uuid *volume)
     log_info("volume %s: its move from node %s to %s: %s", UUID_TEXT(&v->id), UUID_TEXT(&v->owner), UUID_TEXT(&v->target),
              move_stage_word(changed->move.stage));
     if (control_put(c, changed, &e) < 0) // which comes back here for the stage after it
-        log_error("the move of volume %s can't go on: %s", UUID_TEXT(volume), e.msg);
+        reports_again_later(c, volume, &e);
 }
 
 // ---- an engine elsewhere wants it

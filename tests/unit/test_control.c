@@ -415,6 +415,34 @@ static void test_store_that_fails(void **state)
     stop(&r);
 }
 
+// What an agent says while the store fails is noted when it works again: the agent does not say it twice.
+static void test_store_that_fails_at_a_report(void **state)
+{
+    struct rig r = { .pid = 0 };
+    char id[64];
+    (void)state;
+    store_flaky = store_memory;
+    store_flaky.open = flaky_open;
+    store_flaky.commit = flaky_commit;
+    start(&r, &store_flaky, 60000);
+    struct fake a = agent_connect(&r);
+    assert_true(agent_hello(&a, NODE));
+    make(&r, &a, id);
+    discard(&r, id);
+    AUTO(free) char *target = xasprintf("/v2/volumes/%s?purge=1", id);
+    assert_int_equal(call(&r, "DELETE", target, NULL, NULL), 200);
+    await_want(&a, "purging", id);
+    shared->fails = true;
+    int before = shared->commits;
+    report(&a, id, false);
+    while (shared->commits == before)
+        usleep(10000);
+    shared->fails = false;
+    assert_true(comes_to(&r, id, "state", "deleted", 8000));
+    agent_end(&a);
+    stop(&r);
+}
+
 // A cluster has a limit of nodes; who is known may come back all the same.
 static void test_too_many_nodes(void **state)
 {
@@ -1068,6 +1096,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_trash_runs_out),   cmocka_unit_test(test_trash_over_restart), cmocka_unit_test(test_store_that_fails),
         cmocka_unit_test(test_too_many_nodes),   cmocka_unit_test(test_reasons_are_logged), cmocka_unit_test(test_end_amid_work),
+        cmocka_unit_test(test_store_that_fails_at_a_report),
         cmocka_unit_test(test_clock_set_forward), cmocka_unit_test(test_silent_node),       cmocka_unit_test(test_recovery),
         cmocka_unit_test(test_resume),            cmocka_unit_test(test_resume_amid_sync),
         cmocka_unit_test(test_resume_over_restart), cmocka_unit_test(test_watches_are_resumed), cmocka_unit_test(test_moves_over_resume),
