@@ -19,9 +19,10 @@ static void answer_control(struct world *w, int i, const struct operation *o, in
     struct message *m = message_new(MSG_REPLY, o->k);
     m->n = o->ask;
     m->rc = rc;
-    if (agent_at(w, i)->connection == o->ask_connection)
+    if (agent_at(w, i)->connection == o->ask_connection) {
+        link_report_first(w, i, o->k);
         send_up(w, i, m);
-    else
+    } else
         message_free(m);
 }
 
@@ -75,9 +76,8 @@ static void request(struct world *w, int i, struct operation *o, enum request_ki
     m->request = kind;
     m->name = o->name;
     m->by_name = o->k < 0;
-    m->n = o->request = ++agent_at(w, i)->last_request;
     o->asked = true;
-    send_up(w, i, m);
+    o->request = link_request(w, i, m);
 }
 
 static struct agent_volume *find(struct world *w, int i, struct operation *o)

@@ -8,15 +8,17 @@
 #define FLOCKER_TESTS_SIM_H
 
 #include "base/mem.h"
+#include "model/id_set.h"
 #include "model/volume_set.h"
 #include "plan/decide.h"
 #include "plan/move.h"
 #include "plan/refs.h"
+#include "plan/resume.h"
 #include "plan/step.h"
 
 #include <jansson.h>
 
-enum { NODES = 5, VOLUMES = 6, NAMES = 3, CONTAINERS = 4, VALUES = 64, SNAPSHOTS = 40, OPERATIONS = 12, ASKS = 16, FETCHES = 48, CONNECTIONS = 64 };
+enum { NODES = 5, VOLUMES = 6, NAMES = 3, CONTAINERS = 4, VALUES = 64, SNAPSHOTS = 40, OPERATIONS = 12, ASKS = 16, FETCHES = 48, CONNECTIONS = 64, ROOM = 1 << 20 };
 
 // Bugs that the simulator has to find: each is a way in which the shells or the decisions could be wrong, and changes what they do or what they
 // are told. X(name, what is wrong)
@@ -40,6 +42,13 @@ enum { NODES = 5, VOLUMES = 6, NAMES = 3, CONTAINERS = 4, VALUES = 64, SNAPSHOTS
     X(PLANT_LAZY_UNMOUNT,       "an unmount succeeds although a container has the volume") \
     X(PLANT_PROMISE_BROKEN,     "the owner mounts what it has promised to another node") \
     X(PLANT_INFERENCE,          "what control does not name is destroyed") \
+    X(PLANT_LOST_WANT,          "control resumes a connection of which a want was lost") \
+    X(PLANT_LOST_REPORT,        "an agent takes a report that was lost for told") \
+    X(PLANT_ANY_CONNECTION,     "a connection is resumed from one before the last") \
+    X(PLANT_DUE_NOT_RESUMED,    "who resumes is not told what was due") \
+    X(PLANT_DUE_FORGOTTEN,      "what changes while a node reads slowly is not due to it") \
+    X(PLANT_REPORT_FORGOTTEN,   "what changes while control reads slowly is not reported") \
+    X(PLANT_REPLY_FIRST,        "a reply overtakes the want that is due for its volume") \
     /* what the simulator has found, put back */ \
     X(PLANT_DISCARDED_USED,     "a volume is made and used after control was asked to forget it") \
     X(PLANT_STALE_FINAL,        "a target takes the final snapshot of an earlier seal for that of the last one") \
@@ -49,7 +58,10 @@ enum { NODES = 5, VOLUMES = 6, NAMES = 3, CONTAINERS = 4, VALUES = 64, SNAPSHOTS
     X(PLANT_EVICT_SPINS,        "who is stopped by force, again and again while the engine has not said so") \
     X(PLANT_PROMISE_FORGOTTEN,  "nobody looks when a promise is over") \
     X(PLANT_TRASH_UNMOUNTS,     "a volume that is removed is unmounted under a container that just starts") \
-    X(PLANT_DELETED_STAYS,      "what was made while control took it for destroyed stays")
+    X(PLANT_DELETED_STAYS,      "what was made while control took it for destroyed stays") \
+    X(PLANT_PURGE_UNANSWERED,   "who is to destroy what it never had does not say that it is gone") \
+    X(PLANT_COMMIT_ONCE,        "a move whose commit has failed is not tried again") \
+    X(PLANT_LOST_ABSENCE,       "that a volume is gone is not reported anew when the report was lost")
 
 enum plant {
     PLANT_NOTHING,
@@ -121,6 +133,7 @@ struct operation {
 
 struct agent_volume {
     bool is_known; // has an entry in the agent's table
+    bool is_due;   // its report waits
     struct volume *record, *order;
     bool half_made, mounted, unsure, held, confirmed, removing, checked, looking, discarding;
     int64_t discard; // number of that request
@@ -154,7 +167,8 @@ struct agent_volume {
 };
 
 struct agent {
-    bool is_up, is_open, is_welcome, is_synced;
+    bool is_up, is_open, is_welcome, is_synced, can_resume, inventory_due;
+    struct resume_count count;
     uint64_t life; // of the process: what was started by an earlier one comes to nothing
     uint64_t connection; // 0: none
     unsigned link_failures;
@@ -181,9 +195,9 @@ struct node {
 // ---- control
 
 struct sighting {
-    bool is_here;
+    bool is_here, has_copy;
     int node;
-    uint64_t connection; // of the node, when it said so
+    uint64_t connection; // the how manieth of the node it was
     struct move_part part;
 };
 
@@ -197,16 +211,24 @@ struct ask {
     int64_t from_n;
 };
 
+struct control_node {
+    uint64_t peer;       // its connection; 0: not connected
+    uint64_t connection; // grows with each
+    uint64_t reports_since, known_since;
+    uint64_t wants_sent, reports_got;
+    bool is_resumed, is_told, is_synced, has_missed, is_watching[VOLUMES];
+    struct id_set due;
+    struct uuid due_at;
+};
+
 struct control {
-    bool is_up;
+    bool is_up, is_again_posted;
     uint64_t life;
+    struct uuid instance;
     struct volume_set volumes;
     int holds[VOLUMES]; // index of the node; -1: none
     struct sighting owners[VOLUMES], others[VOLUMES];
-    struct {
-        uint64_t connection; // 0: not connected
-        bool is_synced, is_watching[VOLUMES];
-    } nodes[NODES];
+    struct control_node nodes[NODES];
     struct ask asks[ASKS];
     int64_t last_ask;
 };
@@ -228,7 +250,7 @@ struct message {
     enum operation_kind ask;
     int k, name, rc;
     int64_t n;
-    json_t *volume, *snapshot, *copy; // owned
+    json_t *volume, *snapshot, *copy, *resume; // owned; resume: the claim in a hello, the answer in a welcome
     bool held, present, mounted, in_use, has_copy, warm, by_name;
     uint64_t epoch, revision, order, peer_final; // order: by which a copy is kept
     int peer;
@@ -243,6 +265,8 @@ struct connection {
     bool is_slow;
     struct message *first[2], **last[2];
     int64_t last_ms[2];
+    int room, count[2]; // with so many under way what can wait does
+    bool is_full[2];
 };
 
 // ---- transfers: one fetch, with the workers at its two ends
@@ -349,6 +373,7 @@ void send_up(struct world *w, int i, struct message *m /* taken */);
 void send_down(struct world *w, uint64_t connection, struct message *m /* taken */);
 void link_connect(struct world *w, int i);
 void link_reconnect_later(struct world *w, int i);
+bool line_is_full(struct world *w, uint64_t connection, int direction); // of those who send in that direction
 struct message *message_new(enum message_kind kind, int k);
 void connection_close(struct world *w, uint64_t id, int end, bool is_told); // end UP: control's
 void message_free(struct message *m);
@@ -363,16 +388,24 @@ void fetches_die(struct world *w, int i);             // the agent that started 
 // ---- agent.c
 void agent_start(struct world *w, int i);
 void agent_crash(struct world *w, int i);
-void agent_on_message(struct world *w, int i, const struct message *m);
-void agent_on_closed(struct world *w, int i);
+struct agent_volume *volume_at(struct world *w, int i, int k);
 void turn(struct world *w, int i, int k);
 void turn_due(struct world *w, const struct event *ev); // an event: takes the volume's turn
 void turn_end_step(struct world *w, int i, int k, int rc, uint64_t number);
 void turn_report(struct world *w, int i, int k);
+struct message *turn_make_report(struct world *w, int i, int k);
 void turn_look(struct world *w, int i, int k);
 void turn_soon(struct world *w, int i);
 void refs_save(struct world *w, int i, int k);
 bool has_mount_operation(const struct world *w, int i, int k);
+
+// ---- link.c
+void agent_on_message(struct world *w, int i, const struct message *m);
+void agent_on_closed(struct world *w, int i);
+void link_on_drained(struct world *w, int i);
+void link_report(struct world *w, int i, int k); // at once, or when the connection can take it
+void link_report_first(struct world *w, int i, int k);
+int64_t link_request(struct world *w, int i, struct message *m /* taken */); // returns its number
 
 // ---- operation.c
 void operations_turn(struct world *w, int i);
@@ -383,9 +416,33 @@ void agent_unmount(struct world *w, int i, int k, int container); // an engine's
 // ---- control.c
 void control_start(struct world *w);
 void control_crash(struct world *w);
+void control_free(struct control *c);
+struct volume *volume_of(struct world *w, int k);
+int store_commit(struct world *w, int k, const struct volume *v); // NULL: forgets it
+void acknowledge(struct world *w, int k); // a user was told of its present revision
+int control_put(struct world *w, struct volume *changed);
+void moves_turn(struct world *w, int k);
+struct move_part part_of(const struct world *w, const struct sighting *s);
+uint64_t sealed_number(const struct world *w, const struct volume *v);
+struct uuid other_node(const struct volume *v);
+
+// ---- control_agents.c
 void control_on_message(struct world *w, int i, uint64_t connection, struct message *m);
 void control_on_closed(struct world *w, uint64_t connection);
+void control_on_drained(struct world *w, uint64_t connection);
+void reports_again_later(struct world *w); // the store has refused what follows from reports
+void peer_leave(struct world *w, int i);
+void tell(struct world *w, int i, const struct volume *v);
+void tell_all(struct world *w, const struct volume *v, const struct volume *old);
+void nodes_forget_volume(struct world *w, int k);
+int control_ask(struct world *w, int i, const struct ask *question); // an agent; negative: it can't be asked
+
+// ---- wishes.c
+int64_t wall_ms(const struct world *w);
+int put_new(struct world *w, int name, int owner, bool keep_mounted, int *ret_k);
+int remove_volume(struct world *w, int k);
 void api_wish(struct world *w); // any wish of a user
+void api_release_all(struct world *w); // nothing is held any more
 
 // ---- users.c: engines, containers, faults
 void users_start(struct world *w);

@@ -214,7 +214,7 @@ static void cut(struct world *w, int i)
 // One end takes it for broken. The other may go on for long; what is under way still arrives.
 static void lose_connection(struct world *w, int i, int end)
 {
-    struct connection *c = connection_of(w, end == DOWN ? w->nodes[i].agent.connection : w->control.nodes[i].connection);
+    struct connection *c = connection_of(w, end == DOWN ? w->nodes[i].agent.connection : w->control.nodes[i].peer);
     if (!c || !c->is_open[end])
         return;
     uint64_t id = c->id;
@@ -230,7 +230,7 @@ static void lose_connection(struct world *w, int i, int end)
 static void on_keepalive(struct world *w, const struct event *ev)
 {
     for (int i = 0; i < w->node_count; i++) {
-        struct connection *mine = connection_of(w, w->nodes[i].agent.connection), *theirs = connection_of(w, w->control.nodes[i].connection);
+        struct connection *mine = connection_of(w, w->nodes[i].agent.connection), *theirs = connection_of(w, w->control.nodes[i].peer);
         if (mine && !mine->is_open[UP] && !mine->first[DOWN])
             lose_connection(w, i, DOWN);
         if (w->control.is_up && theirs && !theirs->is_open[DOWN] && !theirs->first[UP])
@@ -289,9 +289,5 @@ void users_quiet(struct world *w)
         agent_start(w, i);
     }
     control_start(w);
-    for (int k = 0; k < VOLUMES; k++)
-        w->control.holds[k] = w->store.holds[k] = -1; // and nobody holds anything
-    for (int i = 0; i < w->node_count; i++)
-        if (w->control.nodes[i].connection)
-            lose_connection(w, i, UP); // so that all is told anew
+    api_release_all(w); // and nobody holds anything
 }
