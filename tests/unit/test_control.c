@@ -415,6 +415,28 @@ static void test_store_that_fails(void **state)
     stop(&r);
 }
 
+// A volume that was only on a node that was removed can't be moved: the move would wait for ever.
+static void test_lost_volumes_stay(void **state)
+{
+    struct rig r = { .pid = 0 };
+    char id[64];
+    json_t *reply;
+    (void)state;
+    start(&r, &store_memory, 60000);
+    struct fake a = agent_connect(&r), b = agent_connect(&r);
+    assert_true(agent_hello(&a, NODE));
+    assert_true(agent_hello(&b, "b7a1cf2e-5f0b-4d3c-8a1e-0c8f1d2e3f41"));
+    make(&r, &a, id);
+    assert_int_equal(call(&r, "DELETE", "/v2/nodes/" NODE "?force=1", NULL, NULL), 200);
+    AUTO(free) char *target = xasprintf("/v2/volumes/%s/move", id);
+    assert_int_equal(call(&r, "POST", target, "{\"node\": \"b7a1cf2e-5f0b-4d3c-8a1e-0c8f1d2e3f41\"}", &reply), 404);
+    assert_non_null(strstr(json_string_value(json_object_get(reply, "description")), "was removed from the cluster"));
+    json_decref(reply);
+    agent_end(&a);
+    agent_end(&b);
+    stop(&r);
+}
+
 // What an agent says while the store fails is noted when it works again: the agent does not say it twice.
 static void test_store_that_fails_at_a_report(void **state)
 {
@@ -1096,7 +1118,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_trash_runs_out),   cmocka_unit_test(test_trash_over_restart), cmocka_unit_test(test_store_that_fails),
         cmocka_unit_test(test_too_many_nodes),   cmocka_unit_test(test_reasons_are_logged), cmocka_unit_test(test_end_amid_work),
-        cmocka_unit_test(test_store_that_fails_at_a_report),
+        cmocka_unit_test(test_store_that_fails_at_a_report), cmocka_unit_test(test_lost_volumes_stay),
         cmocka_unit_test(test_clock_set_forward), cmocka_unit_test(test_silent_node),       cmocka_unit_test(test_recovery),
         cmocka_unit_test(test_resume),            cmocka_unit_test(test_resume_amid_sync),
         cmocka_unit_test(test_resume_over_restart), cmocka_unit_test(test_watches_are_resumed), cmocka_unit_test(test_moves_over_resume),
