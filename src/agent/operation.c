@@ -410,6 +410,11 @@ static void acquire(struct operation *o, const struct agent_volume *v, const str
     }
     if (comes || settles || o->begun || !agent_is_synced(a))
         return;
+    if (v->record && !uuid_equal(&want->owner, &a->config.node)) { // nothing can come here: its owner would be sealed in vain
+        AUTO(free) char *what = xasprintf("volume %.100s", o->name);
+        finish_with(o, E_CONFLICT, what, "older data of it is in this node's pool, from before a node or control's store was lost: use it on another node");
+        return;
+    }
     o->asked = o->begun = true;
     link_request(a, json_pack("{s:s, s:s, s:s}", "type", "request", "op", "acquire", "id", UUID_TEXT(&want->id)), on_acquired, o);
 }

@@ -230,5 +230,7 @@ int enrol_remove_node(struct control *c, struct control_node *n, bool force, siz
         rc = check_unused(c, n, e);
     if (rc < 0 || n->node.removed)
         return rc;
+    if (c->recovery) // which may just have decided on what that node has
+        return fail(e, E_BUSY, "a recovery of the store is under way: try again in a moment");
     return absence_remove_node(c, n, ret_lost, ret_rescued, e);
 }
