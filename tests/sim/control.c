@@ -22,26 +22,55 @@ static void on_durable(struct world *w, const struct event *ev)
         store_set(&w->store, ev->k, w->pending.volumes[ev->k]);
 }
 
-// NULL: forgets it.
-int store_commit(struct world *w, int k, const struct volume *v)
+// What counts from now on, for check.c too.
+static void store_carry_out(struct world *w, struct volume *const *changed, size_t n, int removed)
+{
+    if (removed >= 0)
+        check_node_gone(w, removed, changed, n);
+    for (size_t at = 0; at < n; at++) {
+        const struct volume *v = changed[at];
+        int k = volume_index(&v->id);
+        if (w->recovering.is_open)
+            check_recovered(w, &w->recovering, v);
+        if (w->store.volumes[k] && !uuid_equal(&w->store.volumes[k]->owner, &v->owner))
+            w->truth[k].given_up[node_index(&v->owner)] = false; // by a move that has brought all of it
+        if (v->epoch < ARRAY_SIZE(w->truth[k].owners))
+            w->truth[k].owners[v->epoch] = node_index(&v->owner);
+        if (v->move.stage == MOVE_SETTLE && (!w->store.volumes[k] || w->store.volumes[k]->move.stage == MOVE_SEAL))
+            w->truth[k].switched = w->truth[k].acknowledged;
+        if (w->plant == PLANT_STORE_NOT_DURABLE) {
+            store_set(&w->pending, k, v);
+            post(w, 300, on_durable, 0, k, w->control.life, 0);
+        } else
+            store_set(&w->store, k, v);
+    }
+    if (removed >= 0)
+        w->store.is_removed[removed] = true;
+}
+
+static int store_fault(struct world *w)
+{
+    if (!fault(w, w->profile.crash_control / 2))
+        return 0;
+    control_crash(w);
+    return -E_UNAVAILABLE;
+}
+
+static int store_commit(struct world *w, struct volume *const *changed, size_t n, int removed)
 {
     if (fault(w, w->profile.fail_commit))
         return -E_IO;
-    if (fault(w, w->profile.crash_control / 2)) {
-        control_crash(w);
+    if (store_fault(w) < 0)
         return -E_UNAVAILABLE;
-    }
-    if (v && v->epoch < ARRAY_SIZE(w->truth[k].owners))
-        w->truth[k].owners[v->epoch] = node_index(&v->owner);
-    if (w->plant == PLANT_STORE_NOT_DURABLE && v) {
-        store_set(&w->pending, k, v);
-        post(w, 300, on_durable, 0, k, w->control.life, 0);
-    } else
-        store_set(&w->store, k, v);
-    if (fault(w, w->profile.crash_control / 2)) {
-        control_crash(w);
-        return -E_UNAVAILABLE;
-    }
+    store_carry_out(w, changed, n, removed);
+    return store_fault(w);
+}
+
+int store_forget(struct world *w, int k)
+{
+    if (fault(w, w->profile.fail_commit))
+        return -E_IO;
+    store_set(&w->store, k, NULL);
     return 0;
 }
 
@@ -101,25 +130,41 @@ static void sort_sightings(struct world *w, const struct volume *v)
 
 // ---- changes
 
-int control_put(struct world *w, struct volume *changed)
+static void publish(struct world *w, struct volume *v /* taken */)
 {
-    AUTO(volume_free) struct volume *v = changed;
     int k = volume_index(&v->id);
     AUTO(volume_free) struct volume *old = volume_of(w, k) ? volume_copy(volume_of(w, k)) : NULL;
-    if (w->plant == PLANT_TOLD_EARLY)
-        tell_all(w, v, old);
-    int rc = store_commit(w, k, v);
-    if (rc < 0)
-        return rc;
     trace(w, "control: v%d is %s, owner %c, target %c, epoch %llu, revision %llx, %s%s", k, volume_state_word(v->state),
           NODE_LETTER(node_index(&v->owner)), NODE_LETTER(node_index(&v->target)), (unsigned long long)v->epoch,
           (unsigned long long)v->revision, move_stage_word(v->move.stage), v->born ? "" : ", not born");
-    volume_set_put(&w->control.volumes, TAKE(v, NULL));
+    volume_set_put(&w->control.volumes, v);
     const struct volume *now = volume_of(w, k);
     sort_sightings(w, now);
     tell_all(w, now, old);
     moves_turn(w, k);
-    return w->control.is_up ? 0 : -E_UNAVAILABLE;
+    absence_turn(w, k);
+}
+
+int control_put(struct world *w, struct volume *changed)
+{
+    return control_put_all(w, &changed, 1, -1);
+}
+
+int control_put_all(struct world *w, struct volume **changed, size_t n, int removed)
+{
+    for (size_t at = 0; at < n && w->plant == PLANT_TOLD_EARLY; at++)
+        tell_all(w, changed[at], volume_of(w, volume_index(&changed[at]->id)));
+    int rc = store_commit(w, changed, n, removed);
+    if (rc == 0 && removed >= 0) {
+        w->control.nodes[removed].is_removed = true;
+        trace(w, "control: %c is removed from the cluster", NODE_LETTER(removed));
+    }
+    for (size_t at = 0; at < n; at++)
+        if (rc == 0 && w->control.is_up)
+            publish(w, changed[at]);
+        else
+            volume_free(changed[at]);
+    return rc < 0 || w->control.is_up ? rc : -E_UNAVAILABLE;
 }
 
 static void plant_parts(const struct world *w, const struct volume *v, struct move_part *owner, struct move_part *other)
@@ -169,6 +214,7 @@ void control_crash(struct world *w)
 void control_free(struct control *c)
 {
     volume_set_done(&c->volumes);
+    recovery_free(&c->recovery);
     for (int i = 0; i < NODES; i++)
         id_set_done(&c->nodes[i].due);
 }
@@ -183,6 +229,8 @@ void control_start(struct world *w)
     *c = (struct control){ .is_up = true, .life = ++w->ids };
     c->instance = (struct uuid){ { 0xcc, [6] = 0x40, [8] = 0x80, [13] = (uint8_t)(c->life >> 16), [14] = (uint8_t)(c->life >> 8), [15] = (uint8_t)c->life } };
     trace(w, "control: starts");
+    for (int i = 0; i < NODES; i++)
+        c->nodes[i].is_removed = w->store.is_removed[i];
     for (int k = 0; k < VOLUMES; k++) {
         const struct volume *v = w->store.volumes[k];
         c->holds[k] = w->store.holds[k];

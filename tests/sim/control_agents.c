@@ -5,6 +5,7 @@
 
 #define RELEASE_MS 3000
 #define REMOVE_MS  3500
+#define ASK_MS     10000
 #define AGAIN_MS   5000
 
 static struct control_node *node_of(struct world *w, int i)
@@ -141,6 +142,7 @@ static void on_again(struct world *w, const struct event *ev)
     for (int k = 0; k < w->volume_count && w->control.is_up && !w->control.is_again_posted; k++) {
         follow_owner(w, k);
         moves_turn(w, k);
+        absence_turn(w, k);
     }
 }
 
@@ -218,13 +220,13 @@ static void on_inventory_end(struct world *w, int i)
 
 // ---- connections
 
-static void ask_end(struct world *w, struct ask *a, int rc);
+static void ask_end(struct world *w, struct ask *a, int rc, const struct message *m);
 
 static void asks_end(struct world *w, uint64_t connection)
 {
     for (int n = 0; n < ASKS && w->control.is_up; n++)
         if (w->control.asks[n].n && w->control.asks[n].connection == connection)
-            ask_end(w, &w->control.asks[n], -E_UNAVAILABLE);
+            ask_end(w, &w->control.asks[n], -E_UNAVAILABLE, NULL);
 }
 
 void peer_leave(struct world *w, int i)
@@ -240,8 +242,6 @@ static enum resume judge(const struct world *w, const struct control_node *n, co
 {
     if (w->plant == PLANT_LOST_WANT && claim)
         json_object_set_new(claim, "wants", json_integer((json_int_t)last->wants));
-    if (w->plant == PLANT_ANY_CONNECTION && claim)
-        json_object_set_new(claim, "connection", json_integer((json_int_t)last->connection));
     return n->has_missed ? RESUME_NOTHING : resume_judge(last, claim);
 }
 
@@ -274,6 +274,10 @@ static void on_hello(struct world *w, int i, uint64_t connection, json_t *claim)
 {
     struct control_node *n = node_of(w, i);
     uint64_t old = n->peer;
+    if (n->is_removed && w->plant != PLANT_REMOVED_HEARD) {
+        connection_close(w, connection, UP, true);
+        return;
+    }
     n->peer = connection;
     n->is_synced = n->is_told = false;
     welcome(w, i, claim);
@@ -320,15 +324,19 @@ static int acquire(struct world *w, int k, int from)
     const struct uuid node = node_id(from);
     struct volume *changed = NULL;
     const struct volume *v = volume_of(w, k);
+    if (v && !uuid_equal(&v->owner, &node) && !node_takes_volumes(w, from) && w->plant != PLANT_GONE_ACQUIRES)
+        return -E_CONFLICT;
     int rc = v ? decide_acquire(v, &node, is_connected(w, &v->target), &changed, &e) : -E_NOT_FOUND;
     return rc < 0 || !changed ? rc : control_put(w, changed);
 }
 
-static void ask_end(struct world *w, struct ask *a, int rc)
+static void ask_end(struct world *w, struct ask *a, int rc, const struct message *m)
 {
     const struct ask was = *a;
     const struct message asked = { .k = was.k, .n = was.from_n, .request = was.kind == OP_RELEASE ? REQUEST_ACQUIRE : REQUEST_REMOVE };
     a->n = 0;
+    if (was.kind == OP_RECORDS)
+        recover_on_records(w, was.node, rc, m);
     if (rc == 0 && was.kind == OP_RELEASE)
         rc = acquire(w, was.k, was.from);
     if (was.from >= 0 && w->control.is_up)
@@ -339,7 +347,7 @@ static void on_ask_late(struct world *w, const struct event *ev)
 {
     for (int n = 0; n < ASKS; n++)
         if (w->control.is_up && w->control.life == ev->life && w->control.asks[n].n == (int64_t)ev->n)
-            ask_end(w, &w->control.asks[n], -E_TIMEOUT);
+            ask_end(w, &w->control.asks[n], -E_TIMEOUT, NULL);
 }
 
 int control_ask(struct world *w, int i, const struct ask *question)
@@ -353,9 +361,10 @@ int control_ask(struct world *w, int i, const struct ask *question)
     a->n = ++w->control.last_ask;
     a->node = i;
     a->connection = node_of(w, i)->peer;
-    post(w, a->kind == OP_RELEASE ? RELEASE_MS : REMOVE_MS, on_ask_late, i, 0, w->control.life, (uint64_t)a->n);
+    post(w, a->kind == OP_RELEASE ? RELEASE_MS : a->kind == OP_REMOVE ? REMOVE_MS : ASK_MS, on_ask_late, i, 0, w->control.life, (uint64_t)a->n);
     struct message *m = message_new(MSG_ASK, a->k);
     m->ask = a->kind;
+    m->order = (uint64_t)a->from_n; // of RECORDS: after that volume
     m->n = a->n;
     send_want_first(w, i, a->k);
     send_down(w, a->connection, m);
@@ -366,7 +375,7 @@ static void on_reply(struct world *w, uint64_t connection, const struct message 
 {
     for (int n = 0; n < ASKS; n++)
         if (w->control.asks[n].n && w->control.asks[n].n == m->n && w->control.asks[n].connection == connection) {
-            ask_end(w, &w->control.asks[n], m->rc);
+            ask_end(w, &w->control.asks[n], m->rc, m);
             return;
         }
 }
@@ -380,7 +389,7 @@ static int request_remove(struct world *w, int i, struct message *m)
     const struct volume *v = volume_of(w, m->k);
     if (!v)
         return -E_NOT_FOUND;
-    if (node_index(&v->owner) == i)
+    if (node_index(&v->owner) == i || absence_is_for_good(w, v))
         return remove_volume(w, m->k);
     const struct ask question = { .kind = OP_REMOVE, .k = m->k, .from = i, .from_connection = node_of(w, i)->peer, .from_n = m->n };
     int rc = control_ask(w, node_index(&v->owner), &question);
@@ -416,6 +425,8 @@ static int request_acquire(struct world *w, int i, struct message *m)
     const struct uuid node = node_id(i);
     struct volume *changed = NULL;
     const struct volume *v = volume_of(w, m->k);
+    if (v && v->state == VOLUME_LIVE && (v->born || absence_is_for_good(w, v)) && !uuid_equal(&v->owner, &node) && !is_connected(w, &v->owner))
+        return absence_is_for_good(w, v) ? -E_NOT_FOUND : -E_UNAVAILABLE;
     int rc = v ? decide_acquire(v, &node, is_connected(w, &v->target), &changed, &e) : -E_NOT_FOUND;
     bool is_wanted = changed != NULL;
     volume_free(changed);

@@ -191,8 +191,20 @@ static void on_discarded(struct world *w, int i, const struct message *m)
     turn(w, i, m->k);
 }
 
+static void answer_records(struct world *w, int i, const struct message *asked)
+{
+    struct message *m = message_new(MSG_REPLY, -1);
+    m->n = asked->n;
+    m->records = inventory_page(w, i, (int)asked->order, &m->more);
+    send_up(w, i, m);
+}
+
 static void on_ask(struct world *w, int i, const struct message *m)
 {
+    if (m->ask == OP_RECORDS) {
+        answer_records(w, i, m);
+        return;
+    }
     struct operation *o = operation_new(w, i, m->ask, -1);
     if (!o)
         return;

@@ -8,6 +8,7 @@ void message_free(struct message *m)
     json_decref(m->snapshot);
     json_decref(m->copy);
     json_decref(m->resume);
+    json_decref(m->records);
     free(m);
 }
 

@@ -146,6 +146,10 @@ static void acquire(struct world *w, int i, struct operation *o, const struct ag
     }
     if (comes || o->begun || want->move.stage >= MOVE_SETTLE || !agent_at(w, i)->is_synced)
         return;
+    if (v->record && !uuid_equal(&want->owner, &w->nodes[i].id) && w->plant != PLANT_ACQUIRED_IN_VAIN) {
+        finish(w, i, o, -E_CONFLICT);
+        return;
+    }
     o->begun = true;
     request(w, i, o, REQUEST_ACQUIRE);
 }

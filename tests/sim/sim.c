@@ -175,6 +175,7 @@ static void choose_profile(struct world *w)
     p->slow_message = chance_below(w, 100 * wild);
     p->slow_worker = chance_below(w, 60 * wild);
     p->damage *= 10;
+    p->lose_store = chance(w, 300) ? 4 : 0;
 }
 
 struct world *world_new(uint64_t seed, enum plant plant, bool is_traced)
@@ -185,7 +186,7 @@ struct world *world_new(uint64_t seed, enum plant plant, bool is_traced)
     w->plant = plant;
     w->is_traced = is_traced;
     choose_profile(w);
-    w->node_count = 2 + chance_below(w, NODES - 1);
+    w->node_count = 2 + chance_below(w, HOSTS - 1);
     w->volumes_max = 1 + chance_below(w, VOLUMES);
     for (int k = 0; k < VOLUMES; k++) {
         w->store.holds[k] = w->pending.holds[k] = -1;

@@ -12,13 +12,15 @@
 #include "model/volume_set.h"
 #include "plan/decide.h"
 #include "plan/move.h"
+#include "plan/recover.h"
 #include "plan/refs.h"
 #include "plan/resume.h"
 #include "plan/step.h"
 
 #include <jansson.h>
 
-enum { NODES = 5, VOLUMES = 6, NAMES = 3, CONTAINERS = 4, VALUES = 64, SNAPSHOTS = 40, OPERATIONS = 12, ASKS = 16, FETCHES = 48, CONNECTIONS = 64, ROOM = 1 << 20 };
+enum { HOSTS = 5, NODES = HOSTS + 2 /* those that join anew */, VOLUMES = 6, NAMES = 3, CONTAINERS = 4, VALUES = 64, SNAPSHOTS = 40 };
+enum { OPERATIONS = 12, ASKS = 16, FETCHES = 48, CONNECTIONS = 64, ROOM = 1 << 20 };
 
 // Bugs that the simulator has to find: each is a way in which the shells or the decisions could be wrong, and changes what they do or what they
 // are told. X(name, what is wrong)
@@ -42,9 +44,16 @@ enum { NODES = 5, VOLUMES = 6, NAMES = 3, CONTAINERS = 4, VALUES = 64, SNAPSHOTS
     X(PLANT_LAZY_UNMOUNT,       "an unmount succeeds although a container has the volume") \
     X(PLANT_PROMISE_BROKEN,     "the owner mounts what it has promised to another node") \
     X(PLANT_INFERENCE,          "what control does not name is destroyed") \
+    X(PLANT_GONE_COPY_LOST,     "a volume is given up with its node although another one has it whole") \
+    X(PLANT_GONE_ANY_COPY,      "a copy that is not whole becomes the volume when its node is removed") \
+    X(PLANT_GONE_NOT_BACK,      "a volume that has just moved to a node that is removed is not given back") \
+    X(PLANT_REMOVED_HEARD,      "a node that was removed is still listened to") \
+    X(PLANT_RECOVER_LOWER,      "recovery prefers the lower epoch") \
+    X(PLANT_RECOVER_SEALED,     "recovery takes who has sealed a volume for its owner, whatever its target has") \
+    X(PLANT_RECOVER_PLACING,    "recovery overlooks a copy that is just becoming the volume") \
+    X(PLANT_RECOVER_UNHEARD,    "recovery takes a node that has not answered for one that has nothing") \
     X(PLANT_LOST_WANT,          "control resumes a connection of which a want was lost") \
     X(PLANT_LOST_REPORT,        "an agent takes a report that was lost for told") \
-    X(PLANT_ANY_CONNECTION,     "a connection is resumed from one before the last") \
     X(PLANT_DUE_NOT_RESUMED,    "who resumes is not told what was due") \
     X(PLANT_DUE_FORGOTTEN,      "what changes while a node reads slowly is not due to it") \
     X(PLANT_REPORT_FORGOTTEN,   "what changes while control reads slowly is not reported") \
@@ -59,6 +68,10 @@ enum { NODES = 5, VOLUMES = 6, NAMES = 3, CONTAINERS = 4, VALUES = 64, SNAPSHOTS
     X(PLANT_PROMISE_FORGOTTEN,  "nobody looks when a promise is over") \
     X(PLANT_TRASH_UNMOUNTS,     "a volume that is removed is unmounted under a container that just starts") \
     X(PLANT_DELETED_STAYS,      "what was made while control took it for destroyed stays") \
+    X(PLANT_GONE_ACQUIRES,      "a volume moves to a node that was removed since it asked for it") \
+    X(PLANT_GONE_AMID_RECOVERY, "a node is removed while recovery decides on what it has") \
+    X(PLANT_ACQUIRED_IN_VAIN,   "a volume is sealed for a node whose pool has older data of it") \
+    X(PLANT_RECOVER_DESTROYED,  "recovery takes in what is just being destroyed") \
     X(PLANT_PURGE_UNANSWERED,   "who is to destroy what it never had does not say that it is gone") \
     X(PLANT_COMMIT_ONCE,        "a move whose commit has failed is not tried again") \
     X(PLANT_LOST_ABSENCE,       "that a volume is gone is not reported anew when the report was lost")
@@ -103,6 +116,7 @@ struct place {
     struct snapshot snapshots[SNAPSHOTS]; // ascending
     struct copy copy;
     bool mounted;
+    bool is_left;        // data that no longer counts: kept until a person removes it
     int64_t promised_ms; // check.c: until then it is promised to another node, by true time
 };
 
@@ -116,7 +130,7 @@ struct container {
 
 // ---- the agent's memory
 
-enum operation_kind { OP_NONE, OP_CREATE, OP_MOUNT, OP_REMOVE, OP_RELEASE };
+enum operation_kind { OP_NONE, OP_CREATE, OP_MOUNT, OP_REMOVE, OP_RELEASE, OP_RECORDS };
 
 struct operation {
     enum operation_kind kind;
@@ -182,6 +196,7 @@ struct agent {
 struct node {
     struct uuid id;
     bool is_on;      // has power
+    bool is_gone;    // its host is off for good, or another node now
     uint64_t boot;   // counts boots: the era
     uint64_t engine; // counts starts of its engine
     int drift_ppm;   // of its clock
@@ -216,9 +231,17 @@ struct control_node {
     uint64_t connection; // grows with each
     uint64_t reports_since, known_since;
     uint64_t wants_sent, reports_got;
-    bool is_resumed, is_told, is_synced, has_missed, is_watching[VOLUMES];
+    bool is_removed, is_resumed, is_told, is_synced, has_missed, is_watching[VOLUMES];
     struct id_set due;
     struct uuid due_at;
+};
+
+// What nodes have told, for a store that is rebuilt.
+struct recovery {
+    bool is_open, force, is_heard[NODES];
+    int under_way, after[NODES]; // the last volume that each has told
+    size_t finds_n;
+    struct recover_find finds[NODES * VOLUMES];
 };
 
 struct control {
@@ -230,11 +253,13 @@ struct control {
     struct sighting owners[VOLUMES], others[VOLUMES];
     struct control_node nodes[NODES];
     struct ask asks[ASKS];
+    struct recovery recovery;
     int64_t last_ask;
 };
 
 struct store {
     struct volume *volumes[VOLUMES];
+    bool is_removed[NODES];
     int holds[VOLUMES];
 };
 
@@ -251,7 +276,8 @@ struct message {
     int k, name, rc;
     int64_t n;
     json_t *volume, *snapshot, *copy, *resume; // owned; resume: the claim in a hello, the answer in a welcome
-    bool held, present, mounted, in_use, has_copy, warm, by_name;
+    json_t *records; // owned
+    bool held, present, mounted, in_use, has_copy, warm, by_name, more;
     uint64_t epoch, revision, order, peer_final; // order: by which a copy is kept
     int peer;
 };
@@ -300,7 +326,7 @@ struct event {
 };
 
 struct profile { // per mille, and milliseconds
-    int crash_control, crash_agent, reboot, cut, lose_connection, stall, fail_step, fail_commit, damage, slow_message, slow_worker;
+    int lose_store, crash_control, crash_agent, reboot, cut, lose_connection, stall, fail_step, fail_commit, damage, slow_message, slow_worker;
 };
 
 struct world {
@@ -322,12 +348,16 @@ struct world {
     struct fetch fetches[FETCHES];
     struct control control;
     struct store store;
+    bool has_lost_store;
+    struct recovery recovering; // what is being committed comes of it
     struct store pending; // PLANT_STORE_NOT_DURABLE: what will be durable in a while
     // ---- what check.c knows
     struct {
         struct data acknowledged; // values that an fsync acknowledged, in order
         uint64_t revision;        // of the change that a user was told of last
-        bool may_go;              // a user has asked for its data to be destroyed
+        struct data switched;     // what was acknowledged at its last switch
+        bool may_go;              // a user has asked for its data to be destroyed, or given it up with the node that had it
+        bool given_up[NODES];     // nodes on which nothing of it counts any more, and what they do with it is not watched
         int owners[64];           // by epoch
     } truth[VOLUMES];
     uint64_t steps, faults;
@@ -418,9 +448,10 @@ void control_start(struct world *w);
 void control_crash(struct world *w);
 void control_free(struct control *c);
 struct volume *volume_of(struct world *w, int k);
-int store_commit(struct world *w, int k, const struct volume *v); // NULL: forgets it
+int store_forget(struct world *w, int k);
 void acknowledge(struct world *w, int k); // a user was told of its present revision
-int control_put(struct world *w, struct volume *changed);
+int control_put(struct world *w, struct volume *changed /* taken */);
+int control_put_all(struct world *w, struct volume **changed /* each taken */, size_t n, int removed); // and a node that goes, -1: none
 void moves_turn(struct world *w, int k);
 struct move_part part_of(const struct world *w, const struct sighting *s);
 uint64_t sealed_number(const struct world *w, const struct volume *v);
@@ -437,6 +468,18 @@ void tell_all(struct world *w, const struct volume *v, const struct volume *old)
 void nodes_forget_volume(struct world *w, int k);
 int control_ask(struct world *w, int i, const struct ask *question); // an agent; negative: it can't be asked
 
+// ---- absence.c
+bool absence_is_for_good(const struct world *w, const struct volume *v);
+void absence_turn(struct world *w, int k);
+int absence_remove_node(struct world *w, int i);
+bool node_is_unused(const struct world *w, int i);
+
+// ---- recover.c
+json_t *inventory_page(struct world *w, int i, int after, bool *ret_more);
+void recover_on_records(struct world *w, int i, int rc, const struct message *m);
+void recovery_free(struct recovery *r);
+void store_lose(struct world *w);
+
 // ---- wishes.c
 int64_t wall_ms(const struct world *w);
 int put_new(struct world *w, int name, int owner, bool keep_mounted, int *ret_k);
@@ -446,6 +489,9 @@ void api_release_all(struct world *w); // nothing is held any more
 
 // ---- users.c: engines, containers, faults
 void users_start(struct world *w);
+void nodes_removed_go(struct world *w); // their hosts are off for good
+bool node_takes_volumes(const struct world *w, int i); // it is in the cluster
+void node_join_later(struct world *w, int i); // as another node, with what lies on its disk
 void users_quiet(struct world *w); // all is healed, nobody wishes anything more
 void container_answered(struct world *w, int i, int c, uint64_t life, int k, int rc);
 void container_kill_users(struct world *w, int i, int k);
@@ -457,6 +503,11 @@ void check_data(struct world *w, int k);  // after anything on a disk has change
 void check_mounted(struct world *w, int i, int k); // it has just been mounted
 void check_destroyed(struct world *w, int i, int k); // it is about to be destroyed
 void check_acknowledged(struct world *w, int i, int k); // a container has had its values made durable
+// ---- check_loss.c
+void check_node_gone(struct world *w, int i, struct volume *const *changed, size_t n); // it is being removed, with these changes
+
+void check_recovered(struct world *w, const struct recovery *r, const struct volume *v); // it is being taken in
+
 bool check_settled(struct world *w, char ret_why[200]); // nothing is left of any move
 
 #endif

@@ -14,6 +14,8 @@ int put_new(struct world *w, int name, int owner, bool keep_mounted, int *ret_k)
     const struct volume *existing = NULL;
     struct volume *created = NULL;
     const struct volume_wish wish = { .name = name_text(name), .options = VOLUME_OPTIONS_DEFAULT, .owner = node_id(owner), .keep_mounted = keep_mounted };
+    if (!node_takes_volumes(w, owner))
+        return -E_CONFLICT;
     if (w->volume_count == w->volumes_max && !volume_set_find_name(&w->control.volumes, wish.name))
         return -E_TOO_LARGE;
     const struct uuid fresh = volume_id(w->volume_count < w->volumes_max ? w->volume_count : 0);
@@ -50,6 +52,10 @@ static int wish_move(struct world *w, const struct volume *v, int target)
     struct error e = ERROR_INIT;
     struct volume *changed = NULL;
     const struct move_wish wish = { .target = node_id(target), .force = chance(w, 300), .keep_mounted = chance(w, 100) };
+    if (absence_is_for_good(w, v))
+        return -E_NOT_FOUND;
+    if (!node_takes_volumes(w, target) && node_index(&v->owner) != target)
+        return -E_CONFLICT;
     int rc = v->epoch < EPOCHS ? decide_move(v, &wish, &changed, &e) : -E_TOO_LARGE;
     trace(w, "user: move v%d to %c%s", volume_index(&v->id), NODE_LETTER(target), wish.force ? ", by force" : "");
     plant_move(w, v, changed);
@@ -69,7 +75,7 @@ static int wish_cancel(struct world *w, const struct volume *v)
 static int wish_remove(struct world *w, const struct volume *v)
 {
     trace(w, "user: remove v%d", volume_index(&v->id));
-    if (chance(w, 500))
+    if (chance(w, 500) || absence_is_for_good(w, v))
         return remove_volume(w, volume_index(&v->id)); // API v1
     const struct ask question = { .kind = OP_REMOVE, .k = volume_index(&v->id), .from = -1 };
     (void)control_ask(w, node_index(&v->owner), &question);
@@ -144,7 +150,7 @@ static int wish_forget(struct world *w, const struct volume *v)
     if (v->state != VOLUME_DELETED || v->move.stage != MOVE_NONE)
         return -E_CONFLICT;
     w->truth[k].revision = 0;
-    if (store_commit(w, k, NULL) < 0)
+    if (store_forget(w, k) < 0)
         return -E_IO;
     nodes_forget_volume(w, k);
     volume_set_remove(&w->control.volumes, &id);
@@ -152,11 +158,37 @@ static int wish_forget(struct world *w, const struct volume *v)
     return -E_NOT_FOUND;
 }
 
+// Where data is left that no longer counts nothing can move to.
+static int wish_possible(struct world *w, const struct volume *v)
+{
+    const struct place *p = &w->nodes[node_index(&v->target)].places[volume_index(&v->id)];
+    return p->is_left && !uuid_equal(&v->owner, &v->target) ? wish_move(w, v, node_index(&v->owner)) : 0;
+}
+
 void api_release_all(struct world *w)
 {
-    for (int k = 0; k < w->volume_count; k++)
+    for (int k = 0; k < w->volume_count; k++) {
         if (volume_of(w, k) && w->control.is_up)
             (void)wish_release(w, volume_of(w, k));
+        if (volume_of(w, k) && w->control.is_up)
+            (void)wish_possible(w, volume_of(w, k));
+    }
+}
+
+// By force mostly, of a host that is off for good; or that its user takes for that.
+static void wish_node_gone(struct world *w)
+{
+    int i = chance_below(w, w->node_count), members = 0;
+    for (int n = 0; n < w->node_count; n++)
+        members += node_takes_volumes(w, n);
+    bool force = chance(w, 700);
+    if (members < 2 || !node_takes_volumes(w, i) || (!force && !node_is_unused(w, i)))
+        return;
+    if (w->nodes[i].is_on && chance(w, 700))
+        node_power_off(w, i);
+    trace(w, "user: remove node %c%s", NODE_LETTER(i), force ? ", by force" : "");
+    if (absence_remove_node(w, i) == 0 && chance(w, 500))
+        node_join_later(w, i);
 }
 
 static void wish_new(struct world *w)
@@ -177,6 +209,10 @@ void api_wish(struct world *w)
     };
     if (!w->control.is_up)
         return;
+    if (chance(w, 6)) {
+        wish_node_gone(w);
+        return;
+    }
     if (w->control.volumes.n == 0 || chance(w, 50)) {
         wish_new(w);
         return;
