@@ -469,7 +469,7 @@ static void on_removed(void *arg, int rc, const json_t *reply, const struct erro
     o->asked = false;
     if (rc == -E_UNAVAILABLE)
         return; // asked again when control is back
-    if (rc == 0 && v) {
+    if (rc == 0 && v && o->begun) {
         refs_done(&v->refs);
         refs_save(v);
     }
@@ -504,7 +504,8 @@ static void name_user(struct operation *o)
 static void ask_to_remove(struct operation *o)
 {
     o->asked = true;
-    link_request(o->agent, json_pack("{s:s, s:s, s:s}", "type", "request", "op", "remove", "id", UUID_TEXT(&o->volume)), on_removed, o);
+    link_request(o->agent, json_pack("{s:s, s:s, s:s, s:b}", "type", "request", "op", "remove", "id", UUID_TEXT(&o->volume), "unused", (int)o->begun),
+                 on_removed, o);
 }
 
 // Remove, and release for another node: both let go of a volume that nothing uses. Then control has the word.

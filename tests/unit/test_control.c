@@ -437,6 +437,29 @@ static void test_lost_volumes_stay(void **state)
     stop(&r);
 }
 
+// A node that has become the owner since it wished a volume removed has not looked whether anything uses it there.
+static void test_remove_that_nobody_checked(void **state)
+{
+    struct rig r = { .pid = 0 };
+    char id[64], text[64];
+    json_t *message;
+    (void)state;
+    start(&r, &store_memory, 60000);
+    struct fake a = agent_connect(&r);
+    assert_true(agent_hello(&a, NODE));
+    make(&r, &a, id);
+    say(&a, json_pack("{s:s, s:i, s:s, s:s, s:b}", "type", "request", "n", 1, "op", "remove", "id", id, "unused", 0));
+    while ((message = hear(&a)) && strcmp(json_string_value(json_object_get(message, "type")), "remove") != 0)
+        json_decref(message);
+    assert_non_null(message);
+    json_decref(message);
+    assert_string_equal(look(&r, id, "state", text), "live");
+    say(&a, json_pack("{s:s, s:i, s:s, s:s, s:b}", "type", "request", "n", 2, "op", "remove", "id", id, "unused", 1));
+    await_want(&a, "trashed", id);
+    agent_end(&a);
+    stop(&r);
+}
+
 // What an agent says while the store fails is noted when it works again: the agent does not say it twice.
 static void test_store_that_fails_at_a_report(void **state)
 {
@@ -1119,6 +1142,7 @@ int main(void)
         cmocka_unit_test(test_trash_runs_out),   cmocka_unit_test(test_trash_over_restart), cmocka_unit_test(test_store_that_fails),
         cmocka_unit_test(test_too_many_nodes),   cmocka_unit_test(test_reasons_are_logged), cmocka_unit_test(test_end_amid_work),
         cmocka_unit_test(test_store_that_fails_at_a_report), cmocka_unit_test(test_lost_volumes_stay),
+        cmocka_unit_test(test_remove_that_nobody_checked),
         cmocka_unit_test(test_clock_set_forward), cmocka_unit_test(test_silent_node),       cmocka_unit_test(test_recovery),
         cmocka_unit_test(test_resume),            cmocka_unit_test(test_resume_amid_sync),
         cmocka_unit_test(test_resume_over_restart), cmocka_unit_test(test_watches_are_resumed), cmocka_unit_test(test_moves_over_resume),
