@@ -182,17 +182,18 @@ static void tell_target(struct control *c, const struct control_node *n, const s
         agents_tell(c, &v->target, v);
 }
 
-// What was reported on an earlier connection counts again from here on: moves may go on by it.
+// What was reported on an earlier connection counts again from here on: moves may go on by it, and what the store refused then may be noted.
 static void turn_all_moves(struct control *c, const struct control_node *n)
 {
     struct id_set open = { .n = 0 }; // a turn changes the node's own set
     for (size_t i = 0; i < n->volumes.n; i++) {
         const struct volume *v = volume_set_find(&c->volumes, &n->volumes.ids[i]);
-        if (v->move.stage != MOVE_NONE || !uuid_equal(&v->owner, &v->target))
+        if (v->move.stage != MOVE_NONE || !uuid_equal(&v->owner, &v->target) || !v->born || v->state == VOLUME_PURGING)
             id_set_add(&open, &v->id);
     }
     for (size_t i = 0; i < open.n; i++) {
         tell_target(c, n, volume_set_find(&c->volumes, &open.ids[i]));
+        follow_owner(c, volume_set_find(&c->volumes, &open.ids[i]));
         moves_turn(c, &open.ids[i]);
     }
     id_set_done(&open);
