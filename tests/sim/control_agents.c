@@ -47,6 +47,7 @@ static void peer_pump(struct world *w, int i)
         return;
     send_down(w, n->peer, message_new(MSG_WANT_END, -1));
     n->is_synced = true;
+    recover_soon(w);
 }
 
 void control_on_drained(struct world *w, uint64_t connection)
@@ -201,6 +202,8 @@ static void turn_all_moves(struct world *w, int i)
             continue;
         if (move_is_open(v) && uuid_equal(&v->owner, &node))
             tell(w, node_index(&v->target), v);
+        if (w->plant != PLANT_COMMIT_FORGOTTEN)
+            follow_owner(w, k);
         moves_turn(w, k);
     }
 }
@@ -389,7 +392,7 @@ static int request_remove(struct world *w, int i, struct message *m)
     const struct volume *v = volume_of(w, m->k);
     if (!v)
         return -E_NOT_FOUND;
-    if (node_index(&v->owner) == i || absence_is_for_good(w, v))
+    if ((node_index(&v->owner) == i && (m->is_unused || w->plant == PLANT_REMOVE_UNCHECKED)) || absence_is_for_good(w, v))
         return remove_volume(w, m->k);
     const struct ask question = { .kind = OP_REMOVE, .k = m->k, .from = i, .from_connection = node_of(w, i)->peer, .from_n = m->n };
     int rc = control_ask(w, node_index(&v->owner), &question);

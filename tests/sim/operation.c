@@ -76,6 +76,7 @@ static void request(struct world *w, int i, struct operation *o, enum request_ki
     m->request = kind;
     m->name = o->name;
     m->by_name = o->k < 0;
+    m->is_unused = o->begun;
     o->asked = true;
     o->request = link_request(w, i, m);
 }
@@ -279,7 +280,7 @@ void turn_soon(struct world *w, int i)
 static void on_removed(struct world *w, int i, struct operation *o, int rc)
 {
     struct agent_volume *v = known(w, i, o);
-    if (rc == 0 && v) {
+    if (rc == 0 && v && (o->begun || w->plant == PLANT_REMOVE_UNCHECKED)) {
         refs_done(&v->refs);
         refs_save(w, i, o->k);
     }

@@ -117,7 +117,7 @@ static bool is_premature(const struct world *w)
         for (int k = 0; k < VOLUMES; k++)
             is_left |= w->nodes[i].places[k].is_left;
     }
-    return is_unheard && is_left && !w->control.recovery.force;
+    return is_unheard && is_left;
 }
 
 static void finish(struct world *w)
@@ -162,6 +162,20 @@ static int silent(const struct world *w)
     for (int i = 0; i < w->node_count; i++)
         n += !w->nodes[i].is_gone && !w->control.nodes[i].is_synced;
     return n;
+}
+
+static void on_impatient(struct world *w, const struct event *ev)
+{
+    (void)ev;
+    if (w->control.is_up && !w->control.recovery.is_open && silent(w) == 0)
+        recover_begin(w, false);
+}
+
+// Some do not wait for a moment once all nodes are there.
+void recover_soon(struct world *w)
+{
+    if (w->has_lost_store && !w->is_quiet && silent(w) == 0 && chance(w, 500))
+        post(w, chance_below(w, 30), on_impatient, 0, 0, 0, 0);
 }
 
 // When all nodes are there; or sooner, some do it before that. By force for what waits for a node that will not come, or that is off.

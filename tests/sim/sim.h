@@ -72,8 +72,10 @@ enum { OPERATIONS = 12, ASKS = 16, FETCHES = 48, CONNECTIONS = 64, ROOM = 1 << 2
     X(PLANT_GONE_AMID_RECOVERY, "a node is removed while recovery decides on what it has") \
     X(PLANT_ACQUIRED_IN_VAIN,   "a volume is sealed for a node whose pool has older data of it") \
     X(PLANT_RECOVER_DESTROYED,  "recovery takes in what is just being destroyed") \
+    X(PLANT_REMOVE_UNCHECKED,   "who became the owner since it wished a volume removed is taken to have found it unused") \
     X(PLANT_PURGE_UNANSWERED,   "who is to destroy what it never had does not say that it is gone") \
     X(PLANT_COMMIT_ONCE,        "a move whose commit has failed is not tried again") \
+    X(PLANT_COMMIT_FORGOTTEN,   "a report whose commit has failed is forgotten when its node was away at the next try") \
     X(PLANT_LOST_ABSENCE,       "that a volume is gone is not reported anew when the report was lost")
 
 enum plant {
@@ -277,7 +279,7 @@ struct message {
     int64_t n;
     json_t *volume, *snapshot, *copy, *resume; // owned; resume: the claim in a hello, the answer in a welcome
     json_t *records; // owned
-    bool held, present, mounted, in_use, has_copy, warm, by_name, more;
+    bool held, present, mounted, in_use, has_copy, warm, by_name, more, is_unused;
     uint64_t epoch, revision, order, peer_final; // order: by which a copy is kept
     int peer;
 };
@@ -478,6 +480,7 @@ bool node_is_unused(const struct world *w, int i);
 json_t *inventory_page(struct world *w, int i, int after, bool *ret_more);
 void recover_on_records(struct world *w, int i, int rc, const struct message *m);
 void recovery_free(struct recovery *r);
+void recover_soon(struct world *w); // a node is there again
 void store_lose(struct world *w);
 
 // ---- wishes.c
