@@ -54,6 +54,7 @@ struct control_node {
     struct id_set watches;   // that do not, and that it asked for; as long as it resumes
     struct id_set due;       // of both: it has to be told how they are; outlives the connection
     struct uuid due_at;      // the last one taken (id_set_take)
+    bool has_unknown;        // it has reported data of a volume that is not known here, on this connection or one that it goes on with
     bool has_missed;         // something that was due can't be told any more: it has to begin anew
     uint16_t peer_port;      // where its agent listens for others
     int64_t seen_ms;         // boot clock, when it was last connected

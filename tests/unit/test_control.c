@@ -437,6 +437,28 @@ static void test_lost_volumes_stay(void **state)
     stop(&r);
 }
 
+// After a loss of the store control knows of no volume on a node: that it has some still counts.
+static void test_removal_before_recovery(void **state)
+{
+    struct rig r = { .pid = 0 };
+    bool is_told = false;
+    (void)state;
+    start(&r, &store_memory, 60000);
+    struct fake a = agent_connect(&r);
+    assert_true(agent_hello(&a, NODE));
+    report(&a, "0e2d7f4c-58f5-4b0e-9a27-1f6f7f0c6a11", true);
+    agent_end(&a);
+    for (int64_t end_ms = clock_boot_ms() + 8000; !is_told && clock_boot_ms() < end_ms; usleep(10000)) { // first it is control's own host
+        json_t *reply;
+        assert_int_equal(call(&r, "DELETE", "/v2/nodes/" NODE, NULL, &reply), 409);
+        is_told = strstr(json_string_value(json_object_get(reply, "description")), "does not know") != NULL;
+        json_decref(reply);
+    }
+    assert_true(is_told);
+    assert_int_equal(call(&r, "DELETE", "/v2/nodes/" NODE "?force=1", NULL, NULL), 200);
+    stop(&r);
+}
+
 // A node that has become the owner since it wished a volume removed has not looked whether anything uses it there.
 static void test_remove_that_nobody_checked(void **state)
 {
@@ -1142,7 +1164,7 @@ int main(void)
         cmocka_unit_test(test_trash_runs_out),   cmocka_unit_test(test_trash_over_restart), cmocka_unit_test(test_store_that_fails),
         cmocka_unit_test(test_too_many_nodes),   cmocka_unit_test(test_reasons_are_logged), cmocka_unit_test(test_end_amid_work),
         cmocka_unit_test(test_store_that_fails_at_a_report), cmocka_unit_test(test_lost_volumes_stay),
-        cmocka_unit_test(test_remove_that_nobody_checked),
+        cmocka_unit_test(test_remove_that_nobody_checked), cmocka_unit_test(test_removal_before_recovery),
         cmocka_unit_test(test_clock_set_forward), cmocka_unit_test(test_silent_node),       cmocka_unit_test(test_recovery),
         cmocka_unit_test(test_resume),            cmocka_unit_test(test_resume_amid_sync),
         cmocka_unit_test(test_resume_over_restart), cmocka_unit_test(test_watches_are_resumed), cmocka_unit_test(test_moves_over_resume),
