@@ -68,5 +68,7 @@ bool node_is_unused(const struct world *w, int i)
         if (volume_concerns(v, &node) && (v->state != VOLUME_DELETED || v->move.stage != MOVE_NONE))
             return false;
     }
-    return true;
+    if (w->has_lost_store && !w->control.nodes[i].is_synced)
+        return false; // people wait until it has told what it has
+    return !w->control.nodes[i].has_unknown || w->plant == PLANT_GONE_UNKNOWN;
 }

@@ -131,11 +131,11 @@ static bool is_settled_at(const struct world *w, int i, int k, const struct volu
     return !left;
 }
 
-// What any node has a record of is known again after the store was lost.
+// What any agent has a record of is known again after the store was lost.
 static bool is_taken_in(const struct world *w, int k, char why[200])
 {
     for (int i = 0; i < w->node_count; i++)
-        if (w->has_lost_store && !w->nodes[i].is_gone && w->nodes[i].places[k].record) {
+        if (w->has_lost_store && !w->nodes[i].is_gone && w->nodes[i].agent.volumes[k].record) {
             snprintf(why, 200, "v%d, which %c has, is not known to control", k, NODE_LETTER(i));
             return false;
         }

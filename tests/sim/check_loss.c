@@ -81,7 +81,7 @@ void check_node_gone(struct world *w, int i, struct volume *const *changed, size
         for (size_t at = 0; at < n; at++)
             after = volume_index(&changed[at]->id) == k ? changed[at] : after;
         w->truth[k].given_up[i] = true;
-        if (!before && w->has_lost_store && !is_anywhere(w, k))
+        if (!before && w->has_lost_store && w->is_forced && !is_anywhere(w, k))
             w->truth[k].may_go = true; // control did not know it, and it was only there
         if (!before || node_index(&before->owner) != i)
             continue;

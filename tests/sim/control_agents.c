@@ -171,8 +171,10 @@ static void on_report(struct world *w, int i, const struct message *m)
 {
     const struct volume *v = volume_of(w, m->k);
     node_of(w, i)->reports_got++;
-    if (!v)
+    if (!v) {
+        node_of(w, i)->has_unknown |= m->present;
         return;
+    }
     const struct uuid node = node_id(i), other = other_node(v);
     if (uuid_equal(&v->owner, &node))
         note_owner(w, i, v, m);
@@ -260,7 +262,7 @@ static void welcome(struct world *w, int i, json_t *claim)
     n->is_resumed = verdict != RESUME_NOTHING;
     if (!n->is_resumed) {
         memset(n->is_watching, 0, sizeof n->is_watching);
-        n->has_missed = false;
+        n->has_missed = n->has_unknown = false;
     }
     if (!n->is_resumed || w->plant == PLANT_DUE_NOT_RESUMED)
         id_set_done(&n->due);

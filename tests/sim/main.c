@@ -108,6 +108,7 @@ static int run_plants(int only)
             printf("found by seed %llu: %s\n", (unsigned long long)sums.failed_seed, sums.failure);
         else
             printf("NOT FOUND in %d seeds\n", PLANT_SEEDS);
+        fflush(stdout);
     }
     return missed ? 1 : 0;
 }

@@ -120,6 +120,15 @@ static bool is_premature(const struct world *w)
     return is_unheard && is_left;
 }
 
+static void note_unknown(struct world *w)
+{
+    const struct recovery *r = &w->control.recovery;
+    for (int i = 0; i < w->node_count; i++)
+        w->control.nodes[i].has_unknown &= !r->is_heard[i];
+    for (size_t n = 0; n < r->finds_n; n++)
+        w->control.nodes[node_index(&r->finds[n].node)].has_unknown |= r->finds[n].record && !volume_set_find(&w->control.volumes, &r->finds[n].id);
+}
+
 static void finish(struct world *w)
 {
     struct recovery *r = &w->control.recovery;
@@ -137,6 +146,7 @@ static void finish(struct world *w)
     plant_finds(w, r);
     size_t n = recover_plan(&in, outcomes);
     commit(w, outcomes, n);
+    note_unknown(w);
     recovery_free(r);
 }
 

@@ -73,6 +73,7 @@ enum { OPERATIONS = 12, ASKS = 16, FETCHES = 48, CONNECTIONS = 64, ROOM = 1 << 2
     X(PLANT_ACQUIRED_IN_VAIN,   "a volume is sealed for a node whose pool has older data of it") \
     X(PLANT_RECOVER_DESTROYED,  "recovery takes in what is just being destroyed") \
     X(PLANT_REMOVE_UNCHECKED,   "who became the owner since it wished a volume removed is taken to have found it unused") \
+    X(PLANT_GONE_UNKNOWN,       "a node goes without force although it has what control does not know") \
     X(PLANT_PURGE_UNANSWERED,   "who is to destroy what it never had does not say that it is gone") \
     X(PLANT_COMMIT_ONCE,        "a move whose commit has failed is not tried again") \
     X(PLANT_COMMIT_FORGOTTEN,   "a report whose commit has failed is forgotten when its node was away at the next try") \
@@ -233,7 +234,7 @@ struct control_node {
     uint64_t connection; // grows with each
     uint64_t reports_since, known_since;
     uint64_t wants_sent, reports_got;
-    bool is_removed, is_resumed, is_told, is_synced, has_missed, is_watching[VOLUMES];
+    bool has_unknown, is_removed, is_resumed, is_told, is_synced, has_missed, is_watching[VOLUMES];
     struct id_set due;
     struct uuid due_at;
 };
@@ -351,6 +352,7 @@ struct world {
     struct control control;
     struct store store;
     bool has_lost_store;
+    bool is_forced; // the removal of a node that is being committed
     struct recovery recovering; // what is being committed comes of it
     struct store pending; // PLANT_STORE_NOT_DURABLE: what will be durable in a while
     // ---- what check.c knows

@@ -186,6 +186,7 @@ static void wish_node_gone(struct world *w)
         return;
     if (w->nodes[i].is_on && chance(w, 700))
         node_power_off(w, i);
+    w->is_forced = force;
     trace(w, "user: remove node %c%s", NODE_LETTER(i), force ? ", by force" : "");
     if (absence_remove_node(w, i) == 0 && chance(w, 500))
         node_join_later(w, i);
