@@ -153,7 +153,7 @@ int control_put(struct world *w, struct volume *changed)
 int control_put_all(struct world *w, struct volume **changed, size_t n, int removed)
 {
     for (size_t at = 0; at < n && w->plant == PLANT_TOLD_EARLY; at++)
-        tell_all(w, changed[at], volume_of(w, volume_index(&changed[at]->id)));
+        tell_early(w, changed[at]);
     int rc = store_commit(w, changed, n, removed);
     if (rc == 0 && removed >= 0) {
         w->control.nodes[removed].is_removed = true;

@@ -94,6 +94,16 @@ void tell_all(struct world *w, const struct volume *v, const struct volume *old)
     }
 }
 
+// PLANT_TOLD_EARLY
+void tell_early(struct world *w, const struct volume *v)
+{
+    for (int i = 0; i < w->node_count; i++) {
+        const struct uuid node = node_id(i);
+        if (volume_concerns(v, &node) && node_of(w, i)->is_synced)
+            send_want(w, i, v);
+    }
+}
+
 void nodes_forget_volume(struct world *w, int k)
 {
     const struct uuid id = volume_id(k);

@@ -469,6 +469,7 @@ void reports_again_later(struct world *w); // the store has refused what follows
 void peer_leave(struct world *w, int i);
 void tell(struct world *w, int i, const struct volume *v);
 void tell_all(struct world *w, const struct volume *v, const struct volume *old);
+void tell_early(struct world *w, const struct volume *v); // before it is committed: a plant
 void nodes_forget_volume(struct world *w, int k);
 int control_ask(struct world *w, int i, const struct ask *question); // an agent; negative: it can't be asked
 

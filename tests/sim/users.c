@@ -73,7 +73,7 @@ static void on_start(struct world *w, const struct event *ev)
         return;
     if (w->nodes[ev->node].agent.is_open)
         settle(w, ev->node, ev->k, true);
-    if (!w->nodes[ev->node].places[c->k].mounted)
+    if (!w->nodes[ev->node].places[c->k].mounted && !w->truth[c->k].given_up[ev->node])
         violation(w, "%c starts a container on v%d, which is not mounted there although the mount was answered", NODE_LETTER(ev->node), c->k);
     c->state = CONTAINER_RUNNING;
     trace(w, "%c  container %d runs on v%d", NODE_LETTER(ev->node), ev->k, c->k);
