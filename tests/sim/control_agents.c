@@ -214,8 +214,7 @@ static void turn_all_moves(struct world *w, int i)
             continue;
         if (move_is_open(v) && uuid_equal(&v->owner, &node))
             tell(w, node_index(&v->target), v);
-        if (w->plant != PLANT_COMMIT_FORGOTTEN)
-            follow_owner(w, k);
+        follow_owner(w, k);
         moves_turn(w, k);
     }
 }

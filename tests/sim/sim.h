@@ -76,7 +76,6 @@ enum { OPERATIONS = 12, ASKS = 16, FETCHES = 48, CONNECTIONS = 64, ROOM = 1 << 2
     X(PLANT_GONE_UNKNOWN,       "a node goes without force although it has what control does not know") \
     X(PLANT_PURGE_UNANSWERED,   "who is to destroy what it never had does not say that it is gone") \
     X(PLANT_COMMIT_ONCE,        "a move whose commit has failed is not tried again") \
-    X(PLANT_COMMIT_FORGOTTEN,   "a report whose commit has failed is forgotten when its node was away at the next try") \
     X(PLANT_LOST_ABSENCE,       "that a volume is gone is not reported anew when the report was lost")
 
 enum plant {
