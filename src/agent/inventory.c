@@ -28,10 +28,11 @@ static size_t size_of(const json_t *object)
 static void add_record(struct agent_volume *v, void *arg)
 {
     struct page *p = arg;
-    if ((!v->record && !v->copy.is_here) || uuid_compare(&v->id, &p->after) <= 0 || p->more)
+    bool has_record = v->record && v->step != STEP_DESTROY; // what is just being destroyed is as good as gone
+    if ((!has_record && !v->copy.is_here) || uuid_compare(&v->id, &p->after) <= 0 || p->more)
         return;
     json_t *item = json_pack("{s:s}", "id", UUID_TEXT(&v->id));
-    if (v->record)
+    if (has_record)
         json_object_set_new(item, "volume", volume_to_json(v->record));
     if (v->step == STEP_PLACE)
         json_object_set_new(item, "placing", json_true());

@@ -135,10 +135,11 @@ static void unreport(struct agent_volume *v, void *arg)
     v->reported.sent = false;
 }
 
+// Also that what control has named is not here: a report that it was destroyed may have been lost, and control does not name it again.
 static void report(struct agent_volume *v, void *arg)
 {
     (void)arg;
-    if (v->record || v->copy.is_here || v->reported.sent)
+    if (v->record || v->copy.is_here || v->reported.sent || v->confirmed)
         turn_report(v);
 }
 
@@ -183,6 +184,7 @@ static void on_want(struct agent *a, const json_t *message)
                 (concerned ? want->state == VOLUME_DELETED && want->move.stage == MOVE_NONE : want->state != VOLUME_LIVE);
     v->confirmed = true;
     v->promised_ms = 0;
+    v->reported.sent &= want->state != VOLUME_PURGING; // control waits to hear that it is gone, also if it never was here
     moves_read_want(v, message);
     v->held = json_is_true(json_object_get(message, "held"));
     const char *unavailable = json_string_value(json_object_get(message, "unavailable"));

@@ -419,6 +419,11 @@ static void acquire(struct operation *o, const struct agent_volume *v, const str
     }
     if (comes || settles || o->begun || !agent_is_synced(a))
         return;
+    if (v->record && !uuid_equal(&want->owner, &a->config.node)) { // nothing can come here: its owner would be sealed in vain
+        AUTO(free) char *what = xasprintf("volume %.100s", o->name);
+        finish_with(o, E_CONFLICT, what, "older data of it is in this node's pool, from before a node or control's store was lost: use it on another node");
+        return;
+    }
     o->asked = o->begun = true;
     link_request(a, json_pack("{s:s, s:s, s:s}", "type", "request", "op", "acquire", "id", UUID_TEXT(&want->id)), on_acquired, o);
 }
@@ -473,7 +478,7 @@ static void on_removed(void *arg, int rc, const json_t *reply, const struct erro
     o->asked = false;
     if (rc == -E_UNAVAILABLE)
         return; // asked again when control is back
-    if (rc == 0 && v) {
+    if (rc == 0 && v && o->begun) {
         refs_done(&v->refs);
         refs_save(v);
     }
@@ -508,7 +513,8 @@ static void name_user(struct operation *o)
 static void ask_to_remove(struct operation *o)
 {
     o->asked = true;
-    link_request(o->agent, json_pack("{s:s, s:s, s:s}", "type", "request", "op", "remove", "id", UUID_TEXT(&o->volume)), on_removed, o);
+    link_request(o->agent, json_pack("{s:s, s:s, s:s, s:b}", "type", "request", "op", "remove", "id", UUID_TEXT(&o->volume), "unused", (int)o->begun),
+                 on_removed, o);
 }
 
 // Remove, and release for another node: both let go of a volume that nothing uses. Then control has the word.

@@ -61,7 +61,7 @@ void absence_turn(struct control *c, const struct uuid *volume)
     if (!v || v->state != VOLUME_PURGING || !absence_is_for_good(c, v))
         return;
     if (decide_destroyed(v, &v->owner, &changed, &e) < 0 || control_put(c, changed, &e) < 0)
-        log_error("volume %s can't be noted as gone: %s", UUID_TEXT(volume), e.msg);
+        reports_again_later(c, volume, &e);
 }
 
 // ---- other nodes are told

@@ -140,8 +140,10 @@ static void welcome(struct agent_peer *p, const json_t *claim)
     json_t *message = json_pack("{s:s, s:s}", "type", "welcome", "version", FLOCKER_VERSION);
     enum resume verdict = n->has_missed ? RESUME_NOTHING : resume_judge(&last, claim);
     p->is_resumed = verdict != RESUME_NOTHING;
-    if (!p->is_resumed)
+    if (!p->is_resumed) {
         nodes_forget_interest(p->control, n);
+        n->has_unknown = false;
+    }
     n->connection = n->known_since = next.connection;
     n->wants_sent = n->reports_got = 0;
     if (verdict != RESUME_ALL)

@@ -20,7 +20,7 @@ static void note_present(struct control *c, const struct volume *v, const struct
     if (decide_present(v, node, epoch, &changed, &e) < 0)
         log_warn("%s", e.msg);
     else if (changed && control_put(c, changed, &e) < 0)
-        log_error("note that volume %s is there: %s", UUID_TEXT(&v->id), e.msg);
+        reports_again_later(c, &v->id, &e);
 }
 
 static void note_absent(struct control *c, const struct volume *v, const struct uuid *node)
@@ -28,8 +28,48 @@ static void note_absent(struct control *c, const struct volume *v, const struct 
     struct error e = ERROR_INIT;
     struct volume *changed = NULL;
     if (decide_destroyed(v, node, &changed, &e) == 0 && changed && control_put(c, changed, &e) < 0)
-        log_error("note that volume %s is destroyed: %s", UUID_TEXT(&v->id), e.msg);
+        reports_again_later(c, &v->id, &e);
 }
+
+// What follows from what its owner has said last.
+static void follow_owner(struct control *c, const struct volume *v)
+{
+    const struct sighting *s = control_sighting(c, &v->id);
+    if (!moves_part(c, s).known)
+        return;
+    if (s->present)
+        note_present(c, v, &s->node, s->epoch);
+    else if (!s->has_copy)
+        note_absent(c, v, &s->node);
+}
+
+// ---- after the store has failed
+
+// Changes of volumes that are there: their number and order stay. When the store fails once more, it is waited again.
+static void on_again(evutil_socket_t fd, short what, void *arg)
+{
+    struct control *c = arg;
+    (void)fd;
+    (void)what;
+    for (size_t i = 0; i < c->volumes.n && !evtimer_pending(c->again, NULL); i++) {
+        const struct uuid id = c->volumes.by_id[i]->id;
+        follow_owner(c, c->volumes.by_id[i]);
+        moves_turn(c, &id);
+        absence_turn(c, &id);
+    }
+}
+
+void reports_again_later(struct control *c, const struct uuid *volume, const struct error *why)
+{
+    static const struct timeval delay = { STORE_RETRY_MS / 1000, STORE_RETRY_MS % 1000 * 1000 };
+    log_error("what has become of volume %s can't be noted, tried again in %d s: %s", UUID_TEXT(volume), STORE_RETRY_MS / 1000, why->msg);
+    if (!c->again)
+        c->again = evtimer_new(c->config.base, on_again, c);
+    if (!evtimer_pending(c->again, NULL))
+        evtimer_add(c->again, &delay);
+}
+
+// ---- what they say
 
 static void read_sighting(struct sighting *s, const json_t *message)
 {
@@ -40,6 +80,7 @@ static void read_sighting(struct sighting *s, const json_t *message)
     s->mounted = json_is_true(json_object_get(message, "mounted"));
     s->epoch = (uint64_t)json_integer_value(json_object_get(message, "epoch"));
     s->revision = (uint64_t)json_integer_value(json_object_get(message, "revision"));
+    s->has_copy = json_object_get(message, "copy") != NULL;
     s->reports++;
     set_text(&s->path, agents_said(json_object_get(message, "path")));
     set_text(&s->error_word, error ? xstrdup(error_word(error_from_word(code ? code : ""))) : NULL);
@@ -82,16 +123,12 @@ static void note_owner(struct agent_peer *p, const struct volume *v, const json_
     struct control *c = p->control;
     uint64_t was_final = moves_final_number(c, v);
     struct sighting *s = control_sighting_add(c, &v->id);
-    bool has_copy = json_object_get(message, "copy") != NULL;
     read_report(p, s, message);
     if (moves_final_number(c, v) != was_final)
         agents_tell(c, &v->target, v); // its last increment can be had
-    if (v->state == VOLUME_DELETED && (s->present || has_copy))
+    if (v->state == VOLUME_DELETED && (s->present || s->has_copy))
         agents_tell(c, &p->node->node.id, v); // made when control took it for gone: it goes now
-    if (s->present)
-        note_present(c, v, &p->node->node.id, s->epoch);
-    else if (!has_copy)
-        note_absent(c, v, &p->node->node.id);
+    follow_owner(c, v);
 }
 
 // Of a target, or a former owner. Another node that has anything of it is told how it is: nothing is deleted by inference.
@@ -118,6 +155,7 @@ const char *agent_on_report(struct agent_peer *p, const json_t *message)
     FAILPOINT(CONTROL_REPORT);
     const struct volume *v = volume_set_find(&c->volumes, &id);
     if (!v) {
+        p->node->has_unknown |= json_is_true(json_object_get(message, "present"));
         log_warn("node %s has volume %s, which is not known here: it is kept there", UUID_TEXT(&p->node->node.id), UUID_TEXT(&id));
         return NULL;
     }
@@ -146,17 +184,18 @@ static void tell_target(struct control *c, const struct control_node *n, const s
         agents_tell(c, &v->target, v);
 }
 
-// What was reported on an earlier connection counts again from here on: moves may go on by it.
+// What was reported on an earlier connection counts again from here on: moves may go on by it, and what the store refused then may be noted.
 static void turn_all_moves(struct control *c, const struct control_node *n)
 {
     struct id_set open = { .n = 0 }; // a turn changes the node's own set
     for (size_t i = 0; i < n->volumes.n; i++) {
         const struct volume *v = volume_set_find(&c->volumes, &n->volumes.ids[i]);
-        if (v->move.stage != MOVE_NONE || !uuid_equal(&v->owner, &v->target))
+        if (v->move.stage != MOVE_NONE || !uuid_equal(&v->owner, &v->target) || !v->born || v->state == VOLUME_PURGING)
             id_set_add(&open, &v->id);
     }
     for (size_t i = 0; i < open.n; i++) {
         tell_target(c, n, volume_set_find(&c->volumes, &open.ids[i]));
+        follow_owner(c, volume_set_find(&c->volumes, &open.ids[i]));
         moves_turn(c, &open.ids[i]);
     }
     id_set_done(&open);

@@ -105,7 +105,7 @@ static void on_relayed(void *arg, int rc, const json_t *answer, const struct err
     agents_relay_reply(arg, rc, e);
 }
 
-// Only the owner can tell whether anything uses it: another node's wish is put to it.
+// Only the owner can tell whether anything uses it: another node's wish is put to it, also that of one that became the owner since it wished.
 static int request_remove(struct agent_peer *p, const json_t *message, json_t *body, struct error *e)
 {
     struct control *c = p->control;
@@ -118,7 +118,7 @@ static int request_remove(struct agent_peer *p, const json_t *message, json_t *b
         set_id(body, v);
         return absence_remove(c, v, e);
     }
-    if (!is_owner(p, v)) {
+    if (!is_owner(p, v) || json_is_false(json_object_get(message, "unused"))) {
         agents_ask(c, &v->owner, json_pack("{s:s, s:s}", "type", "remove", "id", UUID_TEXT(&v->id)), PLUGIN_ANSWER_MS, on_relayed,
                    agents_relay(p, message, &v->id));
         return REQUEST_GOES_ON;

@@ -354,7 +354,6 @@ struct volume *control_find(const struct control *c, const char *name_or_id)
 // ---- what runs out: holds, the trash, entries of deleted volumes
 
 #define SWEEP_MS_MAX   60000 // the wall clock may be set meanwhile
-#define SWEEP_RETRY_MS 5000  // after the store has failed
 #define SWEEP_AT_ONCE  64    // changes, each with its own commit: others have their turn in between
 
 static void earlier(int64_t *next_ms, int64_t at_ms)
@@ -463,7 +462,7 @@ static void on_sweep(evutil_socket_t fd, short what, void *arg)
     struct sweep s = { .time = reckon(c) };
     sweep_holds(c, &s);
     sweep_volumes(c, &s);
-    arm_sweep(c, s.rc < 0 ? s.time.now_ms + SWEEP_RETRY_MS : next_sweep(c));
+    arm_sweep(c, s.rc < 0 ? s.time.now_ms + STORE_RETRY_MS : next_sweep(c));
 }
 
 // ---- start and end
@@ -562,6 +561,8 @@ void control_free(struct control *c)
         event_free(c->absence);
     if (c->drain)
         event_free(c->drain);
+    if (c->again)
+        event_free(c->again);
     nodes_free(c);
     tdestroy(c->sightings, sighting_free);
     tdestroy(c->others, sighting_free);

@@ -209,6 +209,9 @@ static int check_unused(const struct control *c, const struct control_node *n, s
         first = first ? first : v;
         count++;
     }
+    if (count == 0 && n->has_unknown)
+        return fail(e, E_CONFLICT, "node %s has data of volumes that control does not know: if its store was lost, `flocker control recover` takes them in; "
+                    "--force removes the node all the same", UUID_TEXT(&n->node.id));
     if (count == 0)
         return 0;
     return fail(e, E_CONFLICT, "node %s has %zu volumes, or is to get them, or has a copy of them left (%.100s%s): `flocker node drain` moves them away, "
@@ -230,5 +233,7 @@ int enrol_remove_node(struct control *c, struct control_node *n, bool force, siz
         rc = check_unused(c, n, e);
     if (rc < 0 || n->node.removed)
         return rc;
+    if (c->recovery) // which may just have decided on what that node has
+        return fail(e, E_BUSY, "a recovery of the store is under way: try again in a moment");
     return absence_remove_node(c, n, ret_lost, ret_rescued, e);
 }

@@ -25,7 +25,7 @@ struct line_peer;
 struct sighting {
     struct uuid id; // first: the tree is searched by it
     struct uuid node;
-    bool present, mounted;
+    bool present, mounted, has_copy;
     uint64_t epoch, revision;
     char *path;       // where it is mounted; NULL
     char *error_word, *error; // both or none; none: all well
@@ -54,6 +54,7 @@ struct control_node {
     struct id_set watches;   // that do not, and that it asked for; as long as it resumes
     struct id_set due;       // of both: it has to be told how they are; outlives the connection
     struct uuid due_at;      // the last one taken (id_set_take)
+    bool has_unknown;        // it has reported data of a volume that is not known here, on this connection or one that it goes on with
     bool has_missed;         // something that was due can't be told any more: it has to begin anew
     uint16_t peer_port;      // where its agent listens for others
     int64_t seen_ms;         // boot clock, when it was last connected
@@ -104,7 +105,7 @@ struct control {
     size_t waiter_count;
     TAILQ_HEAD(, listing) listings; // of which a piece is to be written; the one that has waited longest first
     struct event *listing;
-    struct event *absence, *drain; // NULL until they are needed
+    struct event *absence, *drain, *again; // NULL until they are needed
     bool drain_is_soon;
     struct recovery *recovery;     // that is under way; NULL
     struct event *sweep, *on_agent, *on_remote_agent, *resume;
@@ -117,6 +118,7 @@ struct control {
 
 #define NODE_SILENT_MS 120000 // Flocker v1: a node's state is forgotten after that
 #define ASK_MS         10000  // an agent answers within PLUGIN_ANSWER_MS unless it is stuck
+#define STORE_RETRY_MS 5000   // after the store has failed
 #define HELLO_MS       10000  // for an agent to say who it is
 
 // ---- control.c
@@ -223,6 +225,11 @@ char *agents_said(const json_t *text);
 
 // Closes the node's connection, if it has one, after telling it why; it counts as gone at once.
 void agents_expel(struct control *c, struct control_node *n, const struct error *why);
+
+// ---- agents_reports.c
+// The store has refused what followed from a report of that volume: said in the log, and all that follows from reports is tried again in a while,
+// without waiting for the agents to say it once more.
+void reports_again_later(struct control *c, const struct uuid *volume, const struct error *why);
 
 // ---- enrol.c
 int enrol_load_token(void *control, const struct join_token *t, struct error *e); // for the store's sink

@@ -37,6 +37,8 @@ int moves_decide(const struct control *c, const struct volume *v, const struct m
 {
     struct move_wish known = *wish;
     known.owner_is_unheard = !control_node(c, &v->owner);
+    if (absence_is_for_good(c, v) && absence_describe(c, v, e)) // nobody is there to give it
+        return -(int)e->code;
     return decide_move(v, &known, ret, e);
 }
 
@@ -54,7 +56,7 @@ void moves_turn(struct control *c, const struct uuid *volume)
     log_info("volume %s: its move from node %s to %s: %s", UUID_TEXT(&v->id), UUID_TEXT(&v->owner), UUID_TEXT(&v->target),
              move_stage_word(changed->move.stage));
     if (control_put(c, changed, &e) < 0) // which comes back here for the stage after it
-        log_error("the move of volume %s can't go on: %s", UUID_TEXT(volume), e.msg);
+        reports_again_later(c, volume, &e);
 }
 
 // ---- an engine elsewhere wants it
@@ -71,7 +73,9 @@ static int acquire(struct control *c, const struct uuid *volume, const struct uu
     struct volume *changed = NULL;
     if (!v)
         return fail(e, E_NOT_FOUND, "volume %s is gone", UUID_TEXT(volume));
-    int rc = decide_acquire(v, node, is_connected(c, &v->target), &changed, e);
+    int rc = uuid_equal(&v->owner, node) ? 0 : drain_check(c, node, e); // it may have been removed since it asked
+    if (rc == 0)
+        rc = decide_acquire(v, node, is_connected(c, &v->target), &changed, e);
     return rc < 0 || !changed ? rc : control_put(c, changed, e);
 }
 
@@ -102,7 +106,7 @@ int moves_request_acquire(struct agent_peer *p, const json_t *message, json_t *r
         return fail(e, E_NOT_FOUND, "no such volume: %.40s", text ? text : "none was named");
     json_object_set_new(reply, "id", json_string(UUID_TEXT(&v->id)));
     bool is_here = uuid_equal(&v->owner, agents_node(p));
-    if (v->state == VOLUME_LIVE && v->born && !is_here && absence_describe(c, v, e))
+    if (v->state == VOLUME_LIVE && (v->born || absence_is_for_good(c, v)) && !is_here && absence_describe(c, v, e))
         return fail_ctx(e, -(int)e->code, "volume %.100s", volume_label(v, label));
     int rc = decide_acquire(v, agents_node(p), is_connected(c, &v->target), &changed, e);
     bool is_wanted = changed != NULL;

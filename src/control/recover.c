@@ -199,6 +199,22 @@ static int commit(const struct recovery *r, const struct recover_outcome *outcom
     return control_put_all(r->control, taken, count, NULL, e);
 }
 
+// Who still has data of volumes that are not known, as far as the nodes have told.
+static void note_unknown(const struct recovery *r)
+{
+    const struct control *c = r->control;
+    for (size_t i = 0; i < r->n; i++) {
+        struct control_node *n = control_node(c, &r->inquiries[i].node);
+        if (n && !r->inquiries[i].error.code)
+            n->has_unknown = false;
+    }
+    for (size_t i = 0; i < r->finds_n; i++) {
+        struct control_node *n = control_node(c, &r->finds[i].node);
+        if (n && r->finds[i].record && !volume_set_find(&c->volumes, &r->finds[i].id))
+            n->has_unknown = true;
+    }
+}
+
 static void finish(struct recovery *r)
 {
     struct control *c = r->control;
@@ -209,6 +225,7 @@ static void finish(struct recovery *r)
                                 .force = r->force, .now_ms = clock_wall_ms(), .keep_ms = c->config.trash_keep_ms };
     size_t n = recover_plan(&in, outcomes);
     int rc = r->dry_run ? 0 : commit(r, outcomes, n, &e);
+    note_unknown(r);
     if (rc < 0)
         api_fail(r->exchange, &e);
     else

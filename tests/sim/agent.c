@@ -8,7 +8,7 @@
 #define LINGER_MS    250
 #define RECHECK_MS   15000
 
-static struct agent_volume *volume_at(struct world *w, int i, int k)
+struct agent_volume *volume_at(struct world *w, int i, int k)
 {
     return &w->nodes[i].agent.volumes[k];
 }
@@ -295,6 +295,15 @@ static bool has_final(const struct world *w, int i, const struct agent_volume *v
     return s->final && (w->plant == PLANT_STALE_FINAL || s->number >= v->peer_final);
 }
 
+// One in the trash is given time only for who was just given it.
+static bool is_wanted_mounted(const struct world *w, int i, int k, const struct volume *want)
+{
+    engines_of = w;
+    if (want && want->state != VOLUME_LIVE)
+        return has_mount_operation(w, i, k) || refs_has_fresh(&w->nodes[i].agent.volumes[k].refs, engine_is_dead, node_clock(w, i));
+    return is_in_use(w, i, k);
+}
+
 static enum step plan(struct world *w, int i, int k, const struct volume *want)
 {
     const struct agent_volume *v = volume_at(w, i, k);
@@ -304,7 +313,7 @@ static enum step plan(struct world *w, int i, int k, const struct volume *want)
         .half_made = v->half_made,
         .abandoned = v->abandoned,
         .mounted = v->mounted && !v->unsure,
-        .mount_wanted = is_in_use(w, i, k),
+        .mount_wanted = is_wanted_mounted(w, i, k, want),
         .held = v->held,
         .leaving = v->removing || is_promised,
         .has_snapshots = v->snapshot.number != 0 || v->snapshots_unsure,
@@ -356,6 +365,8 @@ void turn(struct world *w, int i, int k)
         refs_done(&v->refs);
         refs_save(w, i, k);
     }
+    if (want && want->state != VOLUME_LIVE && v->mounted && v->refs.n && step == STEP_NONE)
+        turn_in(w, i, k, REFS_MOMENT_MS); // nobody tells when the moment is over
     if (step == STEP_NONE && v->abandoned && a->is_synced) {
         operation_discard(w, i, k);
         return;
@@ -382,24 +393,29 @@ static uint64_t order_of_copy(const struct world *w, int i, int k)
     return w->nodes[i].agent.volumes[k].copy.is_here && want ? want->revision : 0;
 }
 
-static bool is_reported(const struct world *w, int i, int k)
+static bool has_news(const struct world *w, int i, int k)
 {
     const struct agent_volume *v = &w->nodes[i].agent.volumes[k];
     bool present = v->record != NULL;
-    return v->reported.sent && v->reported.present == present && v->reported.mounted == v->mounted && v->reported.code == v->error &&
+    return !(v->reported.sent && v->reported.present == present && v->reported.mounted == v->mounted && v->reported.code == v->error &&
            v->reported.epoch == (present ? v->record->epoch : 0) && v->reported.revision == (present ? v->record->revision : 0) &&
            v->reported.in_use == is_in_use(w, i, k) && v->reported.warm == v->copy.warm && v->reported.has_copy == v->copy.is_here &&
            move_snapshot_equal(&v->reported.snapshot, &v->snapshot) && move_snapshot_equal(&v->reported.copy, &v->copy.snapshot) &&
            v->reported.order == order_of_copy(w, i, k) && v->reported.sealed_revision == v->sealed_revision &&
-           (!v->error || v->reported.attempts == v->attempts);
+           (!v->error || v->reported.attempts == v->attempts));
 }
 
 void turn_report(struct world *w, int i, int k)
 {
+    const struct agent *a = &w->nodes[i].agent;
+    if (a->connection && a->is_welcome && a->volumes[k].is_known && has_news(w, i, k))
+        link_report(w, i, k);
+}
+
+struct message *turn_make_report(struct world *w, int i, int k)
+{
     struct agent_volume *v = volume_at(w, i, k);
     struct move_snapshot taken = v->snapshot;
-    if (!w->nodes[i].agent.connection || !w->nodes[i].agent.is_welcome || !v->is_known || is_reported(w, i, k))
-        return;
     v->reported.sent = true;
     v->reported.present = v->record != NULL;
     v->reported.mounted = v->mounted;
@@ -426,181 +442,7 @@ void turn_report(struct world *w, int i, int k)
     m->order = v->reported.order;
     m->warm = v->copy.warm;
     m->copy = v->copy.snapshot.number ? move_snapshot_to_json(&v->copy.snapshot) : NULL;
-    send_up(w, i, m);
-}
-
-// ---- messages of control
-
-static void drop(struct world *w, int i, int k)
-{
-    struct agent_volume *v = volume_at(w, i, k);
-    if (v->step != STEP_NONE || v->looking)
-        return;
-    volume_free(v->record);
-    refs_done(&v->refs);
-    *v = (struct agent_volume){ .peer = -1 };
-    refs_save(w, i, k);
-}
-
-static void on_welcome(struct world *w, int i)
-{
-    struct agent *a = &w->nodes[i].agent;
-    a->is_welcome = true;
-    a->link_failures = 0;
-    for (int k = 0; k < VOLUMES; k++)
-        a->volumes[k].confirmed = a->volumes[k].reported.sent = false;
-    for (int k = 0; k < VOLUMES; k++)
-        if (a->volumes[k].record || a->volumes[k].copy.is_here)
-            turn_report(w, i, k);
-    send_up(w, i, message_new(MSG_INVENTORY_END, -1));
-}
-
-static void forget_namesake(struct agent *a, const struct volume *want)
-{
-    const struct volume *same = want->name && want->state == VOLUME_LIVE ? volume_set_find_name(&a->wants, want->name) : NULL;
-    if (same && !uuid_equal(&same->id, &want->id)) {
-        const struct uuid id = same->id;
-        volume_set_remove(&a->wants, &id);
-    }
-}
-
-static void on_want(struct world *w, int i, const struct message *m)
-{
-    struct error e = ERROR_INIT;
-    struct agent *a = &w->nodes[i].agent;
-    struct volume *want = NULL;
-    int rc = volume_from_json(m->volume, &want, &e);
-    ASSERT(rc == 0);
-    forget_namesake(a, want);
-    struct agent_volume *v = volume_at(w, i, m->k);
-    bool is_concerned = volume_concerns(want, &w->nodes[i].id);
-    bool is_over = !v->record && !v->copy.is_here && v->step == STEP_NONE &&
-                   (is_concerned ? want->state == VOLUME_DELETED && want->move.stage == MOVE_NONE : want->state != VOLUME_LIVE);
-    v->is_known = v->confirmed = true;
-    v->promised_ms = 0;
-    w->nodes[i].places[m->k].promised_ms = 0;
-    v->peer = m->peer;
-    v->peer_final = m->peer_final;
-    v->held = m->held;
-    if (is_over) {
-        volume_set_remove(&a->wants, &want->id);
-        volume_free(want);
-        drop(w, i, m->k);
-    } else {
-        volume_set_put(&a->wants, want);
-        v->retry_ms = 0;
-        turn(w, i, m->k);
-    }
-    if (a->is_synced)
-        turn_soon(w, i);
-}
-
-static void find_again(struct world *w, int i, int k)
-{
-    struct message *m = message_new(MSG_REQUEST, k);
-    m->request = REQUEST_FIND;
-    m->n = ++w->nodes[i].agent.last_request;
-    send_up(w, i, m);
-}
-
-static void on_want_end(struct world *w, int i)
-{
-    struct agent *a = &w->nodes[i].agent;
-    for (int k = 0; k < VOLUMES; k++) {
-        struct agent_volume *v = &a->volumes[k];
-        const struct uuid id = volume_id(k);
-        if (v->confirmed || !v->is_known)
-            continue;
-        if (!v->record && !v->copy.is_here && volume_set_find(&a->wants, &id))
-            find_again(w, i, k);
-        else if (v->record && volume_set_find(&a->wants, &id))
-            volume_set_remove(&a->wants, &id);
-    }
-    a->is_synced = true;
-    turn_soon(w, i);
-    for (int k = 0; k < VOLUMES; k++) {
-        bool was_asked = a->volumes[k].discarding || a->volumes[k].abandoned;
-        a->volumes[k].discarding = false;
-        if (was_asked || w->plant == PLANT_INFERENCE)
-            turn(w, i, k);
-    }
-}
-
-// Of find_again: what is gone meanwhile is forgotten.
-static void on_found_again(struct world *w, int i, const struct message *m)
-{
-    struct agent *a = &w->nodes[i].agent;
-    const struct agent_volume *v = &a->volumes[m->k];
-    const struct uuid id = volume_id(m->k);
-    if (m->rc != -E_NOT_FOUND || !v->is_known || v->record || v->copy.is_here)
-        return;
-    volume_set_remove(&a->wants, &id);
-    drop(w, i, m->k);
-}
-
-static void on_discarded(struct world *w, int i, const struct message *m)
-{
-    struct agent_volume *v = volume_at(w, i, m->k);
-    if (!v->discarding || v->discard != m->n)
-        return;
-    v->discarding = false;
-    turn(w, i, m->k);
-    turn_soon(w, i);
-}
-
-static void on_ask(struct world *w, int i, const struct message *m)
-{
-    struct operation *o = operation_new(w, i, m->ask, -1);
-    if (!o)
-        return;
-    o->k = m->k;
-    o->ask = m->n;
-    o->ask_connection = w->nodes[i].agent.connection;
-}
-
-void agent_on_message(struct world *w, int i, const struct message *m)
-{
-    switch (m->kind) {
-    case MSG_WELCOME:
-        on_welcome(w, i);
-        break;
-    case MSG_WANT:
-        on_want(w, i, m);
-        break;
-    case MSG_WANT_END:
-        on_want_end(w, i);
-        break;
-    case MSG_ASK:
-        on_ask(w, i, m);
-        break;
-    case MSG_REPLY:
-        if (m->request == REQUEST_FIND && !m->by_name)
-            on_found_again(w, i, m);
-        else if (m->request == REQUEST_DISCARD)
-            on_discarded(w, i, m);
-        else
-            operation_on_reply(w, i, m);
-        break;
-    case MSG_HELLO:
-    case MSG_REPORT:
-    case MSG_INVENTORY_END:
-    case MSG_REQUEST:
-    case MSG_CLOSE:
-        ASSERT(false && "not for an agent");
-    }
-}
-
-void agent_on_closed(struct world *w, int i)
-{
-    struct agent *a = &w->nodes[i].agent;
-    a->connection = 0;
-    a->is_synced = a->is_welcome = false;
-    for (int n = 0; n < OPERATIONS; n++)
-        if (a->operations[n].kind && a->operations[n].asked) {
-            const struct message gone = { .rc = -E_UNAVAILABLE, .n = a->operations[n].request, .k = -1 };
-            operation_on_reply(w, i, &gone);
-        }
-    link_reconnect_later(w, i);
+    return m;
 }
 
 // ---- the process

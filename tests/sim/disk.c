@@ -52,6 +52,7 @@ void place_drop_snapshots(struct place *p, uint64_t below)
 
 static void set_record(struct place *p, const struct volume *order)
 {
+    p->is_left &= p->record != NULL;
     volume_free(p->record);
     p->record = volume_through_json(order);
 }

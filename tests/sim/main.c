@@ -1,4 +1,4 @@
-// sim [--seeds N] [--seed N] [--jobs N] [--plants]
+// sim [--seeds N] [--seed N] [--jobs N] [--plants] [--plant NAME]
 #include "sim.h"
 
 #include <string.h>
@@ -92,12 +92,14 @@ static int run_seeds(uint64_t count, int jobs)
     return 0;
 }
 
-enum { PLANT_SEEDS = 30000 };
+enum { PLANT_SEEDS = 60000 };
 
-static int run_plants(void)
+static int run_plants(int only)
 {
     int missed = 0;
     for (int plant = 1; plant < PLANT_COUNT; plant++) {
+        if (only != PLANT_NOTHING && plant != only)
+            continue;
         struct sums sums = { 0 };
         run_share(1, PLANT_SEEDS, 1, (enum plant)plant, &sums);
         missed += !sums.failed_seed;
@@ -106,6 +108,7 @@ static int run_plants(void)
             printf("found by seed %llu: %s\n", (unsigned long long)sums.failed_seed, sums.failure);
         else
             printf("NOT FOUND in %d seeds\n", PLANT_SEEDS);
+        fflush(stdout);
     }
     return missed ? 1 : 0;
 }
@@ -138,12 +141,12 @@ int main(int argc, char **argv)
         else if (strcmp(argv[n], "--plant") == 0)
             plant = plant_of(value), n++;
         else {
-            fprintf(stderr, "usage: sim [--seeds N] [--jobs N] | --seed N [--plant NAME] | --plants\n");
+            fprintf(stderr, "usage: sim [--seeds N] [--jobs N] | --seed N [--plant NAME] | --plants [--plant NAME]\n");
             return 2;
         }
     }
     if (plants)
-        return run_plants();
+        return run_plants(plant);
     if (!seed)
         return run_seeds(seeds, jobs);
     struct sums sums = { 0 };

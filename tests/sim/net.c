@@ -7,6 +7,8 @@ void message_free(struct message *m)
     json_decref(m->volume);
     json_decref(m->snapshot);
     json_decref(m->copy);
+    json_decref(m->resume);
+    json_decref(m->records);
     free(m);
 }
 
@@ -39,6 +41,30 @@ static void free_if_over(struct connection *c)
         c->id = 0;
 }
 
+bool line_is_full(struct world *w, uint64_t id, int direction)
+{
+    const struct connection *c = connection_of(w, id);
+    return c && c->is_open[direction == UP ? DOWN : UP] && c->is_full[direction];
+}
+
+static void on_drained(struct world *w, const struct event *ev)
+{
+    if (ev->k == DOWN)
+        control_on_drained(w, ev->n);
+    else if (w->nodes[ev->node].agent.connection == ev->n)
+        link_on_drained(w, ev->node);
+}
+
+// Of a connection with room for few, a quarter of that is left.
+static void drain(struct world *w, struct connection *c, int direction)
+{
+    c->count[direction]--;
+    if (!c->is_full[direction] || c->count[direction] > c->room / 4)
+        return;
+    c->is_full[direction] = false;
+    post(w, 0, on_drained, c->node, direction, 0, c->id);
+}
+
 static void deliver(struct world *w, const struct event *ev);
 
 static void enqueue(struct world *w, struct connection *c, int direction, struct message *m)
@@ -48,7 +74,10 @@ static void enqueue(struct world *w, struct connection *c, int direction, struct
         at_ms += chance_below(w, c->is_slow ? 20000 : 3000);
     if (at_ms < c->last_ms[direction])
         at_ms = c->last_ms[direction];
+    if (c->room < ROOM)
+        at_ms += chance_below(w, 100); // read slowly
     c->last_ms[direction] = at_ms;
+    c->is_full[direction] |= ++c->count[direction] >= c->room;
     *c->last[direction] = m;
     c->last[direction] = &m->next;
     post(w, at_ms - w->now_ms, deliver, c->node, direction, 0, c->id);
@@ -101,6 +130,7 @@ static void deliver(struct world *w, const struct event *ev)
     c->first[direction] = m->next;
     if (!m->next)
         c->last[direction] = &c->first[direction];
+    drain(w, c, direction);
     on_message(w, c, direction, m);
     message_free(m);
     free_if_over(c);
@@ -163,8 +193,12 @@ void link_connect(struct world *w, int i)
         return;
     }
     *c = (struct connection){ .id = ++w->ids, .node = i, .is_open = { true, true }, .is_slow = chance(w, 100) };
+    c->room = chance(w, 300) ? 1 + chance_below(w, 6) : ROOM;
     c->last[UP] = &c->first[UP];
     c->last[DOWN] = &c->first[DOWN];
     n->agent.connection = c->id;
-    send_up(w, i, message_new(MSG_HELLO, -1));
+    struct message *hello = message_new(MSG_HELLO, -1);
+    if (n->agent.can_resume && n->agent.count.connection > 0)
+        hello->resume = resume_claim(&n->agent.count);
+    send_up(w, i, hello);
 }

@@ -19,9 +19,10 @@ static void answer_control(struct world *w, int i, const struct operation *o, in
     struct message *m = message_new(MSG_REPLY, o->k);
     m->n = o->ask;
     m->rc = rc;
-    if (agent_at(w, i)->connection == o->ask_connection)
+    if (agent_at(w, i)->connection == o->ask_connection) {
+        link_report_first(w, i, o->k);
         send_up(w, i, m);
-    else
+    } else
         message_free(m);
 }
 
@@ -75,9 +76,9 @@ static void request(struct world *w, int i, struct operation *o, enum request_ki
     m->request = kind;
     m->name = o->name;
     m->by_name = o->k < 0;
-    m->n = o->request = ++agent_at(w, i)->last_request;
+    m->is_unused = o->begun;
     o->asked = true;
-    send_up(w, i, m);
+    o->request = link_request(w, i, m);
 }
 
 static struct agent_volume *find(struct world *w, int i, struct operation *o)
@@ -172,6 +173,10 @@ static void acquire(struct world *w, int i, struct operation *o, const struct ag
     }
     if (comes || o->begun || want->move.stage >= MOVE_SETTLE || !agent_at(w, i)->is_synced)
         return;
+    if (v->record && !uuid_equal(&want->owner, &w->nodes[i].id) && w->plant != PLANT_ACQUIRED_IN_VAIN) {
+        finish(w, i, o, -E_CONFLICT);
+        return;
+    }
     o->begun = true;
     request(w, i, o, REQUEST_ACQUIRE);
 }
@@ -301,7 +306,7 @@ void turn_soon(struct world *w, int i)
 static void on_removed(struct world *w, int i, struct operation *o, int rc)
 {
     struct agent_volume *v = known(w, i, o);
-    if (rc == 0 && v) {
+    if (rc == 0 && v && (o->begun || w->plant == PLANT_REMOVE_UNCHECKED)) {
         refs_done(&v->refs);
         refs_save(w, i, o->k);
     }

@@ -175,6 +175,7 @@ static void choose_profile(struct world *w)
     p->slow_message = chance_below(w, 100 * wild);
     p->slow_worker = chance_below(w, 60 * wild);
     p->damage *= 10;
+    p->lose_store = chance(w, 300) ? 4 : 0;
 }
 
 struct world *world_new(uint64_t seed, enum plant plant, bool is_traced)
@@ -185,7 +186,7 @@ struct world *world_new(uint64_t seed, enum plant plant, bool is_traced)
     w->plant = plant;
     w->is_traced = is_traced;
     choose_profile(w);
-    w->node_count = 2 + chance_below(w, NODES - 1);
+    w->node_count = 2 + chance_below(w, HOSTS - 1);
     w->volumes_max = 1 + chance_below(w, VOLUMES);
     for (int k = 0; k < VOLUMES; k++) {
         w->store.holds[k] = w->pending.holds[k] = -1;
@@ -215,7 +216,7 @@ void world_free(struct world *w)
         }
     }
     control_crash(w);
-    volume_set_done(&w->control.volumes);
+    control_free(&w->control);
     for (int k = 0; k < VOLUMES; k++) {
         volume_free(w->store.volumes[k]);
         volume_free(w->pending.volumes[k]);
@@ -243,6 +244,28 @@ static void step(struct world *w)
         violation(w, "liveness: %d events and no end: something spins", EVENTS_MAX);
 }
 
+// Who stands how, for who has to find out why nothing goes on.
+static void trace_ends(struct world *w)
+{
+    for (int i = 0; i < w->node_count; i++) {
+        const struct control_node *n = &w->control.nodes[i];
+        const struct agent *a = &w->nodes[i].agent;
+        trace(w, "control's %c: connection %llu, the %llu.%s%s, reports since %llu, known since %llu, %zu due; the agent's: %llu, the %llu.%s%s", NODE_LETTER(i),
+              (unsigned long long)n->peer, (unsigned long long)n->connection, n->is_told ? ", told" : "", n->is_synced ? ", synced" : "",
+              (unsigned long long)n->reports_since, (unsigned long long)n->known_since, n->due.n, (unsigned long long)a->connection,
+              (unsigned long long)a->count.connection, a->is_synced ? ", synced" : "", a->inventory_due ? ", inventory due" : "");
+    }
+}
+
+static void trace_sighting(struct world *w, int k, const char *who, const struct sighting *s)
+{
+    if (s->is_here)
+        trace(w, "control's v%d, %s: %c on its %llu. connection: %s, epoch %llu, revision %llx, snapshot %llx%s%s", k, who, NODE_LETTER(s->node),
+              (unsigned long long)s->connection, s->part.present ? "present" : "absent", (unsigned long long)s->part.epoch,
+              (unsigned long long)s->part.revision, (unsigned long long)s->part.snapshot.number, s->part.snapshot.final ? ", final" : "",
+              s->part.snapshot.has_digest ? ", with digest" : "");
+}
+
 void world_run(struct world *w)
 {
     char why[200] = "";
@@ -260,6 +283,11 @@ void world_run(struct world *w)
         if (check_settled(w, why))
             return;
         next_ms += 2000;
+    }
+    trace_ends(w);
+    for (int k = 0; k < w->volume_count; k++) {
+        trace_sighting(w, k, "owner", &w->control.owners[k]);
+        trace_sighting(w, k, "other", &w->control.others[k]);
     }
     violation(w, "liveness: after an hour without faults %s", why);
 }

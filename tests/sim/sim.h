@@ -8,15 +8,19 @@
 #define FLOCKER_TESTS_SIM_H
 
 #include "base/mem.h"
+#include "model/id_set.h"
 #include "model/volume_set.h"
 #include "plan/decide.h"
 #include "plan/move.h"
+#include "plan/recover.h"
 #include "plan/refs.h"
+#include "plan/resume.h"
 #include "plan/step.h"
 
 #include <jansson.h>
 
-enum { NODES = 5, VOLUMES = 6, NAMES = 3, CONTAINERS = 4, VALUES = 64, SNAPSHOTS = 40, OPERATIONS = 12, ASKS = 16, FETCHES = 48, CONNECTIONS = 64 };
+enum { HOSTS = 5, NODES = HOSTS + 2 /* those that join anew */, VOLUMES = 6, NAMES = 3, CONTAINERS = 4, VALUES = 64, SNAPSHOTS = 40 };
+enum { OPERATIONS = 12, ASKS = 16, FETCHES = 48, CONNECTIONS = 64, ROOM = 1 << 20 };
 
 // Bugs that the simulator has to find: each is a way in which the shells or the decisions could be wrong, and changes what they do or what they
 // are told. X(name, what is wrong)
@@ -40,6 +44,20 @@ enum { NODES = 5, VOLUMES = 6, NAMES = 3, CONTAINERS = 4, VALUES = 64, SNAPSHOTS
     X(PLANT_LAZY_UNMOUNT,       "an unmount succeeds although a container has the volume") \
     X(PLANT_PROMISE_BROKEN,     "the owner mounts what it has promised to another node") \
     X(PLANT_INFERENCE,          "what control does not name is destroyed") \
+    X(PLANT_GONE_COPY_LOST,     "a volume is given up with its node although another one has it whole") \
+    X(PLANT_GONE_ANY_COPY,      "a copy that is not whole becomes the volume when its node is removed") \
+    X(PLANT_GONE_NOT_BACK,      "a volume that has just moved to a node that is removed is not given back") \
+    X(PLANT_REMOVED_HEARD,      "a node that was removed is still listened to") \
+    X(PLANT_RECOVER_LOWER,      "recovery prefers the lower epoch") \
+    X(PLANT_RECOVER_SEALED,     "recovery takes who has sealed a volume for its owner, whatever its target has") \
+    X(PLANT_RECOVER_PLACING,    "recovery overlooks a copy that is just becoming the volume") \
+    X(PLANT_RECOVER_UNHEARD,    "recovery takes a node that has not answered for one that has nothing") \
+    X(PLANT_LOST_WANT,          "control resumes a connection of which a want was lost") \
+    X(PLANT_LOST_REPORT,        "an agent takes a report that was lost for told") \
+    X(PLANT_DUE_NOT_RESUMED,    "who resumes is not told what was due") \
+    X(PLANT_DUE_FORGOTTEN,      "what changes while a node reads slowly is not due to it") \
+    X(PLANT_REPORT_FORGOTTEN,   "what changes while control reads slowly is not reported") \
+    X(PLANT_REPLY_FIRST,        "a reply overtakes the want that is due for its volume") \
     /* what the simulator has found, put back */ \
     X(PLANT_DISCARDED_USED,     "a volume is made and used after control was asked to forget it") \
     X(PLANT_DISCARDED_EARLY,    "control is asked to forget a volume before what was perhaps made of it is destroyed") \
@@ -51,7 +69,16 @@ enum { NODES = 5, VOLUMES = 6, NAMES = 3, CONTAINERS = 4, VALUES = 64, SNAPSHOTS
     X(PLANT_EVICT_SPINS,        "who is stopped by force, again and again while the engine has not said so") \
     X(PLANT_PROMISE_FORGOTTEN,  "nobody looks when a promise is over") \
     X(PLANT_TRASH_UNMOUNTS,     "a volume that is removed is unmounted under a container that just starts") \
-    X(PLANT_DELETED_STAYS,      "what was made while control took it for destroyed stays")
+    X(PLANT_DELETED_STAYS,      "what was made while control took it for destroyed stays") \
+    X(PLANT_GONE_ACQUIRES,      "a volume moves to a node that was removed since it asked for it") \
+    X(PLANT_GONE_AMID_RECOVERY, "a node is removed while recovery decides on what it has") \
+    X(PLANT_ACQUIRED_IN_VAIN,   "a volume is sealed for a node whose pool has older data of it") \
+    X(PLANT_RECOVER_DESTROYED,  "recovery takes in what is just being destroyed") \
+    X(PLANT_REMOVE_UNCHECKED,   "who became the owner since it wished a volume removed is taken to have found it unused") \
+    X(PLANT_GONE_UNKNOWN,       "a node goes without force although it has what control does not know") \
+    X(PLANT_PURGE_UNANSWERED,   "who is to destroy what it never had does not say that it is gone") \
+    X(PLANT_COMMIT_ONCE,        "a move whose commit has failed is not tried again") \
+    X(PLANT_LOST_ABSENCE,       "that a volume is gone is not reported anew when the report was lost")
 
 enum plant {
     PLANT_NOTHING,
@@ -93,6 +120,7 @@ struct place {
     struct snapshot snapshots[SNAPSHOTS]; // ascending
     struct copy copy;
     bool mounted;
+    bool is_left;        // data that no longer counts: kept until a person removes it
     int64_t promised_ms; // check.c: until then it is promised to another node, by true time
 };
 
@@ -106,7 +134,7 @@ struct container {
 
 // ---- the agent's memory
 
-enum operation_kind { OP_NONE, OP_CREATE, OP_MOUNT, OP_REMOVE, OP_RELEASE };
+enum operation_kind { OP_NONE, OP_CREATE, OP_MOUNT, OP_REMOVE, OP_RELEASE, OP_RECORDS };
 
 struct operation {
     enum operation_kind kind;
@@ -124,6 +152,7 @@ struct operation {
 
 struct agent_volume {
     bool is_known; // has an entry in the agent's table
+    bool is_due;   // its report waits
     struct volume *record, *order;
     bool half_made, mounted, unsure, held, confirmed, removing, checked, looking, abandoned, discarding;
     int64_t discard; // number of that request
@@ -157,7 +186,8 @@ struct agent_volume {
 };
 
 struct agent {
-    bool is_up, is_open, is_welcome, is_synced;
+    bool is_up, is_open, is_welcome, is_synced, can_resume, inventory_due;
+    struct resume_count count;
     uint64_t life; // of the process: what was started by an earlier one comes to nothing
     uint64_t connection; // 0: none
     unsigned link_failures;
@@ -171,6 +201,7 @@ struct agent {
 struct node {
     struct uuid id;
     bool is_on;      // has power
+    bool is_gone;    // its host is off for good, or another node now
     uint64_t boot;   // counts boots: the era
     uint64_t engine; // counts starts of its engine
     int drift_ppm;   // of its clock
@@ -184,9 +215,9 @@ struct node {
 // ---- control
 
 struct sighting {
-    bool is_here;
+    bool is_here, has_copy;
     int node;
-    uint64_t connection; // of the node, when it said so
+    uint64_t connection; // the how manieth of the node it was
     struct move_part part;
 };
 
@@ -200,22 +231,40 @@ struct ask {
     int64_t from_n;
 };
 
+struct control_node {
+    uint64_t peer;       // its connection; 0: not connected
+    uint64_t connection; // grows with each
+    uint64_t reports_since, known_since;
+    uint64_t wants_sent, reports_got;
+    bool has_unknown, is_removed, is_resumed, is_told, is_synced, has_missed, is_watching[VOLUMES];
+    struct id_set due;
+    struct uuid due_at;
+};
+
+// What nodes have told, for a store that is rebuilt.
+struct recovery {
+    bool is_open, force, is_heard[NODES];
+    int under_way, after[NODES]; // the last volume that each has told
+    size_t finds_n;
+    struct recover_find finds[NODES * VOLUMES];
+};
+
 struct control {
-    bool is_up;
+    bool is_up, is_again_posted;
     uint64_t life;
+    struct uuid instance;
     struct volume_set volumes;
     int holds[VOLUMES]; // index of the node; -1: none
     struct sighting owners[VOLUMES], others[VOLUMES];
-    struct {
-        uint64_t connection; // 0: not connected
-        bool is_synced, is_watching[VOLUMES];
-    } nodes[NODES];
+    struct control_node nodes[NODES];
     struct ask asks[ASKS];
+    struct recovery recovery;
     int64_t last_ask;
 };
 
 struct store {
     struct volume *volumes[VOLUMES];
+    bool is_removed[NODES];
     int holds[VOLUMES];
 };
 
@@ -231,8 +280,9 @@ struct message {
     enum operation_kind ask;
     int k, name, rc;
     int64_t n;
-    json_t *volume, *snapshot, *copy; // owned
-    bool held, present, mounted, in_use, has_copy, warm, by_name;
+    json_t *volume, *snapshot, *copy, *resume; // owned; resume: the claim in a hello, the answer in a welcome
+    json_t *records; // owned
+    bool held, present, mounted, in_use, has_copy, warm, by_name, more, is_unused;
     uint64_t epoch, revision, order, peer_final; // order: by which a copy is kept
     int peer;
 };
@@ -246,6 +296,8 @@ struct connection {
     bool is_slow;
     struct message *first[2], **last[2];
     int64_t last_ms[2];
+    int room, count[2]; // with so many under way what can wait does
+    bool is_full[2];
 };
 
 // ---- transfers: one fetch, with the workers at its two ends
@@ -279,7 +331,7 @@ struct event {
 };
 
 struct profile { // per mille, and milliseconds
-    int crash_control, crash_agent, reboot, cut, lose_connection, stall, fail_step, fail_commit, damage, slow_message, slow_worker;
+    int lose_store, crash_control, crash_agent, reboot, cut, lose_connection, stall, fail_step, fail_commit, damage, slow_message, slow_worker;
 };
 
 struct world {
@@ -301,12 +353,17 @@ struct world {
     struct fetch fetches[FETCHES];
     struct control control;
     struct store store;
+    bool has_lost_store;
+    bool is_forced; // the removal of a node that is being committed
+    struct recovery recovering; // what is being committed comes of it
     struct store pending; // PLANT_STORE_NOT_DURABLE: what will be durable in a while
     // ---- what check.c knows
     struct {
         struct data acknowledged; // values that an fsync acknowledged, in order
         uint64_t revision;        // of the change that a user was told of last
-        bool may_go;              // a user has asked for its data to be destroyed
+        struct data switched;     // what was acknowledged at its last switch
+        bool may_go;              // a user has asked for its data to be destroyed, or given it up with the node that had it
+        bool given_up[NODES];     // nodes on which nothing of it counts any more, and what they do with it is not watched
         int owners[64];           // by epoch
     } truth[VOLUMES];
     uint64_t steps, faults;
@@ -352,6 +409,7 @@ void send_up(struct world *w, int i, struct message *m /* taken */);
 void send_down(struct world *w, uint64_t connection, struct message *m /* taken */);
 void link_connect(struct world *w, int i);
 void link_reconnect_later(struct world *w, int i);
+bool line_is_full(struct world *w, uint64_t connection, int direction); // of those who send in that direction
 struct message *message_new(enum message_kind kind, int k);
 void connection_close(struct world *w, uint64_t id, int end, bool is_told); // end UP: control's
 void message_free(struct message *m);
@@ -366,16 +424,24 @@ void fetches_die(struct world *w, int i);             // the agent that started 
 // ---- agent.c
 void agent_start(struct world *w, int i);
 void agent_crash(struct world *w, int i);
-void agent_on_message(struct world *w, int i, const struct message *m);
-void agent_on_closed(struct world *w, int i);
+struct agent_volume *volume_at(struct world *w, int i, int k);
 void turn(struct world *w, int i, int k);
 void turn_due(struct world *w, const struct event *ev); // an event: takes the volume's turn
 void turn_end_step(struct world *w, int i, int k, int rc, uint64_t number);
 void turn_report(struct world *w, int i, int k);
+struct message *turn_make_report(struct world *w, int i, int k);
 void turn_look(struct world *w, int i, int k);
 void turn_soon(struct world *w, int i);
 void refs_save(struct world *w, int i, int k);
 bool has_mount_operation(const struct world *w, int i, int k);
+
+// ---- link.c
+void agent_on_message(struct world *w, int i, const struct message *m);
+void agent_on_closed(struct world *w, int i);
+void link_on_drained(struct world *w, int i);
+void link_report(struct world *w, int i, int k); // at once, or when the connection can take it
+void link_report_first(struct world *w, int i, int k);
+int64_t link_request(struct world *w, int i, struct message *m /* taken */); // returns its number
 
 // ---- operation.c
 void operations_turn(struct world *w, int i);
@@ -387,12 +453,54 @@ void agent_unmount(struct world *w, int i, int k, int container); // an engine's
 // ---- control.c
 void control_start(struct world *w);
 void control_crash(struct world *w);
+void control_free(struct control *c);
+struct volume *volume_of(struct world *w, int k);
+int store_forget(struct world *w, int k);
+void acknowledge(struct world *w, int k); // a user was told of its present revision
+int control_put(struct world *w, struct volume *changed /* taken */);
+int control_put_all(struct world *w, struct volume **changed /* each taken */, size_t n, int removed); // and a node that goes, -1: none
+void moves_turn(struct world *w, int k);
+struct move_part part_of(const struct world *w, const struct sighting *s);
+uint64_t sealed_number(const struct world *w, const struct volume *v);
+struct uuid other_node(const struct volume *v);
+
+// ---- control_agents.c
 void control_on_message(struct world *w, int i, uint64_t connection, struct message *m);
 void control_on_closed(struct world *w, uint64_t connection);
+void control_on_drained(struct world *w, uint64_t connection);
+void reports_again_later(struct world *w); // the store has refused what follows from reports
+void peer_leave(struct world *w, int i);
+void tell(struct world *w, int i, const struct volume *v);
+void tell_all(struct world *w, const struct volume *v, const struct volume *old);
+void tell_early(struct world *w, const struct volume *v); // before it is committed: a plant
+void nodes_forget_volume(struct world *w, int k);
+int control_ask(struct world *w, int i, const struct ask *question); // an agent; negative: it can't be asked
+
+// ---- absence.c
+bool absence_is_for_good(const struct world *w, const struct volume *v);
+void absence_turn(struct world *w, int k);
+int absence_remove_node(struct world *w, int i);
+bool node_is_unused(const struct world *w, int i);
+
+// ---- recover.c
+json_t *inventory_page(struct world *w, int i, int after, bool *ret_more);
+void recover_on_records(struct world *w, int i, int rc, const struct message *m);
+void recovery_free(struct recovery *r);
+void recover_soon(struct world *w); // a node is there again
+void store_lose(struct world *w);
+
+// ---- wishes.c
+int64_t wall_ms(const struct world *w);
+int put_new(struct world *w, int name, int owner, bool keep_mounted, int *ret_k);
+int remove_volume(struct world *w, int k);
 void api_wish(struct world *w); // any wish of a user
+void api_release_all(struct world *w); // nothing is held any more
 
 // ---- users.c: engines, containers, faults
 void users_start(struct world *w);
+void nodes_removed_go(struct world *w); // their hosts are off for good
+bool node_takes_volumes(const struct world *w, int i); // it is in the cluster
+void node_join_later(struct world *w, int i); // as another node, with what lies on its disk
 void users_quiet(struct world *w); // all is healed, nobody wishes anything more
 void container_answered(struct world *w, int i, int c, uint64_t life, int k, int rc);
 void container_kill_users(struct world *w, int i, int k);
@@ -404,6 +512,11 @@ void check_data(struct world *w, int k);  // after anything on a disk has change
 void check_mounted(struct world *w, int i, int k); // it has just been mounted
 void check_destroyed(struct world *w, int i, int k); // it is about to be destroyed
 void check_acknowledged(struct world *w, int i, int k); // a container has had its values made durable
+// ---- check_loss.c
+void check_node_gone(struct world *w, int i, struct volume *const *changed, size_t n); // it is being removed, with these changes
+
+void check_recovered(struct world *w, const struct recovery *r, const struct volume *v); // it is being taken in
+
 bool check_settled(struct world *w, char ret_why[200]); // nothing is left of any move
 
 #endif

@@ -236,7 +236,7 @@ static void on_request(struct world *w, const struct event *ev)
     f->is_told = true;
     if (fault(w, w->profile.fail_step))
         end_target(w, f, false); // it dies
-    if (!is_connected(w, f) || choose(w, f) < 0) {
+    if (!is_connected(w, f) || choose(w, f) < 0 || w->nodes[f->target].places[f->k].record) { // the volume itself is there
         break_off(w, f);
         return;
     }

@@ -73,7 +73,7 @@ static void on_start(struct world *w, const struct event *ev)
         return;
     if (w->nodes[ev->node].agent.is_open)
         settle(w, ev->node, ev->k, true);
-    if (!w->nodes[ev->node].places[c->k].mounted)
+    if (!w->nodes[ev->node].places[c->k].mounted && !w->truth[c->k].given_up[ev->node])
         violation(w, "%c starts a container on v%d, which is not mounted there although the mount was answered", NODE_LETTER(ev->node), c->k);
     c->state = CONTAINER_RUNNING;
     trace(w, "%c  container %d runs on v%d", NODE_LETTER(ev->node), ev->k, c->k);
@@ -156,6 +156,11 @@ static void on_wish(struct world *w, const struct event *ev)
 
 // ---- faults
 
+bool node_takes_volumes(const struct world *w, int i)
+{
+    return !w->control.nodes[i].is_removed && !w->nodes[i].is_gone;
+}
+
 static void on_agent_starts(struct world *w, const struct event *ev)
 {
     agent_start(w, ev->node);
@@ -185,19 +190,58 @@ void node_power_off(struct world *w, int i)
 
 static void on_power(struct world *w, const struct event *ev)
 {
+    if (w->nodes[ev->node].is_gone)
+        return;
     w->nodes[ev->node].is_on = true;
     trace(w, "%c  boots", NODE_LETTER(ev->node));
     agent_start(w, ev->node);
 }
 
-static void on_heal(struct world *w, const struct event *ev)
-{
-    w->nodes[ev->node].is_cut[ev->k] = false;
-}
-
 static int64_t outage(struct world *w)
 {
     return chance(w, 100) ? chance_below(w, 120000) : 10 + chance_below(w, chance(w, 500) ? 300 : 10000);
+}
+
+static void go_for_good(struct world *w, int i)
+{
+    if (w->nodes[i].is_on)
+        node_power_off(w, i);
+    w->nodes[i].is_gone = true;
+}
+
+void nodes_removed_go(struct world *w)
+{
+    for (int i = 0; i < w->node_count; i++)
+        if (w->store.is_removed[i])
+            go_for_good(w, i);
+}
+
+// The old volumes are there, of a node that is no more.
+static void on_join(struct world *w, const struct event *ev)
+{
+    struct node *old = &w->nodes[ev->node], *n = &w->nodes[w->node_count];
+    if (w->is_quiet || w->node_count == NODES || old->is_gone)
+        return;
+    go_for_good(w, ev->node);
+    *n = (struct node){ .id = node_id(w->node_count), .is_on = true, .boot = 1, .engine = 1, .drift_ppm = old->drift_ppm };
+    for (int k = 0; k < VOLUMES; k++) {
+        n->places[k] = old->places[k];
+        old->places[k] = (struct place){ .record = NULL };
+        n->places[k].is_left = n->places[k].record != NULL;
+    }
+    trace(w, "%c  joins, on the host that was %c", NODE_LETTER(w->node_count), NODE_LETTER(ev->node));
+    agent_start(w, w->node_count);
+    post(w, 500, on_engine, w->node_count++, 0, 0, 0);
+}
+
+void node_join_later(struct world *w, int i)
+{
+    post(w, 1000 + outage(w), on_join, i, 0, 0, 0);
+}
+
+static void on_heal(struct world *w, const struct event *ev)
+{
+    w->nodes[ev->node].is_cut[ev->k] = false;
 }
 
 static void cut(struct world *w, int i)
@@ -214,7 +258,7 @@ static void cut(struct world *w, int i)
 // One end takes it for broken. The other may go on for long; what is under way still arrives.
 static void lose_connection(struct world *w, int i, int end)
 {
-    struct connection *c = connection_of(w, end == DOWN ? w->nodes[i].agent.connection : w->control.nodes[i].connection);
+    struct connection *c = connection_of(w, end == DOWN ? w->nodes[i].agent.connection : w->control.nodes[i].peer);
     if (!c || !c->is_open[end])
         return;
     uint64_t id = c->id;
@@ -230,7 +274,7 @@ static void lose_connection(struct world *w, int i, int end)
 static void on_keepalive(struct world *w, const struct event *ev)
 {
     for (int i = 0; i < w->node_count; i++) {
-        struct connection *mine = connection_of(w, w->nodes[i].agent.connection), *theirs = connection_of(w, w->control.nodes[i].connection);
+        struct connection *mine = connection_of(w, w->nodes[i].agent.connection), *theirs = connection_of(w, w->control.nodes[i].peer);
         if (mine && !mine->is_open[UP] && !mine->first[DOWN])
             lose_connection(w, i, DOWN);
         if (w->control.is_up && theirs && !theirs->is_open[DOWN] && !theirs->first[UP])
@@ -246,7 +290,7 @@ static void fault_of_node(struct world *w, int i)
         cut(w, i);
     if (fault(w, p->lose_connection))
         lose_connection(w, i, w->control.is_up && chance(w, 300) ? UP : DOWN);
-    if (w->nodes[i].is_on && fault(w, p->reboot)) {
+    if (w->nodes[i].is_on && !w->nodes[i].is_gone && fault(w, p->reboot)) {
         node_power_off(w, i);
         post(w, 1000 + outage(w), on_power, i, 0, 0, 0);
     }
@@ -265,6 +309,8 @@ static void on_fault(struct world *w, const struct event *ev)
         fault_of_node(w, i);
     if (w->control.is_up && fault(w, w->profile.crash_control))
         control_crash(w);
+    if (fault(w, w->profile.lose_store))
+        store_lose(w);
     if (!w->control.is_up)
         post(w, outage(w), on_control_starts, 0, 0, 0, 0);
     post(w, 100 + chance_below(w, 1000), on_fault, ev->node, 0, 0, 0);
@@ -283,15 +329,14 @@ void users_quiet(struct world *w)
 {
     trace(w, "from here on nothing fails and nobody wishes anything");
     w->is_quiet = true;
+    nodes_removed_go(w);
     for (int i = 0; i < w->node_count; i++) {
+        if (w->nodes[i].is_gone)
+            continue;
         w->nodes[i].is_on = true;
         w->nodes[i].is_cut[UP] = w->nodes[i].is_cut[DOWN] = false;
         agent_start(w, i);
     }
     control_start(w);
-    for (int k = 0; k < VOLUMES; k++)
-        w->control.holds[k] = w->store.holds[k] = -1; // and nobody holds anything
-    for (int i = 0; i < w->node_count; i++)
-        if (w->control.nodes[i].connection)
-            lose_connection(w, i, UP); // so that all is told anew
+    api_release_all(w); // and nobody holds anything
 }

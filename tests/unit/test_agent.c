@@ -649,6 +649,40 @@ static void a_lost_report_is_made_again(void **state)
     OK(plugin_call("VolumeDriver.Unmount", DB_ONE));
 }
 
+// Removed before its agent has heard of it: there is nothing to destroy, and control is told that.
+static void what_was_never_made_is_purged(void **state)
+{
+    static const char id[] = "0e2d7f4c-58f5-4b0e-9a27-1f6f7f0c6a11";
+    char body[150];
+    (void)state;
+    wire_start();
+    wire.is_down = true;
+    wire_cut();
+    WAIT_FOR(!agent_is_synced(host.agent));
+    snprintf(body, sizeof body, "{\"primary\":\"%s\",\"dataset_id\":\"%s\"}", UUID_TEXT(&host.node), id);
+    OK(rest("POST /v1/configuration/datasets", body));
+    snprintf(body, sizeof body, "DELETE /v1/configuration/datasets/%s", id);
+    OK(rest(body, ""));
+    wire_again();
+    snprintf(body, sizeof body, "DELETE /v2/volumes/%s?purge=1", id);
+    OK(rest(body, ""));
+    WAIT_FOR(strstr(rest("GET /v2/status", "").body, "\"purging\":0"));
+}
+
+// Also the one that nothing is left of a volume.
+static void a_lost_report_of_an_end_is_made_again(void **state)
+{
+    (void)state;
+    wire_start();
+    OK(plugin_call("VolumeDriver.Remove", DB));
+    wire.loses[TO_CONTROL] = "\"present\":false";
+    OK(rest("DELETE /v2/volumes/db?purge=1", ""));
+    WAIT_FOR(wire.is_losing[TO_CONTROL]);
+    wire_again();
+    assert_true(wire.is_resumed);
+    WAIT_FOR(strstr(rest("GET /v2/status", "").body, "\"purging\":0"));
+}
+
 // Another instance of control has counted nothing.
 static void control_that_was_restarted_is_told_all(void **state)
 {
@@ -1127,6 +1161,8 @@ int main(void)
         CASE(a_broken_connection_goes_on),
         CASE(a_lost_order_is_given_again),
         CASE(a_lost_report_is_made_again),
+        CASE(a_lost_report_of_an_end_is_made_again),
+        CASE(what_was_never_made_is_purged),
         CASE(control_that_was_restarted_is_told_all),
         CASE(reports_wait_for_a_slow_control),
         CASE(failed_create_is_gone_when_it_is_answered),

@@ -467,6 +467,101 @@ static void test_store_that_fails(void **state)
     stop(&r);
 }
 
+// A volume that was only on a node that was removed can't be moved: the move would wait for ever.
+static void test_lost_volumes_stay(void **state)
+{
+    struct rig r = { .pid = 0 };
+    char id[64];
+    json_t *reply;
+    (void)state;
+    start(&r, &store_memory, 60000);
+    struct fake a = agent_connect(&r), b = agent_connect(&r);
+    assert_true(agent_hello(&a, NODE));
+    assert_true(agent_hello(&b, "b7a1cf2e-5f0b-4d3c-8a1e-0c8f1d2e3f41"));
+    make(&r, &a, id);
+    assert_int_equal(call(&r, "DELETE", "/v2/nodes/" NODE "?force=1", NULL, NULL), 200);
+    AUTO(free) char *target = xasprintf("/v2/volumes/%s/move", id);
+    assert_int_equal(call(&r, "POST", target, "{\"node\": \"b7a1cf2e-5f0b-4d3c-8a1e-0c8f1d2e3f41\"}", &reply), 404);
+    assert_non_null(strstr(json_string_value(json_object_get(reply, "description")), "was removed from the cluster"));
+    json_decref(reply);
+    agent_end(&a);
+    agent_end(&b);
+    stop(&r);
+}
+
+// After a loss of the store control knows of no volume on a node: that it has some still counts.
+static void test_removal_before_recovery(void **state)
+{
+    struct rig r = { .pid = 0 };
+    bool is_told = false;
+    (void)state;
+    start(&r, &store_memory, 60000);
+    struct fake a = agent_connect(&r);
+    assert_true(agent_hello(&a, NODE));
+    report(&a, "0e2d7f4c-58f5-4b0e-9a27-1f6f7f0c6a11", true);
+    agent_end(&a);
+    for (int64_t end_ms = clock_boot_ms() + 8000; !is_told && clock_boot_ms() < end_ms; usleep(10000)) { // first it is control's own host
+        json_t *reply;
+        assert_int_equal(call(&r, "DELETE", "/v2/nodes/" NODE, NULL, &reply), 409);
+        is_told = strstr(json_string_value(json_object_get(reply, "description")), "does not know") != NULL;
+        json_decref(reply);
+    }
+    assert_true(is_told);
+    assert_int_equal(call(&r, "DELETE", "/v2/nodes/" NODE "?force=1", NULL, NULL), 200);
+    stop(&r);
+}
+
+// A node that has become the owner since it wished a volume removed has not looked whether anything uses it there.
+static void test_remove_that_nobody_checked(void **state)
+{
+    struct rig r = { .pid = 0 };
+    char id[64], text[64];
+    json_t *message;
+    (void)state;
+    start(&r, &store_memory, 60000);
+    struct fake a = agent_connect(&r);
+    assert_true(agent_hello(&a, NODE));
+    make(&r, &a, id);
+    say(&a, json_pack("{s:s, s:i, s:s, s:s, s:b}", "type", "request", "n", 1, "op", "remove", "id", id, "unused", 0));
+    while ((message = hear(&a)) && strcmp(json_string_value(json_object_get(message, "type")), "remove") != 0)
+        json_decref(message);
+    assert_non_null(message);
+    json_decref(message);
+    assert_string_equal(look(&r, id, "state", text), "live");
+    say(&a, json_pack("{s:s, s:i, s:s, s:s, s:b}", "type", "request", "n", 2, "op", "remove", "id", id, "unused", 1));
+    await_want(&a, "trashed", id);
+    agent_end(&a);
+    stop(&r);
+}
+
+// What an agent says while the store fails is noted when it works again: the agent does not say it twice.
+static void test_store_that_fails_at_a_report(void **state)
+{
+    struct rig r = { .pid = 0 };
+    char id[64];
+    (void)state;
+    store_flaky = store_memory;
+    store_flaky.open = flaky_open;
+    store_flaky.commit = flaky_commit;
+    start(&r, &store_flaky, 60000);
+    struct fake a = agent_connect(&r);
+    assert_true(agent_hello(&a, NODE));
+    make(&r, &a, id);
+    discard(&r, id);
+    AUTO(free) char *target = xasprintf("/v2/volumes/%s?purge=1", id);
+    assert_int_equal(call(&r, "DELETE", target, NULL, NULL), 200);
+    await_want(&a, "purging", id);
+    shared->fails = true;
+    int before = shared->commits;
+    report(&a, id, false);
+    while (shared->commits == before)
+        usleep(10000);
+    shared->fails = false;
+    assert_true(comes_to(&r, id, "state", "deleted", 8000));
+    agent_end(&a);
+    stop(&r);
+}
+
 // A cluster has a limit of nodes; who is known may come back all the same.
 static void test_too_many_nodes(void **state)
 {
@@ -1413,6 +1508,8 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_trash_runs_out),   cmocka_unit_test(test_trash_over_restart), cmocka_unit_test(test_store_that_fails),
         cmocka_unit_test(test_too_many_nodes),   cmocka_unit_test(test_reasons_are_logged), cmocka_unit_test(test_end_amid_work),
+        cmocka_unit_test(test_store_that_fails_at_a_report), cmocka_unit_test(test_lost_volumes_stay),
+        cmocka_unit_test(test_remove_that_nobody_checked), cmocka_unit_test(test_removal_before_recovery),
         cmocka_unit_test(test_clock_set_forward), cmocka_unit_test(test_clock_set_back), cmocka_unit_test(test_clock_wrong_at_the_start),
         cmocka_unit_test(test_silent_node),       cmocka_unit_test(test_recovery),
         cmocka_unit_test(test_recovery_shows_a_copy_of_what_is_known),
