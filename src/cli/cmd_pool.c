@@ -41,7 +41,9 @@ static void warn_disk(FILE *out, const char *start, const json_t *pool, uint64_t
     const json_t *free_on_disk = json_object_get(pool, "disk_free");
     json_int_t free_bytes = json_integer_value(free_on_disk), more = json_integer_value(json_object_get(pool, "file_may_grow"));
     if (json_is_integer(free_on_disk) && free_bytes >= 0 && more > free_bytes && (uint64_t)free_bytes <= low)
-        fprintf(out, "%sthe pool's file may still become %s larger, but the disk below it has only %s free: when that is used up, writing fails\n",
+        fprintf(out,
+                "%sthe pool's file may still become %s larger, but the disk below it has only %s free: when that is used up, writing "
+                "fails\n",
                 start, size_format((uint64_t)more, more_text), size_format((uint64_t)free_bytes, free_text));
 }
 
@@ -49,11 +51,14 @@ void pool_warn(FILE *out, const char *start, const json_t *pool, uint64_t low)
 {
     json_int_t kept = json_integer_value(json_object_get(pool, "kept"));
     if (json_is_true(json_object_get(pool, "read_only")))
-        fprintf(out, "%sthe pool is read-only: it was mounted so, or its file system stopped after an error (see the kernel's log)\n", start);
+        fprintf(out, "%sthe pool is read-only: it was mounted so, or its file system stopped after an error (see the kernel's log)\n",
+                start);
     warn_disk(out, start, pool, low);
     if (kept > 0)
-        fprintf(out, "%sthe pool has %lld volumes that are not this node's by control's word: they are kept, and not served; the agent's log names "
-                "them\n", start, (long long)kept);
+        fprintf(out,
+                "%sthe pool has %lld volumes that are not this node's by control's word: they are kept, and not served; the agent's log "
+                "names them\n",
+                start, (long long)kept);
 }
 
 // The pool has grown, whatever comes of the question what to look out for.
