@@ -49,7 +49,8 @@ static struct world *world_of(const struct input *in, struct world *w)
 {
     *w = (struct world){ .known = in->state < VOLUME_STATE_COUNT };
     w->here = (struct volume_here){ .half_made = in->half_made, .abandoned = in->abandoned, .mounted = in->mounted,
-                                    .mount_wanted = in->mount_wanted, .held = in->held, .leaving = in->leaving, .has_snapshots = in->snapshots != NONE, .sealed = in->snapshots == WHOLE,
+                                    .mount_wanted = in->mount_wanted, .held = in->held, .leaving = in->leaving,
+                                    .has_snapshots = in->snapshots != NONE, .sealed = in->snapshots == WHOLE,
                                     .has_copy = in->copy != NONE, .copy_final = in->copy == WHOLE, .fetch_due = in->fetch_due };
     w->want.state = (enum volume_state)in->state;
     w->want.owner = in->owner ? self : other;
