@@ -157,7 +157,8 @@ def test_hosts_that_are_away_when_a_move_ends(hosts, flocker_binary):
     two.host.power_cut()
     wait_state(one.host, two.host, "down")
     seen = volume(one, "db")
-    assert seen["host"] == "10.77.0.2" and not seen["ready"] and "not connected since" in refused_mount(one, "db")
+    assert seen["host"] == "10.77.0.2" and not seen["ready"]
+    wait_for("the other node to be told", lambda: "not connected since" in refused_mount(one, "db"), 10)
     one.kill("agent")
     one.up("destroy.staged:1:hang")
     two.host.power_on()
