@@ -243,6 +243,7 @@ static int destroy_in(const struct pool *p, const struct pool_dirs *d, const str
 {
     char name[UUID_TEXT_SIZE];
     uuid_format(id, name);
+    bool was_there = pool_has_entry(d->staging, name) || pool_has_entry(d->volumes, name);
     int rc = clear_staged(d->staging, name, e);
     if (rc == 0 && pool_has_entry(d->volumes, name)) {
         rc = pool_volume_check_unused(p, id, e);
@@ -256,7 +257,7 @@ static int destroy_in(const struct pool *p, const struct pool_dirs *d, const str
     if (rc == 0)
         rc = btrfs_commit(d->top, e);
     btrfs_free_deleted(d->top);
-    return rc;
+    return was_there || e->os_errno != EROFS ? rc : 0; // of what could not be made in a read-only pool nothing has to become durable
 }
 
 int pool_volume_destroy(struct backend *b, const struct uuid *id, struct error *e)
