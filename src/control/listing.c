@@ -62,8 +62,7 @@ static bool write_items(struct listing *l, FILE *f)
 static char *write_piece(struct listing *l, size_t *ret_n, bool *ret_is_last)
 {
     char *text = NULL;
-    FILE *f = open_memstream(&text, ret_n);
-    ASSERT(f);
+    FILE *f = xmemstream(&text, ret_n);
     if (!l->has_begun)
         fputc('[', f);
     *ret_is_last = write_items(l, f);

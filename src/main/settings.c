@@ -110,13 +110,12 @@ char *settings_text(const struct settings *s)
 {
     char *ret = NULL;
     size_t n = 0;
-    FILE *out = open_memstream(&ret, &n);
-    ASSERT(out);
+    FILE *out = xmemstream(&ret, &n);
     for (size_t i = 0; i < s->n; i++) {
         const struct setting *item = &s->items[i];
         fprintf(out, "%s%s%s\n", item->name ? item->name : "", item->name && *item->value ? "=" : "", item->value);
     }
-    ASSERT(fclose(out) == 0);
+    fclose(out);
     return ret;
 }
 
