@@ -78,7 +78,7 @@ struct agent_volume {
         bool in_use, warm;
         bool has_copy;
         struct move_snapshot snapshot, copy;
-        uint64_t epoch, revision, attempts, copy_bytes, sealed_revision, order, gone;
+        uint64_t epoch, revision, attempts, copy_bytes, sealed_revision, order;
         enum errcode code;
     } reported; // what control was told last
     bool is_due;         // control is to be told, when the connection can take it:

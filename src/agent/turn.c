@@ -405,22 +405,13 @@ void turn_failing(struct agent *a)
     arm_retry(a);
 }
 
-// The order to destroy it that finds nothing here any more; 0: there is none. It is answered, also if that is not new.
-static uint64_t gone_by(const struct agent_volume *v)
-{
-    const struct volume *want = volume_set_find(&v->agent->wants, &v->id);
-    bool is_to_go = want && want->state == VOLUME_PURGING && uuid_equal(&want->owner, &v->agent->config.node);
-    return is_to_go && !v->record && !v->half_made && !v->copy.is_here && v->step == STEP_NONE ? want->revision : 0;
-}
-
 bool turn_has_news(const struct agent_volume *v)
 {
     bool present = v->record != NULL;
-    uint64_t epoch = present ? v->record->epoch : 0, revision = present ? v->record->revision : 0, gone = gone_by(v);
+    uint64_t epoch = present ? v->record->epoch : 0, revision = present ? v->record->revision : 0;
     return !v->reported.sent || v->reported.present != present || v->reported.mounted != v->mounted || v->reported.epoch != epoch ||
            v->reported.revision != revision || v->reported.code != v->error.code || v->reported.in_use != turn_is_in_use(v) ||
-           !moves_are_reported(v) || (gone && v->reported.gone != gone) ||
-           (v->error.code && v->reported.attempts != v->attempts); // who waits for an attempt hears of each that failed
+           !moves_are_reported(v) || (v->error.code && v->reported.attempts != v->attempts); // who waits for an attempt hears of each that failed
 }
 
 void turn_report(struct agent_volume *v)
@@ -442,7 +433,6 @@ json_t *turn_make_report(struct agent_volume *v)
     v->reported.code = v->error.code;
     v->reported.attempts = v->attempts;
     v->reported.in_use = turn_is_in_use(v);
-    v->reported.gone = gone_by(v);
     json_t *message = json_pack("{s:s, s:s, s:I, s:I, s:b, s:b, s:b}", "type", "report", "id", UUID_TEXT(&v->id), "epoch", (json_int_t)epoch,
                                 "revision", (json_int_t)revision, "present", (int)present, "mounted", (int)v->mounted, "in_use",
                                 (int)v->reported.in_use);
