@@ -99,15 +99,18 @@ static void say(const char *line)
     fflush(said_to);
 }
 
-// What is kept in flocker.conf, changed by what the command line says.
+// What is kept in flocker.conf, changed by what the command line says. Nobody else changes the file from kept_read to kept_write.
 struct kept {
     struct settings settings;
+    int dir; // -1: it is not held
     bool is_changed;
     struct up_arguments up;
 };
 
 static void kept_done(struct kept *k)
 {
+    if (k->dir >= 0)
+        close(k->dir);
     settings_done(&k->settings);
     for (size_t i = 0; i < ARRAY_SIZE(k->up.once); i++)
         free(k->up.once[i]);
@@ -168,14 +171,12 @@ static int forget(struct kept *k, const struct cli_context *ctx, struct error *e
     return 0;
 }
 
-static int read_kept(const struct paths *p, struct settings *ret, struct error *e)
+static int kept_read(struct kept *k, const struct paths *p, struct error *e)
 {
-    AUTO(close) int dir = -1;
-    int rc = settings_open(p->etc, &dir, e);
-    *ret = (struct settings){ NULL, 0 };
-    if (rc == 0)
-        rc = settings_read(dir, p->etc, kept_options, ret, e);
-    return rc == -E_NOT_FOUND ? 0 : explain_denied(rc, e);
+    int rc = paths_make(p, e);
+    if (rc == 0 && (rc = settings_open(p->etc, true, &k->dir, e)) == 0)
+        rc = settings_read(k->dir, p->etc, kept_options, &k->settings, e);
+    return explain_denied(rc, e);
 }
 
 // From now on the command's own options are what it was told, and what is kept of the others.
@@ -188,14 +189,14 @@ static void apply(struct cli_context *ctx, const struct settings *s, const struc
     }
 }
 
-static int write_kept(const struct paths *p, const struct kept *k, struct error *e)
+static int kept_write(struct kept *k, const struct paths *p, struct error *e)
 {
-    AUTO(close) int dir = -1;
+    AUTO(close) int dir = TAKE(k->dir, -1);
     char text[PATH_SIZE + 100];
     if (!k->is_changed)
         return 0;
-    int rc = settings_open(p->etc, &dir, e);
-    if (rc < 0 || (rc = settings_write(dir, &k->settings, e)) < 0)
+    int rc = settings_write(dir, &k->settings, e);
+    if (rc < 0)
         return explain_denied(rc, e);
     snprintf(text, sizeof text, "options are kept in %s/%s", p->etc, SETTINGS_FILE);
     say(text);
@@ -207,21 +208,19 @@ static int run_up(struct cli_context *ctx, int argc, char **argv, struct error *
     struct control_options control;
     struct agent_options agent;
     struct paths p;
-    __attribute__((cleanup(kept_done))) struct kept kept = { .is_changed = false };
+    __attribute__((cleanup(kept_done))) struct kept kept = { .dir = -1 };
     (void)argc;
     (void)argv;
     said_to = ctx->out;
     int rc = paths_init(&p, ctx->root, e);
-    if (rc < 0 || (rc = read_kept(&p, &kept.settings, e)) < 0 || (rc = forget(&kept, ctx, e)) < 0)
+    if (rc < 0 || (rc = kept_read(&kept, &p, e)) < 0 || (rc = forget(&kept, ctx, e)) < 0)
         return rc;
     if (!note_options(&kept, ctx, control_options, &kept.up.has_control, e) || !note_options(&kept, ctx, agent_options, &kept.up.has_agent, e))
         return -(int)e->code;
     apply(ctx, &kept.settings, kept_options);
     if ((rc = read_control(ctx, &control, e)) < 0 || (rc = read_agent(ctx, &agent, e)) < 0) // what is wrong is told here, not in a log
         return rc;
-    if ((rc = paths_make(&p, e)) < 0)
-        return explain_denied(rc, e);
-    if ((rc = write_kept(&p, &kept, e)) < 0)
+    if ((rc = kept_write(&kept, &p, e)) < 0)
         return rc;
     kept.up.config = agent.config;
     kept.up.control_at = agent.control;
@@ -232,23 +231,38 @@ static int run_join(struct cli_context *ctx, int argc, char **argv, struct error
 {
     struct agent_options agent;
     struct paths p;
-    __attribute__((cleanup(kept_done))) struct kept kept = { .is_changed = false };
+    __attribute__((cleanup(kept_done))) struct kept kept = { .dir = -1 };
     const char *token = cli_value(ctx, "token");
     (void)argc;
     if (!token)
         return fail(e, E_INVALID, "--token is missing: `flocker node token` on the control host prints one");
     said_to = ctx->out;
     int rc = paths_init(&p, ctx->root, e);
-    if (rc < 0 || (rc = read_kept(&p, &kept.settings, e)) < 0)
+    if (rc < 0 || (rc = kept_read(&kept, &p, e)) < 0)
         return rc;
     if (!note_options(&kept, ctx, agent_options, &kept.up.has_agent, e))
         return -(int)e->code;
     apply(ctx, &kept.settings, agent_options);
-    if ((rc = read_agent(ctx, &agent, e)) < 0 || (rc = role_join(&p, argv[0], token, say, e)) < 0 || (rc = write_kept(&p, &kept, e)) < 0 ||
+    if ((rc = read_agent(ctx, &agent, e)) < 0 || (rc = role_join(&p, argv[0], token, say, e)) < 0 || (rc = kept_write(&kept, &p, e)) < 0 ||
         cli_value(ctx, "no-start"))
         return rc;
     kept.up.config = agent.config;
     return role_up(&p, &kept.up, say, e);
+}
+
+// The paths, and the command's options: those given, and those kept.
+static int read_own(struct cli_context *ctx, const struct cli_option *options, struct paths *p, struct settings *kept, struct error *e)
+{
+    AUTO(close) int dir = -1;
+    int rc = paths_init(p, ctx->root, e);
+    if (rc < 0)
+        return rc;
+    if ((rc = settings_open(p->etc, false, &dir, e)) == 0)
+        rc = settings_read(dir, p->etc, kept_options, kept, e);
+    if (rc < 0 && rc != -E_NOT_FOUND)
+        return explain_denied(rc, e);
+    apply(ctx, kept, options);
+    return 0;
 }
 
 static int run_control(struct cli_context *ctx, int argc, char **argv, struct error *e)
@@ -258,11 +272,8 @@ static int run_control(struct cli_context *ctx, int argc, char **argv, struct er
     __attribute__((cleanup(settings_done))) struct settings kept = { NULL, 0 };
     (void)argc;
     (void)argv;
-    int rc = paths_init(&p, ctx->root, e);
-    if (rc < 0 || (rc = read_kept(&p, &kept, e)) < 0)
-        return rc;
-    apply(ctx, &kept, control_options);
-    return (rc = read_control(ctx, &o, e)) < 0 ? rc : role_control(&p, &o, e);
+    int rc = read_own(ctx, control_options, &p, &kept, e);
+    return rc < 0 || (rc = read_control(ctx, &o, e)) < 0 ? rc : role_control(&p, &o, e);
 }
 
 static int run_agent(struct cli_context *ctx, int argc, char **argv, struct error *e)
@@ -272,11 +283,8 @@ static int run_agent(struct cli_context *ctx, int argc, char **argv, struct erro
     __attribute__((cleanup(settings_done))) struct settings kept = { NULL, 0 };
     (void)argc;
     (void)argv;
-    int rc = paths_init(&p, ctx->root, e);
-    if (rc < 0 || (rc = read_kept(&p, &kept, e)) < 0)
-        return rc;
-    apply(ctx, &kept, agent_options);
-    if ((rc = read_agent(ctx, &o, e)) < 0)
+    int rc = read_own(ctx, agent_options, &p, &kept, e);
+    if (rc < 0 || (rc = read_agent(ctx, &o, e)) < 0)
         return rc;
     const char *agents = settings_value(&kept, "agents");
     if (!o.peers && agents && strcmp(agents, "none") != 0)

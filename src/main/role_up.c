@@ -136,6 +136,14 @@ static bool give_way(const struct service *s, pid_t pid)
     return true;
 }
 
+static const char *when_options_count(const struct service *s)
+{
+    if (!s->has_options)
+        return "";
+    return is_managed(instance_find(s->lock).pid) ? "; options count when it starts: systemctl restart it"
+                                                  : "; options count when it starts: `flocker down` first";
+}
+
 // Starts the daemon unless it runs already, and waits until it is ready.
 static int start(const struct service *s, void (*say)(const char *line), struct error *e)
 {
@@ -159,8 +167,7 @@ static int start(const struct service *s, void (*say)(const char *line), struct 
             if (!running && !give_way(s, pid))
                 snprintf(text, sizeof text, "%s started, log in %.500s", s->name, s->log);
             else
-                snprintf(text, sizeof text, "%s is running%s", s->name, !s->has_options ? "" : is_managed(instance_find(s->lock).pid) ?
-                         "; options count when it starts: systemctl restart it" : "; options count when it starts: `flocker down` first");
+                snprintf(text, sizeof text, "%s is running%s", s->name, when_options_count(s));
             say(text);
             return 0;
         }

@@ -163,14 +163,14 @@ void settings_forget(struct settings *s, const char *name)
 
 // ---- the file
 
-int settings_open(const char *etc, int *ret_dir, struct error *e)
+int settings_open(const char *etc, bool to_change, int *ret_dir, struct error *e)
 {
     AUTO(close) int dir = open(etc, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
     if (dir < 0)
         return fail_os(e, errno, "open %s", etc);
-    int rc = lock_whole(dir, LOCK_MS, e);
+    int rc = to_change ? lock_whole(dir, LOCK_MS, e) : 1;
     if (rc == 0)
-        rc = fail(e, E_TIMEOUT, "another `flocker up` holds %s", etc);
+        rc = fail(e, E_TIMEOUT, "another `flocker up` or `flocker join` is at work with %s: try again when it has ended", etc);
     if (rc < 0)
         return rc;
     *ret_dir = TAKE(dir, -1);

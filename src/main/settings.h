@@ -37,8 +37,9 @@ const char *settings_value(const struct settings *s, const char *name);
 int settings_set(struct settings *s, const char *name, const char *value, struct error *e);
 void settings_forget(struct settings *s, const char *name);
 
-// Opens `etc` for the next two: as long as the descriptor is open, others wait. E_NOT_FOUND if it isn't there.
-int settings_open(const char *etc, int *ret_dir, struct error *e);
+// Opens `etc` for the next two. Who wants to change the file has it for himself as long as the descriptor is open: E_TIMEOUT if another has it
+// for 5 s. Who only reads never waits: the file is replaced as a whole. E_NOT_FOUND if `etc` isn't there.
+int settings_open(const char *etc, bool to_change, int *ret_dir, struct error *e);
 // No file is as good as an empty one.
 int settings_read(int dir, const char *etc, const struct cli_option *known, struct settings *ret, struct error *e);
 int settings_write(int dir, const struct settings *s, struct error *e);

@@ -85,7 +85,7 @@ static void changed(void **state)
     char dir[] = "/tmp/test-settings-XXXXXX";
     assert_non_null(mkdtemp(dir));
     AUTO(close) int fd = -1;
-    assert_int_equal(settings_open(dir, &fd, &e), 0);
+    assert_int_equal(settings_open(dir, true, &fd, &e), 0);
     assert_int_equal(settings_read(fd, dir, known, &s, &e), 0);
     for (int i = 0; i < 2; i++) {
         assert_int_equal(settings_set(&s, "pool", i ? "/b" : "/a", &e), 0);
@@ -97,12 +97,17 @@ static void changed(void **state)
         s = back;
     }
     settings_done(&s);
+    int other = -1;
+    assert_int_equal(settings_open(dir, true, &other, &e), -E_TIMEOUT);
+    assert_non_null(strstr(e.msg, dir));
+    assert_int_equal(settings_open(dir, false, &other, &e), 0);
+    close(other);
     struct stat st;
     assert_int_equal(fstatat(fd, SETTINGS_FILE, &st, 0), 0);
     assert_int_equal(st.st_mode & 0777, 0600);
     assert_int_equal(unlinkat(fd, SETTINGS_FILE, 0), 0);
     assert_int_equal(rmdir(dir), 0);
-    assert_int_equal(settings_open(dir, &fd, &e), -E_NOT_FOUND);
+    assert_int_equal(settings_open(dir, false, &fd, &e), -E_NOT_FOUND);
 }
 
 int main(void)
