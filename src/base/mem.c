@@ -61,6 +61,16 @@ static ssize_t memstream_write(void *cookie, const char *data, size_t n)
     return (ssize_t)n;
 }
 
+// For ftell() alone.
+static int memstream_seek(void *cookie, off64_t *at, int whence)
+{
+    const struct memstream *m = cookie;
+    if (whence != SEEK_CUR || *at != 0)
+        return -1;
+    *at = (off64_t)m->n;
+    return 0;
+}
+
 static int memstream_close(void *cookie)
 {
     struct memstream *m = cookie;
@@ -75,5 +85,5 @@ FILE *xmemstream(char **ret, size_t *ret_n)
 {
     struct memstream *m = xcalloc(1, sizeof *m);
     *m = (struct memstream){ .text = xcalloc(1, 1), .ret = ret, .room = 1, .ret_n = ret_n };
-    return or_die(fopencookie(m, "w", (cookie_io_functions_t){ .write = memstream_write, .close = memstream_close }));
+    return or_die(fopencookie(m, "w", (cookie_io_functions_t){ .write = memstream_write, .seek = memstream_seek, .close = memstream_close }));
 }

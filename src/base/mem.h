@@ -17,6 +17,7 @@ char *xstrndup(const char *s, size_t n) __attribute__((malloc, returns_nonnull))
 char *xasprintf(const char *fmt, ...) __attribute__((malloc, returns_nonnull, format(printf, 1, 2)));
 
 // What is written to it is in *ret, NUL-terminated and the caller's to free, after fclose(), which can't fail.
+// ftell() says how much that is so far.
 FILE *xmemstream(char **ret, size_t *ret_n) __attribute__((returns_nonnull));
 
 // AUTO(fn) type v = ...: calls fn(v) at the end of the scope unless v is NULL. Initialise at declaration; ownership leaves

@@ -70,8 +70,10 @@ static void memstream_is_whole_or_the_process_ends(void **state)
     AUTO(free) char *whole = NULL;
     size_t whole_n;
     FILE *f = xmemstream(&whole, &whole_n);
-    for (int i = 0; i < 1000; i++)
+    for (int i = 0; i < 1000; i++) {
+        assert_int_equal(ftell(f), 2 * i);
         fprintf(f, "%d,", i % 10);
+    }
     fclose(f);
     assert_int_equal(whole_n, 2000);
     assert_int_equal(strlen(whole), 2000);

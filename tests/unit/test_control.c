@@ -252,6 +252,13 @@ static bool agent_hello(const struct fake *a, const char *node)
     return true;
 }
 
+static struct fake agent_up(const struct rig *r, const char *node)
+{
+    struct fake a = agent_connect(r);
+    assert_true(agent_hello(&a, node));
+    return a;
+}
+
 // Skips messages until an order for a volume in that state, whose data control knows of.
 static void await_want(const struct fake *a, const char *state, char id[64])
 {
@@ -273,7 +280,8 @@ static void report(const struct fake *a, const char *id, bool present)
     say(a, json_pack("{s:s, s:s, s:i, s:i, s:b, s:b}", "type", "report", "id", id, "epoch", 1, "revision", 1, "present", (int)present, "mounted", 0));
 }
 
-#define NODE "b7a1cf2e-5f0b-4d3c-8a1e-0c8f1d2e3f40"
+#define NODE   "b7a1cf2e-5f0b-4d3c-8a1e-0c8f1d2e3f40"
+#define NODE_2 "c7a1cf2e-5f0b-4d3c-8a1e-0c8f1d2e3f41"
 
 static void make(const struct rig *r, const struct fake *a, char id[64])
 {
@@ -303,8 +311,7 @@ static void test_trash_runs_out(void **state)
     char id[64], text[64];
     (void)state;
     start(&r, &store_memory, 1000);
-    struct fake a = agent_connect(&r);
-    assert_true(agent_hello(&a, NODE));
+    struct fake a = agent_up(&r, NODE);
     for (int i = 0; i < MANY; i++)
         make(&r, &a, ids[i]);
     int64_t begin_ms = clock_boot_ms();
@@ -331,8 +338,7 @@ static void test_trash_over_restart(void **state)
     char id[64], due[64], purge[64], text[64];
     (void)state;
     start(&r, &store_sqlite, 1000);
-    struct fake a = agent_connect(&r);
-    assert_true(agent_hello(&a, NODE));
+    struct fake a = agent_up(&r, NODE);
     make(&r, &a, id);
     discard(&r, id);
     look(&r, id, "purge", purge);
@@ -359,8 +365,7 @@ static void test_clock_set_forward(void **state)
     char id[64], second[64], text[64];
     (void)state;
     start(&r, &store_memory, 2000);
-    struct fake a = agent_connect(&r);
-    assert_true(agent_hello(&a, NODE));
+    struct fake a = agent_up(&r, NODE);
     make(&r, &a, id);
     make(&r, &a, second);
     discard(&r, id);
@@ -387,8 +392,7 @@ static void test_clock_set_back(void **state)
     (void)state;
     shared->clock_ahead_ms = (int64_t)3000 * 24 * 3600 * 1000;
     start(&r, &store_memory, 2000);
-    struct fake a = agent_connect(&r);
-    assert_true(agent_hello(&a, NODE));
+    struct fake a = agent_up(&r, NODE);
     make(&r, &a, id);
     make(&r, &a, second);
     discard(&r, id);
@@ -413,8 +417,7 @@ static void test_clock_wrong_at_the_start(void **state)
     char id[64], text[64];
     (void)state;
     start(&r, &store_sqlite, 2000);
-    struct fake a = agent_connect(&r);
-    assert_true(agent_hello(&a, NODE));
+    struct fake a = agent_up(&r, NODE);
     make(&r, &a, id);
     discard(&r, id);
     kill_9(&r);
@@ -442,8 +445,7 @@ static void test_store_that_fails(void **state)
     store_flaky.open = flaky_open;
     store_flaky.commit = flaky_commit;
     start(&r, &store_flaky, 300);
-    struct fake a = agent_connect(&r);
-    assert_true(agent_hello(&a, NODE));
+    struct fake a = agent_up(&r, NODE);
     make(&r, &a, id);
     const char *lease = "{\"dataset_id\": \"0e2d7f4c-58f5-4b0e-9a27-1f6f7f0c6a11\", \"node_uuid\": \"" NODE "\", \"expires\": 0.3}";
     assert_int_equal(call(&r, "POST", "/v1/configuration/leases", lease, NULL), 201);
@@ -475,13 +477,11 @@ static void test_lost_volumes_stay(void **state)
     json_t *reply;
     (void)state;
     start(&r, &store_memory, 60000);
-    struct fake a = agent_connect(&r), b = agent_connect(&r);
-    assert_true(agent_hello(&a, NODE));
-    assert_true(agent_hello(&b, "b7a1cf2e-5f0b-4d3c-8a1e-0c8f1d2e3f41"));
+    struct fake a = agent_up(&r, NODE), b = agent_up(&r, NODE_2);
     make(&r, &a, id);
     assert_int_equal(call(&r, "DELETE", "/v2/nodes/" NODE "?force=1", NULL, NULL), 200);
     AUTO(free) char *target = xasprintf("/v2/volumes/%s/move", id);
-    assert_int_equal(call(&r, "POST", target, "{\"node\": \"b7a1cf2e-5f0b-4d3c-8a1e-0c8f1d2e3f41\"}", &reply), 404);
+    assert_int_equal(call(&r, "POST", target, "{\"node\": \"" NODE_2 "\"}", &reply), 404);
     assert_non_null(strstr(json_string_value(json_object_get(reply, "description")), "was removed from the cluster"));
     json_decref(reply);
     agent_end(&a);
@@ -496,8 +496,7 @@ static void test_removal_before_recovery(void **state)
     bool is_told = false;
     (void)state;
     start(&r, &store_memory, 60000);
-    struct fake a = agent_connect(&r);
-    assert_true(agent_hello(&a, NODE));
+    struct fake a = agent_up(&r, NODE);
     report(&a, "0e2d7f4c-58f5-4b0e-9a27-1f6f7f0c6a11", true);
     agent_end(&a);
     for (int64_t end_ms = clock_boot_ms() + 8000; !is_told && clock_boot_ms() < end_ms; usleep(10000)) { // first it is control's own host
@@ -519,8 +518,7 @@ static void test_remove_that_nobody_checked(void **state)
     json_t *message;
     (void)state;
     start(&r, &store_memory, 60000);
-    struct fake a = agent_connect(&r);
-    assert_true(agent_hello(&a, NODE));
+    struct fake a = agent_up(&r, NODE);
     make(&r, &a, id);
     say(&a, json_pack("{s:s, s:i, s:s, s:s, s:b}", "type", "request", "n", 1, "op", "remove", "id", id, "unused", 0));
     while ((message = hear(&a)) && strcmp(json_string_value(json_object_get(message, "type")), "remove") != 0)
@@ -544,8 +542,7 @@ static void test_store_that_fails_at_a_report(void **state)
     store_flaky.open = flaky_open;
     store_flaky.commit = flaky_commit;
     start(&r, &store_flaky, 60000);
-    struct fake a = agent_connect(&r);
-    assert_true(agent_hello(&a, NODE));
+    struct fake a = agent_up(&r, NODE);
     make(&r, &a, id);
     discard(&r, id);
     AUTO(free) char *target = xasprintf("/v2/volumes/%s?purge=1", id);
@@ -643,8 +640,7 @@ static void test_silent_node(void **state)
     json_t *reply = NULL;
     (void)state;
     start(&r, &store_memory, 60000);
-    struct fake a = agent_connect(&r);
-    assert_true(agent_hello(&a, NODE));
+    struct fake a = agent_up(&r, NODE);
     make(&r, &a, id);
     agent_end(&a);
     assert_true(comes_to(&r, id, "node_state", "down", 5000));
@@ -795,8 +791,6 @@ static void test_recovery_shows_a_copy_of_what_is_known(void **state)
 }
 
 // ---- connections that go on where they broke
-
-#define NODE_2 "c7a1cf2e-5f0b-4d3c-8a1e-0c8f1d2e3f41"
 
 // One node's agent over several connections: what it has counted on the last one.
 struct link {
@@ -1219,8 +1213,7 @@ static void test_talkative_node(void **state)
     json_t *volume;
     (void)state;
     start(&r, &store_memory, 60000);
-    struct fake a = agent_connect(&r);
-    assert_true(agent_hello(&a, NODE));
+    struct fake a = agent_up(&r, NODE);
     make(&r, &a, id);
     AUTO(free) char *words = xcalloc(1, LINE + 1);
     for (size_t i = 0; i < LINE; i += 2)
