@@ -64,6 +64,14 @@ void absence_turn(struct control *c, const struct uuid *volume)
         reports_again_later(c, volume, &e);
 }
 
+void absence_begin(struct control *c)
+{
+    for (size_t i = 0; i < c->volumes.n; i++) {
+        const struct uuid id = c->volumes.by_id[i]->id;
+        absence_turn(c, &id);
+    }
+}
+
 // ---- other nodes are told
 
 static void tell_presence(struct control *c, struct control_node *n)

@@ -155,7 +155,7 @@ const char *agent_on_report(struct agent_peer *p, const json_t *message)
     FAILPOINT(CONTROL_REPORT);
     const struct volume *v = volume_set_find(&c->volumes, &id);
     if (!v) {
-        p->node->has_unknown |= json_is_true(json_object_get(message, "present"));
+        p->node->has_unknown |= json_is_true(json_object_get(message, "present")) || json_object_get(message, "copy");
         log_warn("node %s has volume %s, which is not known here: it is kept there", UUID_TEXT(&p->node->node.id), UUID_TEXT(&id));
         return NULL;
     }

@@ -537,6 +537,7 @@ int control_new(const struct control_config *config, struct control **ret, struc
     FAILPOINT(CONTROL_LOADED);
     if ((rc = serve(c, e)) < 0)
         return rc;
+    absence_begin(c);
     arm_sweep(c, next_sweep(c));
     *ret = TAKE(c, NULL);
     return 0;

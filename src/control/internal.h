@@ -166,6 +166,7 @@ bool absence_is_for_good(const struct control *c, const struct volume *v); // it
 // To the trash, without asking the owner: for those that it is no more to be had from.
 int absence_remove(struct control *c, const struct volume *v, struct error *e);
 void absence_turn(struct control *c, const struct uuid *volume); // what is to be destroyed by a node that was removed is gone
+void absence_begin(struct control *c); // the same of all: control may have died between the one commit and the other
 void absence_soon(struct control *c); // a node has come or gone: who knows of its volumes is told in a moment
 // For good. *ret_lost: volumes whose data was only there; *ret_rescued: those of which another node's copy is the volume now.
 int absence_remove_node(struct control *c, struct control_node *n, size_t *ret_lost, size_t *ret_rescued, struct error *e);

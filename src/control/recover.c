@@ -199,7 +199,7 @@ static int commit(const struct recovery *r, const struct recover_outcome *outcom
     return control_put_all(r->control, taken, count, NULL, e);
 }
 
-// Who still has data of volumes that are not known, as far as the nodes have told.
+// Who still has data of volumes that are not known, if only a copy that a move has brought, as far as the nodes have told.
 static void note_unknown(const struct recovery *r)
 {
     const struct control *c = r->control;
@@ -210,7 +210,7 @@ static void note_unknown(const struct recovery *r)
     }
     for (size_t i = 0; i < r->finds_n; i++) {
         struct control_node *n = control_node(c, &r->finds[i].node);
-        if (n && r->finds[i].record && !volume_set_find(&c->volumes, &r->finds[i].id))
+        if (n && !volume_set_find(&c->volumes, &r->finds[i].id))
             n->has_unknown = true;
     }
 }

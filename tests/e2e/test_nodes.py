@@ -106,7 +106,12 @@ def test_a_host_that_is_lost(hosts, flocker_binary):
     assert "was removed from the cluster" in refused_mount(one, "db")
     one.ok("Remove", Name="db")
     assert volumes(one)["db"]["state"] == "trashed"
-    one.host.flocker("volume", "rm", "--purge", "old", seen["id"])
+    one.kill("control")
+    one.up("control.committed:1")
+    refused(one.host, "volume", "rm", "--purge", "old")  # control dies between the order to destroy it and the note that it is gone
+    one.up()
+    assert set(volumes(one)) == {"db"}
+    one.host.flocker("volume", "rm", "--purge", seen["id"])
     assert not volumes(one)
     write(one, "db", "new")
     two.host.power_on()

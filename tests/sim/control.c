@@ -240,4 +240,6 @@ void control_start(struct world *w)
         if (v)
             volume_set_put(&c->volumes, volume_through_json(v));
     }
+    for (int k = 0; k < VOLUMES && w->plant != PLANT_PURGE_FORGOTTEN; k++)
+        absence_turn(w, k);
 }

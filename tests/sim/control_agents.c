@@ -182,7 +182,7 @@ static void on_report(struct world *w, int i, const struct message *m)
     const struct volume *v = volume_of(w, m->k);
     node_of(w, i)->reports_got++;
     if (!v) {
-        node_of(w, i)->has_unknown |= m->present;
+        node_of(w, i)->has_unknown |= m->present || m->has_copy;
         return;
     }
     const struct uuid node = node_id(i), other = other_node(v);

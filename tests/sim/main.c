@@ -94,22 +94,32 @@ static int run_seeds(uint64_t count, int jobs)
 
 enum { PLANT_SEEDS = 60000 };
 
-static int run_plants(int only)
+static bool find_plant(enum plant plant, uint64_t from)
 {
-    int missed = 0;
-    for (int plant = 1; plant < PLANT_COUNT; plant++) {
-        if (only != PLANT_NOTHING && plant != only)
+    struct sums sums = { 0 };
+    run_share(from, from + PLANT_SEEDS - 1, 1, plant, &sums);
+    printf("%-24s %-90s ", plant_names[plant] + strlen("PLANT_"), plant_texts[plant]);
+    if (sums.failed_seed)
+        printf("found by seed %llu: %s\n", (unsigned long long)sums.failed_seed, sums.failure);
+    else
+        printf("NOT FOUND in %d seeds\n", PLANT_SEEDS);
+    fflush(stdout);
+    return sums.failed_seed != 0;
+}
+
+// Each process looks for every n-th.
+static int run_plants(int only, uint64_t from, int jobs)
+{
+    int missed = 0, status;
+    for (int job = 0; job < jobs; job++) {
+        if (fork() != 0)
             continue;
-        struct sums sums = { 0 };
-        run_share(1, PLANT_SEEDS, 1, (enum plant)plant, &sums);
-        missed += !sums.failed_seed;
-        printf("%-24s %-90s ", plant_names[plant] + strlen("PLANT_"), plant_texts[plant]);
-        if (sums.failed_seed)
-            printf("found by seed %llu: %s\n", (unsigned long long)sums.failed_seed, sums.failure);
-        else
-            printf("NOT FOUND in %d seeds\n", PLANT_SEEDS);
-        fflush(stdout);
+        for (int plant = 1 + job; plant < PLANT_COUNT; plant += jobs)
+            missed += (only == PLANT_NOTHING || plant == only) && !find_plant((enum plant)plant, from);
+        _exit(missed != 0);
     }
+    while (wait(&status) > 0)
+        missed += status != 0;
     return missed ? 1 : 0;
 }
 
@@ -141,12 +151,12 @@ int main(int argc, char **argv)
         else if (strcmp(argv[n], "--plant") == 0)
             plant = plant_of(value), n++;
         else {
-            fprintf(stderr, "usage: sim [--seeds N] [--jobs N] | --seed N [--plant NAME] | --plants [--plant NAME]\n");
+            fprintf(stderr, "usage: sim [--seeds N] [--jobs N] | --seed N [--plant NAME] | --plants [--plant NAME] [--seed FIRST] [--jobs N]\n");
             return 2;
         }
     }
     if (plants)
-        return run_plants(plant);
+        return run_plants(plant, seed ? seed : 1, jobs);
     if (!seed)
         return run_seeds(seeds, jobs);
     struct sums sums = { 0 };

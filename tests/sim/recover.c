@@ -126,7 +126,7 @@ static void note_unknown(struct world *w)
     for (int i = 0; i < w->node_count; i++)
         w->control.nodes[i].has_unknown &= !r->is_heard[i];
     for (size_t n = 0; n < r->finds_n; n++)
-        w->control.nodes[node_index(&r->finds[n].node)].has_unknown |= r->finds[n].record && !volume_set_find(&w->control.volumes, &r->finds[n].id);
+        w->control.nodes[node_index(&r->finds[n].node)].has_unknown |= !volume_set_find(&w->control.volumes, &r->finds[n].id);
 }
 
 static void finish(struct world *w)

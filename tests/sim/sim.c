@@ -162,11 +162,23 @@ struct move_snapshot snapshot_through_json(const struct move_snapshot *s)
 
 enum { BUSY_MS = 240000, QUIET_MS = 3600000, EVENTS_MAX = 60000 };
 
+static void choose_habits(struct world *w)
+{
+    static const int factors[] = { 0, 1, 1, 1, 8 };
+    struct profile *p = &w->profile;
+    for (size_t i = 0; i < WISHES; i++)
+        p->wishes[i] = factors[i ? chance_below(w, ARRAY_SIZE(factors)) : 1]; // moves there are always
+    p->node_gone = 6 * factors[chance_below(w, ARRAY_SIZE(factors))];
+    p->engine_creates = chance(w, 800) ? 300 : 50;
+    p->engine_removes = 20 * factors[chance_below(w, ARRAY_SIZE(factors))];
+}
+
 static void choose_profile(struct world *w)
 {
     struct profile *p = &w->profile;
     int wild = chance_below(w, 4); // 0: nearly nothing goes wrong
     *p = (struct profile){ .slow_message = 20, .slow_worker = 10 };
+    choose_habits(w);
     if (!wild)
         return;
     int *all[] = { &p->crash_control, &p->crash_agent, &p->reboot, &p->cut, &p->lose_connection, &p->stall, &p->fail_step, &p->fail_commit, &p->damage };

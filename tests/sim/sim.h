@@ -20,7 +20,7 @@
 #include <jansson.h>
 
 enum { HOSTS = 5, NODES = HOSTS + 2 /* those that join anew */, VOLUMES = 6, NAMES = 3, CONTAINERS = 4, VALUES = 64, SNAPSHOTS = 40 };
-enum { OPERATIONS = 12, ASKS = 16, FETCHES = 48, CONNECTIONS = 64, ROOM = 1 << 20 };
+enum { OPERATIONS = 12, WISHES = 9, ASKS = 16, FETCHES = 48, CONNECTIONS = 64, ROOM = 1 << 20 };
 
 // Bugs that the simulator has to find: each is a way in which the shells or the decisions could be wrong, and changes what they do or what they
 // are told. X(name, what is wrong)
@@ -66,6 +66,7 @@ enum { OPERATIONS = 12, ASKS = 16, FETCHES = 48, CONNECTIONS = 64, ROOM = 1 << 2
     X(PLANT_SILENT_SNAPSHOT,    "the snapshot of a worker that died is not known of") \
     X(PLANT_DIGEST_LOST,        "a fetch that breaks off makes the source forget the digest of an earlier one") \
     X(PLANT_SERVED_UNSEALING,   "a fetch is served while the snapshots of an earlier move are removed") \
+    X(PLANT_PURGE_FORGOTTEN,    "control dies between a purge of what a removed node had and noting that it is gone, and notes it never") \
     X(PLANT_EVICT_SPINS,        "who is stopped by force, again and again while the engine has not said so") \
     X(PLANT_PROMISE_FORGOTTEN,  "nobody looks when a promise is over") \
     X(PLANT_TRASH_UNMOUNTS,     "a volume that is removed is unmounted under a container that just starts") \
@@ -332,6 +333,9 @@ struct event {
 
 struct profile { // per mille, and milliseconds
     int lose_store, crash_control, crash_agent, reboot, cut, lose_connection, stall, fail_step, fail_commit, damage, slow_message, slow_worker;
+    // No faults: what users and engines are fond of. Worlds differ in it, so that each rare thing is common somewhere (swarm testing: Groce et
+    // al., 2012).
+    int wishes[WISHES], node_gone, engine_creates, engine_removes;
 };
 
 struct world {

@@ -110,7 +110,7 @@ static void run_container(struct world *w, int i)
     struct container *x = container_at(w, i, c);
     if (!w->nodes[i].is_on || !w->nodes[i].agent.is_up || x->state != CONTAINER_NONE)
         return;
-    struct operation *o = operation_new(w, i, chance(w, 300) ? OP_CREATE : OP_MOUNT, name);
+    struct operation *o = operation_new(w, i, chance(w, w->profile.engine_creates) ? OP_CREATE : OP_MOUNT, name);
     if (!o || o->kind != OP_MOUNT)
         return;
     *x = (struct container){ .state = CONTAINER_ASKING, .name = name, .k = -1, .life = ++w->ids };
@@ -138,7 +138,7 @@ static void on_engine(struct world *w, const struct event *ev)
     run_container(w, ev->node);
     if (fault(w, w->profile.crash_agent / 2))
         engine_restart(w, ev->node);
-    if (chance(w, 20) && w->nodes[ev->node].agent.is_up)
+    if (chance(w, w->profile.engine_removes) && w->nodes[ev->node].agent.is_up)
         (void)operation_new(w, ev->node, OP_REMOVE, chance_below(w, NAMES));
     post(w, 500 + chance_below(w, 8000), on_engine, ev->node, 0, 0, 0);
 }

@@ -204,13 +204,13 @@ void api_wish(struct world *w)
     static const struct {
         int weight;
         int (*run)(struct world *w, const struct volume *v);
-    } wishes[] = {
+    } wishes[WISHES] = {
         { 40, wish_elsewhere }, { 10, wish_cancel }, { 6, wish_remove }, { 10, wish_restore },
         { 2, wish_purge },      { 6, wish_resize },  { 4, wish_hold },   { 8, wish_release },  { 2, wish_forget },
     };
     if (!w->control.is_up)
         return;
-    if (chance(w, 6)) {
+    if (chance(w, w->profile.node_gone)) {
         wish_node_gone(w);
         return;
     }
@@ -218,14 +218,17 @@ void api_wish(struct world *w)
         wish_new(w);
         return;
     }
-    int pick = chance_below(w, 88);
+    int pick, sum = 0;
+    for (size_t i = 0; i < WISHES; i++)
+        sum += wishes[i].weight * w->profile.wishes[i];
+    pick = chance_below(w, sum);
     size_t n = 0, at = (size_t)chance_below(w, (int)w->control.volumes.n);
     if (chance(w, 500) && (size_t)w->last_wish < w->control.volumes.n)
         at = (size_t)w->last_wish; // who wishes one thing soon wishes another
     w->last_wish = (int)at;
     int k = volume_index(&w->control.volumes.by_id[at]->id);
-    for (; pick >= wishes[n].weight; n++)
-        pick -= wishes[n].weight;
+    for (; pick >= wishes[n].weight * w->profile.wishes[n]; n++)
+        pick -= wishes[n].weight * w->profile.wishes[n];
     if (wishes[n].run(w, volume_of(w, k)) == 0)
         acknowledge(w, k);
 }
