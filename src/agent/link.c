@@ -235,11 +235,21 @@ static void find_again(struct agent_volume *v)
     link_request(v->agent, json_pack("{s:s, s:s, s:s}", "type", "request", "op", "find", "id", UUID_TEXT(&v->id)), on_found_again, again);
 }
 
+// What control has not named is not this node's, or not any more: by an old order nothing is made.
+static void forget_unmade(struct agent_volume *v)
+{
+    const struct volume *want = volume_set_find(&v->agent->wants, &v->id);
+    if (want && uuid_equal(&want->owner, &v->agent->config.node))
+        volume_set_remove(&v->agent->wants, &v->id);
+    else
+        find_again(v);
+}
+
 static void orphan(struct agent_volume *v, void *arg)
 {
     (void)arg;
     if (!v->confirmed && !v->record)
-        find_again(v);
+        forget_unmade(v);
     if (v->confirmed || !v->record)
         return;
     v->agent->orphans++;

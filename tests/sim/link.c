@@ -152,8 +152,11 @@ static void on_want_end(struct world *w, int i)
         const struct uuid id = volume_id(k);
         if (v->confirmed || !v->is_known)
             continue;
-        if (!v->record && volume_set_find(&a->wants, &id))
+        const struct volume *want = volume_set_find(&a->wants, &id);
+        if (!v->record && want && (node_index(&want->owner) != i || w->plant == PLANT_MADE_BY_OLD_ORDER))
             find_again(w, i, k);
+        else if (!v->record && want)
+            volume_set_remove(&a->wants, &id);
         else if (v->record && volume_set_find(&a->wants, &id))
             volume_set_remove(&a->wants, &id);
     }

@@ -67,6 +67,7 @@ enum { OPERATIONS = 12, WISHES = 9, ASKS = 16, FETCHES = 48, CONNECTIONS = 64, R
     X(PLANT_DIGEST_LOST,        "a fetch that breaks off makes the source forget the digest of an earlier one") \
     X(PLANT_SERVED_UNSEALING,   "a fetch is served while the snapshots of an earlier move are removed") \
     X(PLANT_PURGE_FORGOTTEN,    "control dies between a purge of what a removed node had and noting that it is gone, and notes it never") \
+    X(PLANT_MADE_BY_OLD_ORDER,  "a volume is made by an order of before a connection on which control does not name it any more") \
     X(PLANT_EVICT_SPINS,        "who is stopped by force, again and again while the engine has not said so") \
     X(PLANT_PROMISE_FORGOTTEN,  "nobody looks when a promise is over") \
     X(PLANT_TRASH_UNMOUNTS,     "a volume that is removed is unmounted under a container that just starts") \

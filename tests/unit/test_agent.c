@@ -820,19 +820,26 @@ struct failing_create {
     int control, caller;
 };
 
+// A control service that wants nothing, as the agent connects to it.
+static int welcome_agent(int listener)
+{
+    struct pollfd waiting = { listener, POLLIN, 0 };
+    assert_true(listener >= 0);
+    WAIT_FOR(poll(&waiting, 1, 0) == 1);
+    int control = accept(listener, NULL, NULL);
+    hear(control, "hello");
+    dprintf(control, "{\"type\":\"welcome\"}\n{\"type\":\"want-end\"}\n");
+    WAIT_FOR(agent_is_synced(host.agent));
+    return control;
+}
+
 static struct failing_create failing_create(void)
 {
     struct error e = ERROR_INIT;
     struct failing_create f = { .volume = volume_new() };
     AUTO(close) int listener = socket_listen_unix(host.agents, 0600, &e);
-    struct pollfd waiting = { listener, POLLIN, 0 };
-    assert_true(listener >= 0);
     agent_up();
-    WAIT_FOR(poll(&waiting, 1, 0) == 1);
-    f.control = accept(listener, NULL, NULL);
-    hear(f.control, "hello");
-    dprintf(f.control, "{\"type\":\"welcome\"}\n{\"type\":\"want-end\"}\n");
-    WAIT_FOR(agent_is_synced(host.agent));
+    f.control = welcome_agent(listener);
     f.caller = plugin_start("VolumeDriver.Create", DB);
     hear(f.control, "\"create\"");
     uuid_parse("7f1c3937-3447-4402-bd3d-784e705dbeb1", &f.volume->id); // it has "db" in it, and an error that has the id does not name db
@@ -863,6 +870,24 @@ static void failed_create_is_gone_when_it_is_answered(void **state)
     REFUSED(call_end(f.caller), "volume db: injected: create");
     assert_true(clock_boot_ms() - began < PLUGIN_ANSWER_MS / 2);
     assert_false(agent_find(host.agent, "db", &view));
+    close(f.control);
+    volume_free(f.volume);
+}
+
+// It was deleted, and control has died before it could say so: by the old order it would be made, used, and destroyed in use.
+static void failed_create_that_is_forgotten(void **state)
+{
+    (void)state;
+    struct error e = ERROR_INIT;
+    struct failing_create f = failing_create();
+    AUTO(close) int listener = socket_listen_unix(host.agents, 0600, &e);
+    close(f.control);
+    WAIT_FOR(!agent_is_synced(host.agent));
+    f.control = welcome_agent(listener);
+    REFUSED(call_end(f.caller), "volume db: injected: create");
+    for (int i = 0; i < 100; i++)
+        pump();
+    assert_int_equal(truth().n, 0);
     close(f.control);
     volume_free(f.volume);
 }
@@ -1166,6 +1191,7 @@ int main(void)
         CASE(control_that_was_restarted_is_told_all),
         CASE(reports_wait_for_a_slow_control),
         CASE(failed_create_is_gone_when_it_is_answered),
+        CASE(failed_create_that_is_forgotten),
         CASE(failed_create_while_control_goes),
         CASE(failed_create_while_control_is_slow),
         CASE(agent_restarts),
