@@ -32,9 +32,15 @@ static bool has_mount_operation(const struct agent_volume *v)
 
 // ---- the steps, in a worker
 
+// What an earlier attempt has made, although that took itself for failed, bears the order of then.
+static int bring_up_to(struct backend *b, const struct volume *order, int was_there, struct error *e)
+{
+    return was_there > 0 ? b->ops->update(b, order, e) : was_there;
+}
+
 static int run_create(struct backend *b, const struct volume *order, struct error *e)
 {
-    return b->ops->create(b, order, e);
+    return bring_up_to(b, order, b->ops->create(b, order, e), e);
 }
 
 static int run_update(struct backend *b, const struct volume *order, struct error *e)
@@ -64,7 +70,7 @@ static int run_unseal(struct backend *b, const struct volume *order, struct erro
 
 static int run_place(struct backend *b, const struct volume *order, struct error *e)
 {
-    return b->ops->place(b, order, e);
+    return bring_up_to(b, order, b->ops->place(b, order, e), e);
 }
 
 static int run_discard(struct backend *b, const struct volume *order, struct error *e)

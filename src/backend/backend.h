@@ -91,7 +91,7 @@ struct backend_ops {
     int (*observe)(struct backend *b, void (*on_volume)(void *arg, struct backend_volume *v),
                    void (*on_damaged)(void *arg, const char *id, const struct error *why), void *arg, struct error *e);
     // Makes the volume empty, with owner, group, mode, nocow and limit of `v`, and its record; all of it appears in one step.
-    // If the volume is there already: 0, nothing touched.
+    // If the volume is there already: 1, nothing touched; its record may be that of an earlier order.
     int (*create)(struct backend *b, const struct volume *v, struct error *e);
     // Destroys data and record, and subvolumes that users of the volume made in it: some 0.2 ms for each. 0 if there is no such volume.
     // E_BUSY if it is mounted or in use.
@@ -149,8 +149,8 @@ struct backend_ops {
     int (*receive_finish)(struct receiver *r, const uint8_t digest[BACKEND_DIGEST_SIZE], bool final, struct error *e);
     // Undoes what was applied after the last checkpoint, unless it was finished. To be called before close, from the process that began.
     void (*receive_free)(struct receiver *r);
-    // The copy becomes the volume, with record and limit of `v`, in one step; a crash leaves one of the two. 0 if that has happened, at
-    // this epoch. E_NOT_FOUND if there is no copy. Whether a copy that isn't final will do is for the caller to say.
+    // The copy becomes the volume, with record and limit of `v`, in one step; a crash leaves one of the two. 1 if that has happened, at
+    // this epoch, perhaps with the record of an earlier order. E_NOT_FOUND if there is no copy. Whether a copy that isn't final will do is for the caller to say.
     int (*place)(struct backend *b, const struct volume *v, struct error *e);
     // Removes copy and checkpoint. 0 if there is none.
     int (*discard)(struct backend *b, const struct uuid *id, struct error *e);

@@ -373,8 +373,9 @@ static int place_in(const struct pool *p, const struct pool_dirs *d, const struc
     AUTO(close) int all = -1;
     AUTO(close) int fd = -1;
     struct placing pl = { .top = d->top };
+    const bool was_placed = incoming_is_placed(d, &v->id);
     int rc = incoming_open(p, &all, e);
-    if (rc == 0 && incoming_is_placed(d, &v->id)) {
+    if (rc == 0 && was_placed) {
         rc = check_placed(d, v, e);
     } else if (rc == 0) {
         rc = read_one(all, UUID_TEXT(&v->id), &pl.in, e);
@@ -389,7 +390,9 @@ static int place_in(const struct pool *p, const struct pool_dirs *d, const struc
     FAILPOINT(TRANSFER_PLACED);
     if (rc == 0)
         rc = remove_all(all, UUID_TEXT(&v->id), e);
-    return rc < 0 ? rc : btrfs_commit(d->top, e);
+    if (rc == 0)
+        rc = btrfs_commit(d->top, e);
+    return rc < 0 ? rc : was_placed;
 }
 
 int pool_place(struct backend *b, const struct volume *v, struct error *e)
@@ -405,5 +408,5 @@ int pool_place(struct backend *b, const struct volume *v, struct error *e)
     if (rc < 0)
         return pool_fail(p, rc, "place", &v->id, e);
     btrfs_free_deleted(d.top);
-    return 0;
+    return rc;
 }

@@ -221,8 +221,10 @@ int pool_volume_build(const struct pool_dirs *d, const struct volume *v, data_ma
 static int create_in(const struct pool_dirs *d, const struct volume *v, struct error *e)
 {
     // There already: by us before we were killed, perhaps, so that the commit may still be due.
-    if (pool_has_entry(d->volumes, UUID_TEXT(&v->id)))
-        return btrfs_commit(d->top, e);
+    if (pool_has_entry(d->volumes, UUID_TEXT(&v->id))) {
+        int rc = btrfs_commit(d->top, e);
+        return rc < 0 ? rc : 1;
+    }
     return pool_volume_build(d, v, make_data, NULL, e);
 }
 
@@ -236,7 +238,7 @@ int pool_volume_create(struct backend *b, const struct volume *v, struct error *
         rc = pool_open_dirs(p, &d, e);
     if (rc == 0)
         rc = create_in(&d, v, e);
-    return rc < 0 ? pool_fail(p, rc, "create", &v->id, e) : 0;
+    return rc < 0 ? pool_fail(p, rc, "create", &v->id, e) : rc;
 }
 
 static int destroy_in(const struct pool *p, const struct pool_dirs *d, const struct uuid *id, struct error *e)

@@ -190,7 +190,7 @@ static int memory_create(struct backend *b, const struct volume *v, struct error
 {
     AUTO(memory_unlock) struct shared *s = memory_lock(b);
     if (find(s, &v->id))
-        return 0;
+        return 1;
     struct slot *slot = find_free(s);
     if (!slot)
         return fail(e, E_NO_SPACE, "a pool in memory has room for %d volumes", VOLUMES_HERE);

@@ -255,7 +255,7 @@ static void start(struct world *w, int i, int k, const struct volume *want, enum
     if (step == STEP_FETCH)
         fetch_start(w, i, k);
     else
-        post(w, chance_delay(w), on_step_acts, i, k, w->nodes[i].agent.life, 0);
+        post(w, chance_delay(w) + (w->profile.is_slow[step] ? chance_below(w, 15000) : 0), on_step_acts, i, k, w->nodes[i].agent.life, 0);
 }
 
 static bool wants_fetch(const struct world *w, int i, const struct agent_volume *v)

@@ -189,11 +189,17 @@ void moves_turn(struct world *w, int k)
     struct volume *changed = NULL;
     if (!w->control.is_up || !v || (v->move.stage == MOVE_NONE && uuid_equal(&v->owner, &v->target)))
         return;
+    if (w->move_turns > 100) {
+        violation(w, "control changes v%d again and again", k);
+        return;
+    }
     struct move_part owner = part_of_owner(w, v), other = part_of(w, &w->control.others[k]);
     plant_parts(w, v, &owner, &other);
     decide_move_next(v, &owner, &other, &changed);
+    w->move_turns++;
     if (changed && control_put(w, changed) < 0)
         reports_again_later(w);
+    w->move_turns--;
 }
 
 // ---- the process

@@ -57,11 +57,19 @@ static void set_record(struct place *p, const struct volume *order)
     p->record = volume_through_json(order);
 }
 
+static void bring_up_to(const struct world *w, struct place *p, const struct volume *order)
+{
+    if (w->plant != PLANT_OLD_RECORD)
+        set_record(p, order);
+}
+
 static int run_create(struct world *w, int i, int k, const struct volume *order)
 {
     struct place *p = &w->nodes[i].places[k];
-    if (p->record)
+    if (p->record) {
+        bring_up_to(w, p, order);
         return 0;
+    }
     p->data.n = p->durable = 0;
     set_record(p, order);
     return 0;
@@ -118,8 +126,12 @@ static int run_unseal(struct world *w, int i, int k, const struct volume *order)
 static int run_place(struct world *w, int i, int k, const struct volume *order)
 {
     struct place *p = &w->nodes[i].places[k];
-    if (p->record)
-        return p->record->epoch == order->epoch ? 0 : -E_CONFLICT;
+    if (p->record && p->record->epoch != order->epoch)
+        return -E_CONFLICT;
+    if (p->record) {
+        bring_up_to(w, p, order);
+        return 0;
+    }
     if (!p->copy.number)
         return -E_NOT_FOUND;
     p->data = p->copy.data;

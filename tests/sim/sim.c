@@ -171,6 +171,10 @@ static void choose_habits(struct world *w)
     p->node_gone = 6 * factors[chance_below(w, ARRAY_SIZE(factors))];
     p->engine_creates = chance(w, 800) ? 300 : 50;
     p->engine_removes = 20 * factors[chance_below(w, ARRAY_SIZE(factors))];
+    p->start_ms = chance(w, 700) ? 30 : 1000;
+    int slow = chance(w, 500) ? 300 : 0;
+    for (size_t step = 0; step < STEP_COUNT; step++)
+        p->is_slow[step] = chance(w, slow);
 }
 
 static void choose_profile(struct world *w)
@@ -184,6 +188,8 @@ static void choose_profile(struct world *w)
     int *all[] = { &p->crash_control, &p->crash_agent, &p->reboot, &p->cut, &p->lose_connection, &p->stall, &p->fail_step, &p->fail_commit, &p->damage };
     for (size_t i = 0; i < ARRAY_SIZE(all); i++)
         *all[i] = chance(w, 600) ? chance_below(w, 12 * wild) : 0;
+    if (chance(w, 300)) // in some worlds one thing fails all the time
+        *all[chance_below(w, ARRAY_SIZE(all))] = 60 + chance_below(w, 100);
     p->slow_message = chance_below(w, 100 * wild);
     p->slow_worker = chance_below(w, 60 * wild);
     p->damage *= 10;

@@ -68,6 +68,7 @@ enum { OPERATIONS = 12, WISHES = 9, ASKS = 16, FETCHES = 48, CONNECTIONS = 64, R
     X(PLANT_SERVED_UNSEALING,   "a fetch is served while the snapshots of an earlier move are removed") \
     X(PLANT_PURGE_FORGOTTEN,    "control dies between a purge of what a removed node had and noting that it is gone, and notes it never") \
     X(PLANT_MADE_BY_OLD_ORDER,  "a volume is made by an order of before a connection on which control does not name it any more") \
+    X(PLANT_OLD_RECORD,         "what an attempt that took itself for failed has made keeps the order of then") \
     X(PLANT_EVICT_SPINS,        "who is stopped by force, again and again while the engine has not said so") \
     X(PLANT_PROMISE_FORGOTTEN,  "nobody looks when a promise is over") \
     X(PLANT_TRASH_UNMOUNTS,     "a volume that is removed is unmounted under a container that just starts") \
@@ -337,6 +338,8 @@ struct profile { // per mille, and milliseconds
     // No faults: what users and engines are fond of. Worlds differ in it, so that each rare thing is common somewhere (swarm testing: Groce et
     // al., 2012).
     int wishes[WISHES], node_gone, engine_creates, engine_removes;
+    int start_ms;       // from the answered mount to the running container, at most
+    bool is_slow[STEP_COUNT]; // the disks are slow with that
 };
 
 struct world {
@@ -351,7 +354,8 @@ struct world {
     bool is_quiet;        // no more wishes and faults: all that was begun has to end
     int node_count, volume_count; // volumes: ids that were given,
     int volumes_max;              // of so many
-    int last_wish;                // volume of the wish before
+    int move_turns;               // of control, one within the other
+    int last_wish;                // index of the volume of the wish before
     uint32_t next_value;
     struct node nodes[NODES];
     struct connection connections[CONNECTIONS];

@@ -88,7 +88,7 @@ void container_answered(struct world *w, int i, int c, uint64_t life, int k, int
     x->state = rc < 0 ? CONTAINER_NONE : CONTAINER_STARTING;
     x->k = k;
     if (rc == 0)
-        post(w, 1 + chance_below(w, 30), on_start, i, c, life, 0);
+        post(w, 1 + chance_below(w, w->profile.start_ms), on_start, i, c, life, 0);
 }
 
 void container_kill_users(struct world *w, int i, int k)
@@ -104,9 +104,20 @@ static void on_engine_late(struct world *w, const struct event *ev)
         container_at(w, ev->node, ev->k)->state = CONTAINER_NONE; // the agent died: the call failed
 }
 
+// What the users of the API are just busy with is also what engines are told.
+static int choose_name(struct world *w)
+{
+    const struct volume_set *all = &w->control.volumes;
+    const struct volume *v = chance(w, 500) && (size_t)w->last_wish < all->n ? all->by_id[w->last_wish] : NULL;
+    for (int name = 0; v && v->name && name < NAMES; name++)
+        if (strcmp(v->name, name_text(name)) == 0)
+            return name;
+    return chance_below(w, NAMES);
+}
+
 static void run_container(struct world *w, int i)
 {
-    int c = chance_below(w, CONTAINERS), name = chance_below(w, NAMES);
+    int c = chance_below(w, CONTAINERS), name = choose_name(w);
     struct container *x = container_at(w, i, c);
     if (!w->nodes[i].is_on || !w->nodes[i].agent.is_up || x->state != CONTAINER_NONE)
         return;
@@ -139,7 +150,7 @@ static void on_engine(struct world *w, const struct event *ev)
     if (fault(w, w->profile.crash_agent / 2))
         engine_restart(w, ev->node);
     if (chance(w, w->profile.engine_removes) && w->nodes[ev->node].agent.is_up)
-        (void)operation_new(w, ev->node, OP_REMOVE, chance_below(w, NAMES));
+        (void)operation_new(w, ev->node, OP_REMOVE, choose_name(w));
     post(w, 500 + chance_below(w, 8000), on_engine, ev->node, 0, 0, 0);
 }
 

@@ -147,7 +147,7 @@ static int wish_forget(struct world *w, const struct volume *v)
 {
     const struct uuid id = v->id;
     int k = volume_index(&id);
-    if (v->state != VOLUME_DELETED || v->move.stage != MOVE_NONE)
+    if (v->state != VOLUME_DELETED || v->move.stage != MOVE_NONE || w->control.recovery.is_open) // which may have begun before that
         return -E_CONFLICT;
     w->truth[k].revision = 0;
     if (store_forget(w, k) < 0)

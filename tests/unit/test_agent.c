@@ -901,6 +901,28 @@ static void failed_create_while_control_is_slow(void **state)
     volume_free(f.volume);
 }
 
+// The order has changed since an attempt that made the volume and took itself for failed.
+static void made_by_an_earlier_order(void **state)
+{
+    (void)state;
+    struct error e = ERROR_INIT;
+    AUTO(volume_free) struct volume *v = volume_new();
+    AUTO(close) int listener = socket_listen_unix(host.agents, 0600, &e);
+    agent_up();
+    AUTO(close) int control = welcome_agent(listener);
+    v->id = rng_uuid();
+    v->owner = v->target = host.node;
+    v->epoch = v->revision = 1;
+    v->size = 64 << 20;
+    fault_arm(1, 1, true);
+    order(control, v, "");
+    WAIT_FOR(fault.hit && truth().n == 1);
+    v->revision++;
+    v->size = 128 << 20;
+    order(control, v, "");
+    WAIT_FOR(truth().size == 128 << 20);
+}
+
 // ---- the agent comes and goes
 
 static void agent_restarts(void **state)
@@ -1194,6 +1216,7 @@ int main(void)
         CASE(failed_create_that_is_forgotten),
         CASE(failed_create_while_control_goes),
         CASE(failed_create_while_control_is_slow),
+        CASE(made_by_an_earlier_order),
         CASE(agent_restarts),
         CASE(agent_that_died_while_mounting),
         CASE(agent_restarts_without_control),
