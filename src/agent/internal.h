@@ -43,6 +43,7 @@ struct agent_volume {
     struct agent *agent;
     struct volume *record; // beside the data on disk; NULL: no data here
     bool half_made;        // a create was begun and has not succeeded since
+    bool half_placed;      // the same of a place: it may be the volume already
     bool mounted;
     bool unsure;         // a mount or unmount failed, perhaps after it was done: `mounted` is what was so before
     struct refs refs;

@@ -29,12 +29,12 @@ static void add_record(struct agent_volume *v, void *arg)
 {
     struct page *p = arg;
     bool has_record = v->record && v->step != STEP_DESTROY; // what is just being destroyed is as good as gone
-    if ((!has_record && !v->copy.is_here) || uuid_compare(&v->id, &p->after) <= 0 || p->more)
+    if ((!has_record && !v->copy.is_here && !v->half_placed) || uuid_compare(&v->id, &p->after) <= 0 || p->more)
         return;
     json_t *item = json_pack("{s:s}", "id", UUID_TEXT(&v->id));
     if (has_record)
         json_object_set_new(item, "volume", volume_to_json(v->record));
-    if (v->step == STEP_PLACE)
+    if (v->half_placed)
         json_object_set_new(item, "placing", json_true());
     if (v->mounted || v->unsure)
         json_object_set_new(item, "mounted", json_true());

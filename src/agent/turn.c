@@ -123,6 +123,7 @@ static void apply(struct agent_volume *v, const json_t *result)
     case STEP_PLACE:
         volume_free(v->record);
         v->record = TAKE(v->order, NULL);
+        v->half_placed = false;
         v->copy = (struct move_copy){ .is_here = false };
         break;
     case STEP_SEAL:
@@ -149,7 +150,7 @@ static void apply(struct agent_volume *v, const json_t *result)
     case STEP_DESTROY:
         volume_free(v->record);
         v->record = NULL;
-        v->half_made = false;
+        v->half_made = v->half_placed = false;
         forget_snapshots(v);
         break;
     case STEP_NONE:
@@ -245,6 +246,7 @@ static void start(struct agent_volume *v, const struct volume *want, enum step s
     v->step = step;
     v->order = volume_copy(want);
     v->half_made |= step == STEP_CREATE;
+    v->half_placed |= step == STEP_PLACE;
     if (step == STEP_DISCARD)
         v->copy.snapshot = (struct move_snapshot){ .number = 0 }; // nobody is to rely on it from now on
     FAILPOINT(AGENT_STEP_START);

@@ -71,7 +71,7 @@ static char *verdict(const json_t *volume)
     } texts[] = {
         { "known", "as control has it" },
         { "waits", "left out: a later state of it may be on %s, which is not connected (--force decides without)" },
-        { "busy", "left out: %s is just placing it; ask again" },
+        { "busy", "left out: %s is just placing it; ask again, and if it stays so, after a restart of its agent" },
         { "used", "left out: older data of it is mounted on %s: stop its containers there, and ask again" },
         { "tied", "left out: %s has an equal claim to it" },
         { "copy-only", "left out: only a copy that was on its way is there" },

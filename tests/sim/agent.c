@@ -133,6 +133,7 @@ static void apply(struct agent_volume *v, uint64_t number)
         break;
     case STEP_PLACE:
         replace_record(v);
+        v->half_placed = false;
         forget_copy(v);
         break;
     case STEP_SEAL:
@@ -156,7 +157,7 @@ static void apply(struct agent_volume *v, uint64_t number)
     case STEP_DESTROY:
         volume_free(v->record);
         v->record = NULL;
-        v->half_made = false;
+        v->half_made = v->half_placed = false;
         forget_snapshots(v);
         break;
     case STEP_FETCH:
@@ -249,6 +250,7 @@ static void start(struct world *w, int i, int k, const struct volume *want, enum
     v->step = step;
     v->order = volume_copy(want);
     v->half_made |= step == STEP_CREATE;
+    v->half_placed |= step == STEP_PLACE;
     v->step_acted = false;
     if (step == STEP_DISCARD)
         v->copy.snapshot = (struct move_snapshot){ .number = 0 }; // nobody is to rely on it from now on

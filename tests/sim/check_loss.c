@@ -66,12 +66,14 @@ static bool has_all(const struct world *w, int i, int k)
     return (p->record || p->copy.number) && !w->truth[k].given_up[i] && begins_with(&d, d.n, &w->truth[k].acknowledged);
 }
 
-// What is just being destroyed, by an order of before, is as good as gone.
+// What is just being removed, by an order of before, is as good as gone.
 static bool is_anywhere(const struct world *w, int k)
 {
-    for (int i = 0; i < w->node_count; i++)
-        if (has_all(w, i, k) && w->nodes[i].agent.volumes[k].step != STEP_DESTROY)
+    for (int i = 0; i < w->node_count; i++) {
+        enum step step = w->nodes[i].agent.volumes[k].step;
+        if (has_all(w, i, k) && step != (w->nodes[i].places[k].record ? STEP_DESTROY : STEP_DISCARD))
             return true;
+    }
     return false;
 }
 

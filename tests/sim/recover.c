@@ -14,7 +14,7 @@ json_t *inventory_page(struct world *w, int i, int after, bool *ret_more)
     for (int k = after + 1; k < VOLUMES; k++) {
         const struct agent_volume *v = volume_at(w, i, k);
         bool has_record = v->record && (v->step != STEP_DESTROY || w->plant == PLANT_RECOVER_DESTROYED);
-        if (!has_record && !v->copy.is_here)
+        if (!has_record && !v->copy.is_here && !v->half_placed)
             continue;
         *ret_more = json_array_size(records) == PAGE;
         if (*ret_more)
@@ -22,7 +22,7 @@ json_t *inventory_page(struct world *w, int i, int after, bool *ret_more)
         json_t *item = json_pack("{s:i}", "k", k);
         if (has_record)
             json_object_set_new(item, "volume", volume_to_json(v->record));
-        if (v->step == STEP_PLACE)
+        if (w->plant == PLANT_PLACED_UNHEARD ? v->step == STEP_PLACE : v->half_placed)
             json_object_set_new(item, "placing", json_true());
         if (v->mounted || v->unsure)
             json_object_set_new(item, "mounted", json_true());
@@ -129,6 +129,20 @@ static void note_unknown(struct world *w)
         w->control.nodes[node_index(&r->finds[n].node)].has_unknown |= !volume_set_find(&w->control.volumes, &r->finds[n].id);
 }
 
+static void on_restart(struct world *w, const struct event *ev)
+{
+    agent_crash(w, ev->node);
+    agent_start(w, ev->node);
+}
+
+// As `flocker control recover` says of those that stay busy.
+static void restart_busy(struct world *w, const struct recover_outcome *outcomes, size_t n)
+{
+    for (size_t at = 0; w->is_quiet && at < n; at++)
+        if (outcomes[at].verdict == RECOVER_BUSY)
+            post(w, 1000, on_restart, node_index(&outcomes[at].other), 0, 0, 0);
+}
+
 static void finish(struct world *w)
 {
     struct recovery *r = &w->control.recovery;
@@ -145,6 +159,7 @@ static void finish(struct world *w)
     }
     plant_finds(w, r);
     size_t n = recover_plan(&in, outcomes);
+    restart_busy(w, outcomes, n);
     commit(w, outcomes, n);
     note_unknown(w);
     recovery_free(r);

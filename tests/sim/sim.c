@@ -193,7 +193,7 @@ static void choose_profile(struct world *w)
     p->slow_message = chance_below(w, 100 * wild);
     p->slow_worker = chance_below(w, 60 * wild);
     p->damage *= 10;
-    p->lose_store = chance(w, 300) ? 4 : 0;
+    p->lose_store = chance(w, 300) ? chance(w, 800) ? 4 : 60 : 0;
 }
 
 struct world *world_new(uint64_t seed, enum plant plant, bool is_traced)

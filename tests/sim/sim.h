@@ -65,10 +65,10 @@ enum { OPERATIONS = 12, WISHES = 9, ASKS = 16, FETCHES = 48, CONNECTIONS = 64, R
     X(PLANT_COPY_NOT_TOLD,      "a node that reports a copy in its inventory is not told what became of the volume") \
     X(PLANT_SILENT_SNAPSHOT,    "the snapshot of a worker that died is not known of") \
     X(PLANT_DIGEST_LOST,        "a fetch that breaks off makes the source forget the digest of an earlier one") \
-    X(PLANT_SERVED_UNSEALING,   "a fetch is served while the snapshots of an earlier move are removed") \
     X(PLANT_PURGE_FORGOTTEN,    "control dies between a purge of what a removed node had and noting that it is gone, and notes it never") \
     X(PLANT_MADE_BY_OLD_ORDER,  "a volume is made by an order of before a connection on which control does not name it any more") \
     X(PLANT_OLD_RECORD,         "what an attempt that took itself for failed has made keeps the order of then") \
+    X(PLANT_PLACED_UNHEARD,     "recovery does not hear of a place that has failed, and has happened") \
     X(PLANT_EVICT_SPINS,        "who is stopped by force, again and again while the engine has not said so") \
     X(PLANT_PROMISE_FORGOTTEN,  "nobody looks when a promise is over") \
     X(PLANT_TRASH_UNMOUNTS,     "a volume that is removed is unmounted under a container that just starts") \
@@ -157,7 +157,7 @@ struct agent_volume {
     bool is_known; // has an entry in the agent's table
     bool is_due;   // its report waits
     struct volume *record, *order;
-    bool half_made, mounted, unsure, held, confirmed, removing, checked, looking, abandoned, discarding;
+    bool half_made, half_placed, mounted, unsure, held, confirmed, removing, checked, looking, abandoned, discarding;
     int64_t discard; // number of that request
     struct refs refs;
     struct move_snapshot snapshot;

@@ -257,7 +257,7 @@ static bool permit(struct world *w, struct fetch *f)
         return false;
     if (f->order->epoch != want->epoch || v->record->epoch != want->epoch)
         return false;
-    if (v->step == STEP_UNSEAL && w->plant != PLANT_SERVED_UNSEALING)
+    if (v->step == STEP_UNSEAL)
         return false;
     f->grant_final = v->sealed_revision == want->revision ? v->snapshot.number : 0;
     f->grant_first = move_next_number(0, w->plant == PLANT_NUMBER_REUSED ? 0 : want->revision);
