@@ -42,6 +42,7 @@
 #define CLUSTER_WATCHES_MAX   1000000        // of all nodes together
 #define PEER_PORT             4525           // where agents listen for each other, unless they say otherwise
 #define JOINERS_MAX           8              // hosts that ask to join at once
+#define USERS_MAX             10000          // whose certificates were revoked
 #define TOKENS_MAX            1024           // join tokens that are neither used nor over
 #define TOKEN_TTL_S           3600           // how long a join token is good, unless said otherwise
 #define TOKEN_TTL_S_MAX       (30 * 86400)
