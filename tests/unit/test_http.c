@@ -1281,6 +1281,7 @@ static void unwanted_peers_are_expelled(void **state)
     wait_for(&r->holding, 1);
     wait_for(&r->requests, 2);
     AUTO(close) int stranger = raw_connect(r); // says nothing yet: nobody knows whose it is
+    assert_true(stranger >= 0);
     command(r, 'x');
     for (size_t i = 0; i < ARRAY_SIZE(targets); i++) {
         pthread_join(calls[i].thread, NULL);
