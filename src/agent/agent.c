@@ -78,156 +78,6 @@ void agent_for_each(const struct agent *a, void (*fn)(struct agent_volume *v, vo
     twalk_r(a->table, walk_node, &w);
 }
 
-// ---- opening the pool
-
-struct opening {
-    struct agent *agent;
-    json_t *volumes, *copies; // in the child: what was found
-};
-
-static void on_observed(void *arg, struct backend_volume *v)
-{
-    struct opening *o = arg;
-    json_array_append_new(o->volumes, json_pack("{s:o, s:b, s:I}", "record", volume_to_json(v->record), "mounted", (int)v->mounted, "snapshot",
-                                                (json_int_t)v->snapshot));
-    volume_free(v->record);
-}
-
-static void on_damaged(void *arg, const char *id, const struct error *why)
-{
-    struct opening *o = arg;
-    json_array_append_new(o->volumes, json_pack("{s:o, s:o}", "damaged", json_text(id), "why", json_text(why->msg)));
-}
-
-static void on_copy(void *arg, const struct backend_copy *c)
-{
-    struct opening *o = arg;
-    json_t *copy = moves_copy_to_json(c);
-    json_object_set_new(copy, "id", json_string(UUID_TEXT(&c->id)));
-    json_array_append_new(o->copies, copy);
-}
-
-// In a worker: making or reading a large pool takes long, and a sick disk takes for ever. The worker opens the pool for itself; the
-// agent does so once more afterwards, which is quick then, to hold the pool's lock.
-static int observe(void *ctx, json_t *result, struct error *e)
-{
-    struct opening o = { ctx, json_array(), json_array() };
-    struct agent *a = o.agent;
-    json_object_set_new(result, "volumes", o.volumes);
-    json_object_set_new(result, "copies", o.copies);
-    int rc = a->backend ? 0 : a->config.backend->open(&a->config.pool, &a->backend, e);
-    if (rc == 0)
-        rc = a->backend->ops->observe(a->backend, on_observed, on_damaged, &o, e);
-    return rc < 0 || !a->backend->ops->copies ? rc : a->backend->ops->copies(a->backend, on_copy, &o, e);
-}
-
-static void take_inventory(struct agent *a, const json_t *volumes)
-{
-    size_t i;
-    json_t *item;
-    json_array_foreach (volumes, i, item) {
-        struct error e = ERROR_INIT;
-        struct volume *record = NULL;
-        const char *id = json_string_value(json_object_get(item, "damaged"));
-        if (id) {
-            log_error("volume %s is kept as it is: %s", id, json_string_value(json_object_get(item, "why")));
-            continue;
-        }
-        if (volume_from_json(json_object_get(item, "record"), &record, &e) < 0) {
-            log_error("a volume is kept as it is: %s", e.msg);
-            continue;
-        }
-        struct agent_volume *v = agent_volume_add(a, &record->id);
-        v->record = record;
-        v->mounted = json_is_true(json_object_get(item, "mounted"));
-        v->snapshot.number = (uint64_t)json_integer_value(json_object_get(item, "snapshot"));
-        if (!volume_set_find(&a->wants, &record->id)) {
-            struct volume *want = volume_copy(record);
-            want->born = true;
-            const struct volume *same = want->name && want->state == VOLUME_LIVE ? volume_set_find_name(&a->wants, want->name) : NULL;
-            if (same)
-                log_warn("volumes %s and %s are both named %s: the newer one is served until control is heard", UUID_TEXT(&want->id),
-                         UUID_TEXT(&same->id), want->name);
-            // The name was given anew after the older one was removed, and its record could not be changed any more.
-            if (same && same->created_ms >= want->created_ms) {
-                volume_free(want);
-                continue;
-            }
-            if (same)
-                volume_set_remove(&a->wants, &same->id);
-            volume_set_put(&a->wants, want);
-        }
-    }
-}
-
-static void take_copies(struct agent *a, const json_t *copies)
-{
-    size_t i;
-    json_t *item;
-    struct uuid id;
-    json_array_foreach (copies, i, item) {
-        const char *text = json_string_value(json_object_get(item, "id"));
-        if (text && uuid_parse(text, &id))
-            moves_found_copy(agent_volume_add(a, &id), item);
-    }
-}
-
-static void turn_volume(struct agent_volume *v, void *arg)
-{
-    (void)arg;
-    turn(v);
-}
-
-static void open_later(struct agent *a, const struct error *e)
-{
-    static const int delays_s[] = { 1, 2, 5, 10, 30 };
-    unsigned n = a->open_failures < ARRAY_SIZE(delays_s) ? a->open_failures : ARRAY_SIZE(delays_s) - 1;
-    const struct timeval delay = { delays_s[n], 0 };
-    if (!a->pool_error || strcmp(a->pool_error, e->msg) != 0)
-        log_error("the pool can't be opened, trying again: %s", e->msg);
-    free(a->pool_error);
-    a->pool_error = xstrdup(e->msg);
-    a->open_failures++;
-    evtimer_add(a->reopen, &delay);
-    operations_turn(a);
-}
-
-static void on_inventory(void *arg, int rc, json_t *result, const struct error *e)
-{
-    struct agent *a = arg;
-    struct error lock_error = ERROR_INIT;
-    struct backend_config pool = a->config.pool;
-    pool.is_swept = true;
-    FAILPOINT(AGENT_POOL_READ);
-    if (rc < 0 || (!a->backend && a->config.backend->open(&pool, &a->backend, &lock_error) < 0)) {
-        open_later(a, rc < 0 ? e : &lock_error);
-        return;
-    }
-    take_inventory(a, json_object_get(result, "volumes"));
-    take_copies(a, json_object_get(result, "copies"));
-    free(a->pool_error);
-    a->pool_error = NULL;
-    a->open = true;
-    a->open_failures = 0;
-    FAILPOINT(AGENT_POOL_OPEN);
-    usage_audit_soon(a);
-    refs_load(a);
-    FAILPOINT(AGENT_REFS_LOADED);
-    log_info("pool is open: %zu volumes known", a->wants.n);
-    link_connect(a);
-    agent_for_each(a, turn_volume, NULL);
-    operations_turn(a);
-}
-
-static void on_reopen(evutil_socket_t fd, short what, void *arg)
-{
-    struct agent *a = arg;
-    const struct worker_task task = { .what = "read the pool", .run = observe, .ctx = a, .done = on_inventory, .arg = a };
-    (void)fd;
-    (void)what;
-    worker_start(a->workers, &task);
-}
-
 static void on_turn(evutil_socket_t fd, short what, void *arg)
 {
     (void)fd;
@@ -289,7 +139,7 @@ int agent_new(const struct agent_config *config, struct agent **ret, struct erro
     a->retry = evtimer_new(config->base, on_retry, a);
     a->turn = evtimer_new(config->base, on_turn, a);
     a->recheck = evtimer_new(config->base, on_recheck, a);
-    a->reopen = evtimer_new(config->base, on_reopen, a);
+    a->reopen = evtimer_new(config->base, opening_on_time, a);
     a->audit = evtimer_new(config->base, on_audit, a);
     int rc = peers_init(a, e);
     if (rc < 0) {
@@ -330,6 +180,7 @@ void agent_free(struct agent *a)
     if (a->backend)
         a->backend->ops->close(a->backend);
     close(a->refs_fd);
+    opening_forget(a);
     free(a->pool_error);
     free(a->link_problem);
     free(a);
@@ -453,7 +304,7 @@ static void on_shutdown(void *arg, int rc, json_t *result, const struct error *e
         event_base_loopexit(a->config.base, &soon);
     else {
         a->open = true;
-        agent_for_each(a, turn_volume, NULL);
+        turn_all(a);
         turn_soon(a);
     }
     on_pool_job(arg, rc, result, e);

@@ -132,6 +132,9 @@ struct agent {
     struct backend *backend; // of this process: for plain data and the pool's lock; workers use it too
     bool open;
     int refs_fd; // the directory of the references' files
+    struct found *found; // what a worker has told of the pool that is being opened: opening.c
+    size_t found_count, found_room;
+    json_t *found_copies;
     char *pool_error;
     void *table;             // tree of struct agent_volume by id (tsearch)
     struct volume_set wants; // what control wants; until it is heard, what the disk says
@@ -175,6 +178,7 @@ void agent_volume_drop(struct agent_volume *v); // forgets one that neither cont
 void agent_for_each(const struct agent *a, void (*fn)(struct agent_volume *v, void *arg), void *arg);
 
 // turn.c
+void turn_all(struct agent *a);
 void turn(struct agent_volume *v);     // plans and starts the next step
 void turn_linger(struct agent_volume *v); // lets it stay mounted for a moment although nothing refers to it any more
 void turn_later(struct agent_volume *v, int delay_ms); // gives it its turn then; a later call moves that
@@ -244,6 +248,10 @@ void usage_measure(struct agent *a, const struct uuid *id, void (*done)(void *ar
 // Measures what is mounted, once a minute while anything is.
 void usage_audit(struct agent *a);
 void usage_audit_soon(struct agent *a);
+
+// ---- opening.c
+void opening_on_time(int fd, short what, void *arg); // of a->reopen: opens the pool, and tries again until it can be opened
+void opening_forget(struct agent *a); // what has been read of it so far
 // Calls done with words for one user of the volume, from the loop: a container, or the engine that has asked for it.
 void usage_name_user(struct agent *a, const struct uuid *id, void (*done)(void *arg, const char *user), void *arg);
 

@@ -200,6 +200,17 @@ static void arm_retry(struct agent *a)
     evtimer_add(a->retry, &delay);
 }
 
+static void turn_each(struct agent_volume *v, void *arg)
+{
+    (void)arg;
+    turn(v);
+}
+
+void turn_all(struct agent *a)
+{
+    agent_for_each(a, turn_each, NULL);
+}
+
 void turn_end_step(struct agent_volume *v, int rc, json_t *result, const struct error *e)
 {
     struct agent *a = v->agent;

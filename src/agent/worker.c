@@ -83,6 +83,7 @@ void workers_free(struct workers *w)
 #define ANSWER_FD 3 // in the child
 
 static bool is_child;
+static struct worker *inside; // the one whose task runs in the agent itself
 
 static int write_whole(const char *text, size_t n)
 {
@@ -98,6 +99,12 @@ static int write_whole(const char *text, size_t n)
 // A line of its own before the answer, which has no line feed.
 void worker_tell(json_t *progress)
 {
+    if (inside) {
+        if (inside->task.on_progress)
+            inside->task.on_progress(inside->task.arg, progress);
+        json_decref(progress);
+        return;
+    }
     AUTO(free) char *text = json_dumps(progress, JSON_COMPACT);
     json_decref(progress);
     if (!is_child || !text)
@@ -229,7 +236,9 @@ static void run_in_process(evutil_socket_t fd, short what, void *arg)
     struct worker *k = arg;
     (void)fd;
     (void)what;
+    inside = k;
     AUTO(free) char *text = answer_text(k->task.run, k->task.ctx);
+    inside = NULL;
     finish(k, text, strlen(text), "");
 }
 

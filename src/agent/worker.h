@@ -43,7 +43,7 @@ void workers_free(struct workers *w); // kills what runs; no callback is called 
 struct worker *worker_start(struct workers *w, const struct worker_task *task);
 // Kills it: `done` follows from the loop, with an error unless it was done already.
 void worker_kill(struct worker *k);
-// In the child: tells the agent how far it is; `progress` is taken. Called outside of a worker it does nothing.
+// In a task: tells the agent how far it is, or what it has found so far; `progress` is taken. Called outside of a task it does nothing.
 void worker_tell(json_t *progress);
 
 #endif

@@ -42,6 +42,7 @@
 #define CLUSTER_WATCHES_MAX   1000000        // of all nodes together
 #define PEER_PORT             4525           // where agents listen for each other, unless they say otherwise
 #define JOINERS_MAX           8              // hosts that ask to join at once
+#define USERS_MAX             10000          // whose certificates were revoked
 #define TOKENS_MAX            1024           // join tokens that are neither used nor over
 #define TOKEN_TTL_S           3600           // how long a join token is good, unless said otherwise
 #define TOKEN_TTL_S_MAX       (30 * 86400)
@@ -59,7 +60,7 @@
 #define WORKERS_MAX           16             // running at once on a node
 #define FETCHES_MAX           4              // volumes that a node fetches at once; twice that if engines wait for them
 #define SERVINGS_MAX          32             // fetches of other nodes that an agent serves at once
-#define WORKER_ANSWER_MAX     (64U << 20)    // the inventory of a pool with 100 000 volumes is 60 MB
+#define WORKER_ANSWER_MAX     (64U << 20)    // or a part of one that comes in parts, as that of a large pool
 #define MOUNT_IDS_MAX         4096           // references (mount ID, engine) of one volume
 #define OPTIONS_MAX           64             // options of one plugin Create
 #define SEND_COMMAND_BYTES_MAX (1U << 20)    // one command of a btrfs send stream; kernels write up to 144 KiB

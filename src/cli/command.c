@@ -30,7 +30,7 @@ static bool is_same_group(const struct cli_command *a, const struct cli_command 
 // The CLI's own first, then those of other layers, and help at the end.
 static size_t collect(const struct cli_command *more, bool with_hidden, const struct cli_command **ret)
 {
-    const struct cli_command *const tables[] = { commands_volume,  commands_node, commands_ca,  commands_pool, commands_status, more,
+    const struct cli_command *const tables[] = { commands_volume,  commands_node, commands_user, commands_ca,  commands_pool, commands_status, more,
                                                  commands_control, commands_diagnostics, commands_help };
     size_t n = 0;
     for (size_t i = 0; i < ARRAY_SIZE(tables); i++)
@@ -121,6 +121,7 @@ const char *group_summary(const char *group)
     } known[] = {
         { "volume", "create, list, resize, remove and restore volumes" },
         { "node", "the nodes of the cluster" },
+        { "user", "users whose certificates were revoked" },
         { "ca", "the cluster's certificates" },
         { "pool", "this host's storage for volumes" },
         { "control", "the control service" },

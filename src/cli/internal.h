@@ -18,7 +18,7 @@ DEFINE_AUTO(json_t *, json_decref)
 // ---- the tables: one per file of commands, each ends with a NULL name
 
 extern const struct cli_command commands_volume[], commands_node[], commands_ca[], commands_pool[], commands_status[], commands_control[],
-    commands_diagnostics[], commands_help[];
+    commands_user[], commands_diagnostics[], commands_help[];
 extern const struct cli_option options_global[];
 
 // All commands, those that begin with the same word together; NULL-terminated, the caller frees the array. Hidden ones only if

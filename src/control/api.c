@@ -220,6 +220,11 @@ void api_on_request(struct http_exchange *x, void *control)
         http_drop(x);
         return;
     }
+    if (!users_may_enter(c, peer)) {
+        log_warn("a client was refused, its certificate was revoked ('%s')", peer->common_name);
+        refuse(x, 403, "", E_DENIED, "This user's certificates were revoked.");
+        return;
+    }
     search(routes_v1, method, request->target, n, &m);
     search(routes_v2, method, request->target, n, &m);
     if (m.route && (m.route->flags & ROUTE_ROOT) && !peer->is_unix)

@@ -519,7 +519,7 @@ DEFINE_AUTO(struct control *, control_free)
 int control_new(const struct control_config *config, struct control **ret, struct error *e)
 {
     AUTO(control_free) struct control *c = xcalloc(1, sizeof *c);
-    const struct store_sink sink = { on_volume, on_hold, on_node, c, enrol_load_token, on_container };
+    const struct store_sink sink = { on_volume, on_hold, on_node, c, enrol_load_token, on_container, users_load };
     c->config = *config;
     c->instance = rng_uuid();
     c->sweep_ms = INT64_MAX;
@@ -571,6 +571,7 @@ void control_free(struct control *c)
     free(c->holds);
     containers_done(&c->containers);
     free(c->tokens);
+    free(c->users);
     store_close(c->store);
     free(c);
 }

@@ -88,6 +88,8 @@ struct control {
     struct container_set containers;
     size_t token_count;
     struct join_token *tokens; // in no order
+    size_t user_count;
+    struct user *users;        // whose certificates were revoked, in the order of names
     uint64_t wrong_tokens;     // that hosts have come with, since the start
     uint64_t tag[2];    // of the configuration of volumes: changes with each change, the same after a restart
     void *sightings;    // of owners: tree of struct sighting by id (tsearch)
@@ -243,6 +245,10 @@ int enrol_renew(struct control *c, const struct uuid *node, const json_t *messag
 // E_CONFLICT while volumes are on the node, or move to it, or are left there by a move, unless `force`. Else as absence_remove_node.
 int enrol_remove_node(struct control *c, struct control_node *n, bool force, size_t *ret_lost, size_t *ret_rescued, struct error *e);
 
+// ---- users.c
+int users_load(void *control, const struct user *u, struct error *e); // for the store's sink
+bool users_may_enter(const struct control *c, const struct http_peer *peer); // false: its certificate was revoked
+
 // ---- api_nodes.c
 // By id, by host, or by the beginning of the id if only one begins so; a removed node only if no other is called that.
 int control_find_node(const struct control *c, const char *text, struct control_node **ret, struct error *e);
@@ -290,6 +296,9 @@ void api_drain_node(struct call *call);
 void api_undrain_node(struct call *call);
 void api_recover(struct call *call); // recover.c
 void api_new_token(struct call *call);
+void api_list_users(struct call *call); // users.c
+void api_revoke_user(struct call *call);
+void api_admit_user(struct call *call);
 int api_check_members(const json_t *object, const char *const *names, struct error *e); // that it is an object and has no others
 
 extern const struct route routes_v1[], routes_v2[]; // end with a NULL method

@@ -61,6 +61,7 @@ struct http_peer {
     pid_t pid;          // unix: as of connect(2); 0 otherwise
     uid_t uid;          // unix; (uid_t)-1 otherwise
     char common_name[128]; // TLS: subject CN of the verified certificate; "" otherwise
+    char key[65];          // the same: SHA-256 of its public key, in hexadecimal digits
 };
 
 // Called with a complete request; must lead to exactly one http_reply or http_drop, now or later.
@@ -82,6 +83,8 @@ struct http_server *http_server_new(const struct http_server_config *config, str
 // Stops listening and closes every connection; exchanges still unanswered stay valid until they are replied to or dropped.
 void http_server_free(struct http_server *s);
 size_t http_server_connections(const struct http_server *s);
+// Closes all connections of peers that are unwanted, at once. Not from within a call of one of them.
+void http_server_expel(struct http_server *s, bool (*is_unwanted)(const struct http_peer *peer, void *arg), void *arg);
 
 const struct http_message *http_request(const struct http_exchange *x);
 const char *http_body(const struct http_exchange *x, size_t *ret_n); // NUL-terminated copy owned by the exchange

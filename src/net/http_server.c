@@ -348,7 +348,8 @@ static void note_tls_peer(struct conn *c)
     X509 *certificate = SSL_get0_peer_certificate(ssl);
     c->in_handshake = false;
     if (certificate && SSL_get_verify_result(ssl) == X509_V_OK)
-        pki_subject_name(certificate, c->peer.common_name, sizeof c->peer.common_name);
+        if (!pki_subject_key(certificate, c->peer.key) || !pki_subject_name(certificate, c->peer.common_name, sizeof c->peer.common_name))
+            c->peer.common_name[0] = '\0';
 }
 
 static void on_event(struct bufferevent *bev, short what, void *arg)
@@ -616,6 +617,16 @@ void http_server_free(struct http_server *s)
     event_free(s->resume);
     close(s->config.listen_fd);
     free(s);
+}
+
+void http_server_expel(struct http_server *s, bool (*is_unwanted)(const struct http_peer *peer, void *arg), void *arg)
+{
+    for (size_t i = 0; i < PHASE_COUNT; i++)
+        for (struct conn *c = TAILQ_FIRST(&s->conns[i]), *next; c; c = next) {
+            next = TAILQ_NEXT(c, link);
+            if (is_unwanted(&c->peer, arg))
+                conn_close(c);
+        }
 }
 
 size_t http_server_connections(const struct http_server *s)

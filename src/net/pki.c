@@ -198,6 +198,25 @@ int pki_common_name(const char *certificate_path, char *ret, size_t n, struct er
     return 0;
 }
 
+bool pki_subject_key(const struct x509_st *certificate, char ret[PKI_KEY_SIZE])
+{
+    unsigned char digest[PKI_FINGERPRINT_SIZE];
+    if (!X509_pubkey_digest(certificate, EVP_sha256(), digest, NULL))
+        return false;
+    for (size_t i = 0; i < sizeof digest; i++)
+        snprintf(ret + 2 * i, 3, "%02x", digest[i]);
+    return true;
+}
+
+int pki_key_digest(const char *certificate_path, char ret[PKI_KEY_SIZE], struct error *e)
+{
+    AUTO(X509_free) X509 *certificate = NULL;
+    int rc = pki_read_certificate(certificate_path, &certificate, e);
+    if (rc == 0 && !pki_subject_key(certificate, ret))
+        rc = pki_fail(e, E_IO, "digest a key");
+    return rc;
+}
+
 static bool add_name(GENERAL_NAMES *names, int type, void *value)
 {
     GENERAL_NAME *name = value ? GENERAL_NAME_new() : NULL;

@@ -23,6 +23,7 @@ struct ssl_ctx_st;
                                        // the environment of who signs and who renews is their validity in seconds instead
 #define PKI_NAME_SIZE        128
 #define PKI_FINGERPRINT_SIZE 32
+#define PKI_KEY_SIZE         65
 #define PKI_CONTROL_NAME     "control-service" // a DNS name in the control service's certificate, whatever its host is called
 
 enum pki_use { PKI_SERVER = 1, PKI_CLIENT = 2 }; // extended key usage, may be combined
@@ -42,6 +43,9 @@ int pki_make_certificate(const char *ca_dir, const char *dir, const char *file, 
 bool pki_has(const char *dir, const char *file); // both files are there
 // Subject CN of a certificate file.
 int pki_common_name(const char *certificate_path, char *ret, size_t n, struct error *e);
+
+// SHA-256 of a certificate file's public key, in hexadecimal digits: the same after a renewal.
+int pki_key_digest(const char *certificate_path, char ret[PKI_KEY_SIZE], struct error *e);
 
 // ---- for keys that stay where they were made
 

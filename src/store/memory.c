@@ -15,6 +15,8 @@ struct memory {
     size_t containers_n;
     struct container **containers; // in the order of names; owned
     struct join_token *tokens;
+    size_t users_n;
+    struct user *users; // in the order of names
 };
 
 static int memory_open(const char *path, struct store **ret, struct error *e)
@@ -37,6 +39,7 @@ static void memory_close(struct store *s)
         container_free(m->containers[i]);
     free(m->containers);
     free(m->tokens);
+    free(m->users);
     free(m);
 }
 
@@ -54,6 +57,8 @@ static int memory_load(struct store *s, const struct store_sink *sink, struct er
         rc = sink->on_token(sink->arg, &m->tokens[i], e);
     for (size_t i = 0; rc >= 0 && sink->on_container && i < m->containers_n; i++)
         rc = sink->on_container(sink->arg, container_copy(m->containers[i]), e);
+    for (size_t i = 0; rc >= 0 && sink->on_user && i < m->users_n; i++)
+        rc = sink->on_user(sink->arg, &m->users[i], e);
     return rc < 0 ? rc : 0;
 }
 
@@ -121,6 +126,18 @@ static void put_container(struct memory *m, const struct container *c)
     memmove(&m->containers[i + 1], &m->containers[i], (m->containers_n - i) * sizeof(struct container *));
     m->containers[i] = container_copy(c);
     m->containers_n++;
+}
+
+static void put_user(struct memory *m, const struct user *u)
+{
+    size_t i = 0;
+    while (i < m->users_n && strcmp(m->users[i].name, u->name) < 0)
+        i++;
+    if (i == m->users_n || strcmp(m->users[i].name, u->name) != 0) {
+        m->users = xrealloc(m->users, m->users_n + 1, sizeof *m->users);
+        memmove(&m->users[i + 1], &m->users[i], (m->users_n++ - i) * sizeof *m->users);
+    }
+    m->users[i] = *u;
 }
 
 static const struct uuid *volume_id_of(const struct store_change *c)
@@ -199,6 +216,8 @@ static int memory_commit(struct store *s, const struct store_change *changes, si
             m->tokens = put_record(m->tokens, &m->tokens_n, sizeof *m->tokens, c->token);
         else if (c->kind == STORE_REMOVE_TOKEN)
             remove_record(m->tokens, &m->tokens_n, sizeof *m->tokens, &c->id);
+        else if (c->kind == STORE_PUT_USER)
+            put_user(m, c->user);
     }
     return 0;
 }

@@ -13,7 +13,7 @@
 enum statement {
     BEGIN, COMMIT, ROLLBACK,
     PUT_VOLUME, REMOVE_VOLUME, PUT_HOLD, REMOVE_HOLD, PUT_NODE, REMOVE_NODE, PUT_TOKEN, REMOVE_TOKEN, PUT_CONTAINER, REMOVE_CONTAINER,
-    VOLUMES, NAMES, HOLDS, NODES, TOKENS, CONTAINERS,
+    PUT_USER, VOLUMES, NAMES, HOLDS, NODES, TOKENS, CONTAINERS, USERS,
     STATEMENT_COUNT
 };
 // clang-format on
@@ -45,6 +45,9 @@ static const char *const statement_text[STATEMENT_COUNT] = {
                       " record = excluded.record, sum = excluded.sum",
     [REMOVE_CONTAINER] = "DELETE FROM container WHERE name = ?",
     [CONTAINERS] = "SELECT name, record, sum FROM container ORDER BY name",
+    [PUT_USER] = "INSERT INTO user (name, key, revoked_ms, sum) VALUES (?, ?, ?, ?) ON CONFLICT (name) DO UPDATE SET"
+                 " key = excluded.key, revoked_ms = excluded.revoked_ms, sum = excluded.sum",
+    [USERS] = "SELECT name, key, revoked_ms, sum FROM user ORDER BY name",
 };
 
 struct sqlite_store {
@@ -332,6 +335,23 @@ static int put_token(struct sqlite_store *s, const struct join_token *t)
     return run(s, PUT_TOKEN);
 }
 
+static int64_t sum_of_user(const struct user *u)
+{
+    uint64_t sum = schema_sum(SUM_INIT, u->name, strlen(u->name) + 1);
+    sum = schema_sum(sum, u->key, strlen(u->key) + 1);
+    return (int64_t)schema_sum(sum, &u->revoked_ms, sizeof u->revoked_ms);
+}
+
+static int put_user(struct sqlite_store *s, const struct user *u)
+{
+    sqlite3_stmt *st = s->statements[PUT_USER];
+    bind_text(st, 1, u->name);
+    bind_text(st, 2, u->key);
+    bind_int(st, 3, u->revoked_ms);
+    bind_int(st, 4, sum_of_user(u));
+    return run(s, PUT_USER);
+}
+
 static int remove_record(struct sqlite_store *s, enum statement which, const struct uuid *id)
 {
     bind_uuid(s->statements[which], 1, id);
@@ -361,6 +381,8 @@ static int apply(struct sqlite_store *s, const struct store_change *c)
         return put_token(s, c->token);
     case STORE_REMOVE_TOKEN:
         return remove_record(s, REMOVE_TOKEN, &c->id);
+    case STORE_PUT_USER:
+        return put_user(s, c->user);
     }
     ASSERT(false); // a kind of change that is not in the switch
 }
@@ -550,6 +572,21 @@ static int load_token(struct sqlite_store *s, sqlite3_stmt *st, void *arg, struc
     return sink->on_token ? sink->on_token(sink->arg, &t, e) : 0;
 }
 
+static int load_user(struct sqlite_store *s, sqlite3_stmt *st, void *arg, struct error *e)
+{
+    const struct store_sink *sink = ((struct load *)arg)->sink;
+    struct user u = { .revoked_ms = sqlite3_column_int64(st, 2) };
+    const char *name = (const char *)sqlite3_column_text(st, 0), *key = (const char *)sqlite3_column_text(st, 1);
+    bool is_good = name && key && *name && strlen(name) < sizeof u.name && strlen(key) < sizeof u.key;
+    if (is_good) {
+        memcpy(u.name, name, strlen(name) + 1);
+        memcpy(u.key, key, strlen(key) + 1);
+    }
+    if (!is_good || sum_of_user(&u) != sqlite3_column_int64(st, 3))
+        return storefile_corrupt(s->path, "is damaged (a user)", e);
+    return sink->on_user ? sink->on_user(sink->arg, &u, e) : 0;
+}
+
 static int sqlite_load(struct store *base, const struct store_sink *sink, struct error *e)
 {
     struct sqlite_store *s = (struct sqlite_store *)base;
@@ -567,6 +604,8 @@ static int sqlite_load(struct store *base, const struct store_sink *sink, struct
         rc = each_row(s, TOKENS, load_token, &l, e);
     if (rc == 0 && sink->on_container)
         rc = each_row(s, CONTAINERS, load_container, &l, e);
+    if (rc == 0)
+        rc = each_row(s, USERS, load_user, &l, e);
     if (rc == -E_CORRUPT)
         set_suspect(s, true);
     return rc;

@@ -48,6 +48,13 @@ static const char *const migrations[] = {
     ") STRICT, WITHOUT ROWID;",
 
     "ALTER TABLE node ADD COLUMN drain INTEGER NOT NULL DEFAULT 0 CHECK (drain IN (0, 1, 2));",
+
+    "CREATE TABLE user ("
+    " name TEXT NOT NULL PRIMARY KEY,"
+    " key TEXT NOT NULL CHECK (length(key) IN (0, 64)),"
+    " revoked_ms INTEGER NOT NULL,"
+    " sum INTEGER NOT NULL"
+    ") STRICT, WITHOUT ROWID;",
 };
 
 int64_t schema_version(void)

@@ -64,6 +64,9 @@ static void assert_change(const struct store_change *c)
     case STORE_PUT_CONTAINER:
         ASSERT(c->container && c->container->name && c->container->revision >= 1);
         return;
+    case STORE_PUT_USER:
+        ASSERT(c->user && c->user->name[0] && memchr(c->user->name, '\0', sizeof c->user->name) && memchr(c->user->key, '\0', sizeof c->user->key));
+        return;
     case STORE_REMOVE_CONTAINER:
         ASSERT(c->name);
         return;

@@ -11,6 +11,7 @@
 #include "model/hold.h"
 #include "model/join_token.h"
 #include "model/node.h"
+#include "model/user.h"
 #include "model/volume.h"
 
 #include <stddef.h>
@@ -19,11 +20,11 @@ struct store;
 
 enum store_change_kind {
     STORE_PUT_VOLUME, STORE_REMOVE_VOLUME, STORE_PUT_HOLD, STORE_REMOVE_HOLD, STORE_PUT_NODE, STORE_REMOVE_NODE, STORE_PUT_TOKEN,
-    STORE_REMOVE_TOKEN, STORE_PUT_CONTAINER, STORE_REMOVE_CONTAINER
+    STORE_REMOVE_TOKEN, STORE_PUT_CONTAINER, STORE_REMOVE_CONTAINER, STORE_PUT_USER
 };
 
 // One change. `volume` is set for PUT_VOLUME, `hold` for PUT_HOLD, `node` for PUT_NODE, `token` for PUT_TOKEN, `container` for
-// PUT_CONTAINER (all borrowed for the call), `id` for the REMOVEs (of a hold: its volume's id), but `name` for REMOVE_CONTAINER. Removing
+// PUT_CONTAINER, `user` for PUT_USER (all borrowed for the call), `id` for the REMOVEs (of a hold: its volume's id), but `name` for REMOVE_CONTAINER. Removing
 // what is not there is no error.
 struct store_change {
     enum store_change_kind kind;
@@ -32,11 +33,12 @@ struct store_change {
     const struct node *node;
     const struct join_token *token;
     const struct container *container;
+    const struct user *user;
     const char *name;
     struct uuid id;
 };
 
-// Called for each record by store_load: nodes, volumes, holds, tokens and containers, each in the order of ids or names. `volume` and
+// Called for each record by store_load: nodes, volumes, holds, tokens, containers and users, each in the order of ids or names. `volume` and
 // `container` are handed over; the others are
 // borrowed. A negative return ends the load. When a load fails, forget what it brought: damage may show only at the end.
 struct store_sink {
@@ -46,6 +48,7 @@ struct store_sink {
     void *arg;
     int (*on_token)(void *arg, const struct join_token *token, struct error *e); // NULL: tokens are not wanted
     int (*on_container)(void *arg, struct container *container, struct error *e); // NULL: containers are not wanted
+    int (*on_user)(void *arg, const struct user *user, struct error *e); // NULL: users are not wanted
 };
 
 struct store_ops {

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from cluster import control_log, make_cluster, node_of, nodes
+from cluster import control_log, make_cluster, node_of, nodes, start_control
 from paths import wait_for
 from rest import network_of, new_id
 
@@ -155,6 +155,70 @@ def test_a_removed_nodes_connection_is_closed(pair, etc, flocker_binary):
         said = door.hear()
         assert said["type"] == "refused" and said["code"] == "denied"
         assert door.hear() is None
+
+
+def get(door, path="/v2/users"):
+    """(status, document) of one more request on that connection; (None, None): it was closed."""
+    try:
+        door.socket.sendall(f"GET {path} HTTP/1.1\r\nHost: x\r\n\r\n".encode())
+        status = door.lines.readline().split()
+        length = 0
+        while status and (line := door.lines.readline().strip()):
+            if line.lower().startswith(b"content-length:"):
+                length = int(line.split(b":")[1])
+        return (int(status[1]), json.loads(door.lines.read(length))) if status else (None, None)
+    except (ConnectionError, ssl.SSLError):
+        return None, None
+
+
+def test_a_revoked_user(pair, etc, flocker_binary):
+    """Refused at once, on open connections too and after a restart; let in with a new key and its renewals, never with the old one."""
+    one, _ = pair
+    etc_new = etc.parent / "new"
+    shutil.copytree(etc, etc_new)
+    old = ca(flocker_binary, etc, "user", "eve")
+    with Door(one, REST, etc, old) as eve, Door(one, REST, etc, old) as busy, Door(one, REST, etc, "user") as admin:
+        assert get(eve) == get(admin) == (200, [])
+        body = b'{"name": "slow", "owner": "%s"}' % new_id().encode()
+        busy.socket.sendall(b"POST /v2/volumes?wait=30 HTTP/1.1\r\nHost: x\r\nContent-Length: %d\r\n\r\n%s" % (len(body), body))
+        wait_for("that to wait", lambda: "slow" in one.flocker("volume", "ls", "-q").stdout)
+        assert "refused from now on" in one.flocker("user", "revoke", "eve").stdout
+        begin = time.monotonic()
+        assert get(eve) == (None, None) and not busy.lines.readline()
+        assert time.monotonic() - begin < 5
+        (revoked,) = get(admin)[1]
+        assert (revoked["name"], revoked["key"]) == ("eve", None)
+    one.kill_flocker("control")
+    start_control(one, flocker_binary)
+    for name in (old, ca(flocker_binary, etc, "user", "eve", "--renew")):
+        with Door(one, REST, etc, name) as eve:
+            status, answer = get(eve)
+            assert status == 403 and answer["code"] == "denied" and "revoked" in answer["description"]
+    fresh = ca(flocker_binary, etc_new, "user", "eve")
+    with Door(one, REST, etc_new, fresh) as eve:
+        assert get(eve)[0] == 403
+    shutil.copy(etc_new / "eve.crt", one.path("/tmp/eve.crt"))
+    one.flocker("user", "admit", "/tmp/eve.crt")
+    ca(flocker_binary, etc_new, "user", "eve", "--renew")
+    with Door(one, REST, etc_new, fresh) as eve, Door(one, REST, etc, old) as thief, Door(one, REST, etc, "user") as admin:
+        assert get(thief)[0] == 403 and get(admin)[0] == 200
+        assert get(eve)[0] == 200 and len(get(eve)[1][0]["key"]) == 64
+        assert "eve" in one.flocker("user", "ls").stdout
+        one.flocker("user", "revoke", "eve")
+        assert get(eve) == (None, None) and get(admin)[0] == 200
+    assert not one.flocker_json("user", "ls")[0]["key"]
+
+
+def test_only_root_of_the_control_host_revokes(pair, etc, flocker_binary):
+    one, _ = pair
+    name = ca(flocker_binary, etc, "user", "mallory")
+    with Door(one, REST, etc, name) as door:
+        door.socket.sendall(b"DELETE /v2/users/admin HTTP/1.1\r\nHost: x\r\n\r\n")
+        assert b" 403 " in door.lines.readline()
+    for method, user, key, status in (("POST", "nobody", "a" * 64, 404), ("POST", "nobody", "A" * 64, 400), ("POST", "nobody", "a" * 63, 400),
+                                      ("DELETE", "x" * 200, None, 400), ("DELETE", "%ff", None, 400)):
+        body = json.dumps({"key": key}).encode() if key else b""
+        assert one.ask("/run/flocker/control.sock", method, f"/v2/users/{user}", body)[0] == status, (method, user, key)
 
 
 def test_what_a_stranger_may_say(pair):

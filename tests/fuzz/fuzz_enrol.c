@@ -36,6 +36,10 @@ void http_server_free(struct http_server *s)
 {
     free(s);
 }
+void http_server_expel(struct http_server *s, bool (*is_unwanted)(const struct http_peer *peer, void *arg), void *arg)
+{
+    (void)s, (void)is_unwanted, (void)arg;
+}
 const struct http_message *http_request(const struct http_exchange *x)
 {
     (void)x;

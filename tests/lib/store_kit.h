@@ -108,6 +108,23 @@ static inline int kit_on_token(void *arg, const struct join_token *t, struct err
     return 0;
 }
 
+static inline struct user kit_user(uint32_t n)
+{
+    struct user u = { .revoked_ms = (int64_t)n * 1000 };
+    snprintf(u.name, sizeof u.name, "user %u", n);
+    for (size_t i = 0; n % 2 && i < sizeof u.key - 1; i++)
+        u.key[i] = (char)('a' + n % 6);
+    return u;
+}
+
+static inline int kit_on_user(void *arg, const struct user *u, struct error *e)
+{
+    (void)e;
+    AUTO(free) char *text = xasprintf("%s %s %lld", u->name, u->key, (long long)u->revoked_ms);
+    json_array_append_new(arg, json_string(text));
+    return 0;
+}
+
 static inline int kit_on_container(void *arg, struct container *c, struct error *e)
 {
     (void)e;
@@ -144,7 +161,7 @@ static inline char *kit_try_dump(struct store *s, struct error *e)
 {
     json_t *all = json_array();
     const struct store_sink sink = { .on_volume = kit_on_volume, .on_hold = kit_on_hold, .on_node = kit_on_node, .arg = all,
-                                     .on_token = kit_on_token, .on_container = kit_on_container };
+                                     .on_token = kit_on_token, .on_container = kit_on_container, .on_user = kit_on_user };
     int rc = store_load(s, &sink, e);
     char *text = rc < 0 ? NULL : json_dumps(all, JSON_COMPACT);
     json_decref(all);

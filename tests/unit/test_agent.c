@@ -36,6 +36,7 @@ static struct host {
     struct plugin *plugin;
     struct uuid node;
     const struct store_ops *store;
+    const struct backend_ops *backend; // NULL: fault
 } host;
 
 // ---- a wire between agent and control that can be cut, and lose what was under way
@@ -171,7 +172,7 @@ static void agent_up(void)
         .host = "127.0.0.1",
         .control_socket = host.agents,
         .refs_dir = host.refs,
-        .backend = &backend_fault,
+        .backend = host.backend ? host.backend : &backend_fault,
         .pool = { .source = POOL_FILE, .path = "/pool", .mount_root = "/flocker" },
     };
     if (agent_new(&config, &host.agent, &e) < 0)
@@ -455,6 +456,8 @@ static void on_verdict(void *arg, int rc, json_t *result, const struct error *e)
     snprintf(v->message, sizeof v->message, "%s", e->msg);
 }
 
+enum { MUCH_PARTS = 700, MUCH_BYTES = 200000 }; // 140 MB
+
 static int answer_too_much(void *ctx, json_t *result, struct error *e)
 {
     (void)ctx;
@@ -465,12 +468,130 @@ static int answer_too_much(void *ctx, json_t *result, struct error *e)
     return 0;
 }
 
+// More than fits one answer, in parts.
+static int tell_much(void *ctx, json_t *result, struct error *e)
+{
+    (void)ctx;
+    (void)result;
+    (void)e;
+    AUTO(free) char *text = xcalloc(MUCH_BYTES, 1);
+    memset(text, 'x', MUCH_BYTES - 1);
+    for (int i = 0; i < MUCH_PARTS; i++)
+        worker_tell(json_pack("{s:i, s:s}", "i", i, "text", text));
+    return 0;
+}
+
+struct both {
+    struct verdict *verdict;
+    int *count;
+};
+
+static void on_both_done(void *arg, int rc, json_t *result, const struct error *e)
+{
+    on_verdict(((struct both *)arg)->verdict, rc, result, e);
+}
+
+static void on_much(void *arg, const json_t *part)
+{
+    int *count = ((struct both *)arg)->count;
+    assert_int_equal(json_integer_value(json_object_get(part, "i")), *count);
+    assert_int_equal(json_string_length(json_object_get(part, "text")), MUCH_BYTES - 1);
+    ++*count;
+}
+
 // Bytes that are no text, as the names of processes and files can be.
 static int fail_oddly(void *ctx, json_t *result, struct error *e)
 {
     (void)ctx;
     (void)result;
     return fail(e, E_BUSY, "in use by \xff\xfe");
+}
+
+static void parts_of_an_answer_have_no_limit(void **state)
+{
+    (void)state;
+    for (int in_process = 0; in_process < 2; in_process++) {
+        struct verdict v = { .done = false };
+        int count = 0;
+        struct both both = { &v, &count };
+        struct workers *workers = workers_new(host.base, in_process);
+        const struct worker_task task = { .what = "test", .run = tell_much, .done = on_both_done, .on_progress = on_much, .arg = &both };
+        worker_start(workers, &task);
+        WAIT_FOR(v.done);
+        workers_free(workers);
+        assert_int_equal(v.rc, 0);
+        assert_int_equal(count, MUCH_PARTS);
+    }
+}
+
+// ---- a pool of which the inventory does not fit one answer
+
+enum { LARGE = 120000 };
+
+static bool large_fails; // at the end of the first look
+
+static int observe_large(struct backend *b, void (*on_volume)(void *arg, struct backend_volume *v),
+                         void (*on_damaged)(void *arg, const char *id, const struct error *why), void *arg, struct error *e)
+{
+    (void)b;
+    (void)on_damaged;
+    for (int i = 0; i < LARGE; i++) {
+        struct error ignored = ERROR_INIT;
+        struct backend_volume found = { .record = volume_new() };
+        struct volume *v = found.record;
+        AUTO(free) char *value = xasprintf("%0250d", i);
+        memcpy(v->id.b, &i, sizeof i);
+        v->id.b[6] = 0x40;
+        v->id.b[8] = 0x80;
+        v->name = xasprintf("volume-%d", i);
+        v->owner = v->target = host.node;
+        v->epoch = v->revision = 1;
+        v->born = true;
+        metadata_set(&v->metadata, "much", value, &ignored);
+        on_volume(arg, &found);
+    }
+    return large_fails ? fail(e, E_IO, "the disk is gone") : 0;
+}
+
+static void count_one(void *arg, const struct agent_view *v)
+{
+    size_t *n = arg;
+    *n += v->present;
+}
+
+static struct backend_ops large; // fault's, but for these
+
+static int open_large(const struct backend_config *config, struct backend **ret, struct error *e)
+{
+    int rc = backend_fault.open(config, ret, e);
+    if (rc == 0)
+        (*ret)->ops = &large;
+    return rc;
+}
+
+static void a_large_pool_is_opened(void **state)
+{
+    size_t n = 0;
+    (void)state;
+    large = backend_fault;
+    large.in_process = false;
+    large.open = open_large;
+    large.observe = observe_large;
+    large.copies = NULL;
+    host.backend = &large;
+    large_fails = true;
+    agent_up();
+    for (int64_t end_ms = clock_boot_ms() + 30000; !strstr(plugin_call("VolumeDriver.Create", DB).body, "disk is gone"); pump())
+        assert_true(clock_boot_ms() < end_ms);
+    agent_each(host.agent, count_one, &n);
+    assert_int_equal(n, 0); // nothing half-way
+    large_fails = false;
+    for (int64_t end_ms = clock_boot_ms() + 60000; !agent_is_open(host.agent); pump())
+        assert_true(clock_boot_ms() < end_ms);
+    agent_each(host.agent, count_one, &n);
+    assert_int_equal(n, LARGE);
+    agent_down();
+    host.backend = NULL;
 }
 
 static struct verdict work(worker_fn *run)
@@ -1201,6 +1322,8 @@ int main(void)
         CASE(v1_clients_find_it_mounted),
         CASE(ids_up_to_the_largest),
         CASE(workers_that_say_odd_things),
+        CASE(parts_of_an_answer_have_no_limit),
+        CASE(a_large_pool_is_opened),
         CASE(control_is_late),
         CASE(without_control),
         CASE(control_is_gone_and_back),

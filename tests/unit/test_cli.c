@@ -7,6 +7,7 @@
 #include "base/uuid.h"
 #include "cli/internal.h"
 #include "net/http.h"
+#include "net/pki.h"
 #include "net/socket.h"
 
 #include <event2/event.h>
@@ -528,6 +529,48 @@ static void nodes_come_and_go(void **state)
     assert_string_equal(out, "node " NODE " is removed: its certificate is refused from now on\n");
     assert_int_equal(run("node rm --force n"), 0);
     assert_in(out, "1 volumes that were on their way are where there is another copy of them\n2 volumes were only there, and are lost");
+}
+
+static void users_are_revoked(void **state)
+{
+    static const struct canned calls[] = {
+        { "GET", "/v2/users", 200, "[{\"name\": \"al\\u009bice\", \"revoked\": \"2026-01-02T03:04:05.678Z\", \"key\": \"0123456789abcdef0123\"},"
+          " {\"name\": \"bob\", \"revoked\": \"2026-01-02T03:04:05.678Z\", \"key\": null}]" },
+        { "DELETE", "/v2/users/a%2Fb", 200, "{}" },
+        { "POST", "/v2/users/alice", 200, "{}" },
+        { 0 },
+    };
+    char key[PKI_KEY_SIZE];
+    struct error e = ERROR_INIT;
+    (void)state;
+    answer_with(calls);
+    assert_int_equal(run("user ls"), 0);
+    assert_string_equal(out, "NAME           REVOKED                   ADMITTED KEY\n"
+                             "al\\xc2\\x9bice  2026-01-02T03:04:05.678Z  0123456789abcdef\n"
+                             "bob            2026-01-02T03:04:05.678Z  none\n");
+    assert_int_equal(run("user revoke a/b"), 0);
+    assert_string_equal(out, "certificates of user a/b are refused from now on\n");
+    assert_int_equal(run("user revoke ~"), error_exit(E_INVALID));
+    AUTO(free) char *init = xasprintf("ca init c -o %s", stub.root);
+    AUTO(free) char *user = xasprintf("ca user alice -i %s -o %s", stub.root, stub.root);
+    AUTO(free) char *engine = xasprintf("ca engine -i %s -o %s", stub.root, stub.root);
+    AUTO(free) char *admit = xasprintf("user admit %s/alice.crt", stub.root);
+    AUTO(free) char *wrong = xasprintf("user admit %s/engine.crt", stub.root);
+    AUTO(free) char *certificate = xasprintf("%s/alice.crt", stub.root);
+    assert_int_equal(run(init) || run(user) || run(engine), 0);
+    assert_int_equal(pki_key_digest(certificate, key, &e), 0);
+    AUTO(free) char *body = xasprintf("{\"key\": \"%s\"}", key);
+    answer_with(calls);
+    assert_int_equal(run(admit), 0);
+    assert_asked("POST /v2/users/alice ", body);
+    assert_int_equal(run(wrong), error_exit(E_INVALID));
+    assert_in(err, "engine-docker");
+    assert_int_not_equal(run("user admit /nowhere"), 0);
+    static const char *const files[] = { "cluster.crt", "cluster.key", "alice.crt", "alice.key", "engine.crt", "engine.key" };
+    for (size_t i = 0; i < ARRAY_SIZE(files); i++) {
+        AUTO(free) char *path = xasprintf("%s/%s", stub.root, files[i]);
+        assert_int_equal(unlink(path), 0);
+    }
 }
 
 static void nodes_are_drained(void **state)
@@ -1136,7 +1179,7 @@ static void bash_completes(void **state)
     assert_int_equal(run("completion bash"), 0);
     write_script(out);
     roles = NULL;
-    assert_completes("flocker ", "volume\nnode\nca\npool\nstatus\ncontrol\nup\ndiagnostics\nhelp\ncompletion\nversion\n");
+    assert_completes("flocker ", "volume\nnode\nuser\nca\npool\nstatus\ncontrol\nup\ndiagnostics\nhelp\ncompletion\nversion\n");
     assert_completes("flocker volume ", "create\nls\ninspect\nresize\nmove\nrm\nrestore\n");
     assert_completes("flocker volume r", "resize\nrm\nrestore\n");
     assert_completes("flocker control ", "backup\nrecover\n");
@@ -1150,7 +1193,7 @@ static void bash_completes(void **state)
     assert_completes("flocker volume resize ", "db\nweb.1\n");
     assert_completes("flocker volume resize db ", "\n");
     assert_completes("flocker --root = /x --json volume inspect db d", "db\n");
-    assert_completes("flocker help ", "volume\nnode\nca\npool\nstatus\ncontrol\nup\ndiagnostics\nhelp\ncompletion\nversion\n");
+    assert_completes("flocker help ", "volume\nnode\nuser\nca\npool\nstatus\ncontrol\nup\ndiagnostics\nhelp\ncompletion\nversion\n");
     assert_completes("flocker help volume cr", "create\n");
     assert_completes("flocker help -", "--json\n--root\n--control-service\n--control-port\n--certs-path\n--user\n--socket\n--help\n--version\n--man\n");
     assert_completes("flocker completion z", "zsh\n");
@@ -1228,7 +1271,7 @@ int main(void)
         cmocka_unit_test(volumes_are_json),
         cmocka_unit_test(volumes_come_in_pages),
         cmocka_unit_test(create_sends_every_option),
-        cmocka_unit_test(what_the_node_could_not_do_is_a_failure),
+        cmocka_unit_test(what_the_node_could_not_do_is_a_failure), cmocka_unit_test(users_are_revoked),
         cmocka_unit_test(names_are_encoded),
         cmocka_unit_test(inspect_shows_all),
         cmocka_unit_test(resize_takes_none),

@@ -313,6 +313,12 @@ static void release_held(struct rig *r)
     r->held_count = 0;
 }
 
+static bool is_alice(const struct http_peer *peer, void *arg)
+{
+    (void)arg;
+    return strcmp(peer->common_name, "user-alice") == 0 && strlen(peer->key) == 64;
+}
+
 static void on_command(evutil_socket_t fd, short what, void *arg)
 {
     struct rig *r = arg;
@@ -329,6 +335,9 @@ static void on_command(evutil_socket_t fd, short what, void *arg)
     case 'f':
         http_server_free(r->server);
         r->server = NULL;
+        break;
+    case 'x':
+        http_server_expel(r->server, is_alice, NULL);
         break;
     case 'n':
         atomic_store(&r->connections, (int)http_server_connections(r->server));
@@ -1216,6 +1225,24 @@ static int tls_call(struct rig *r, SSL_CTX *ctx, const char *name, const char *t
     return http_call(&call, ret, e);
 }
 
+struct waiting {
+    struct rig *r;
+    SSL_CTX *ctx;
+    const char *target;
+    pthread_t thread;
+    int rc;
+};
+
+static void *wait_for_reply(void *arg)
+{
+    struct waiting *w = arg;
+    struct error e;
+    struct http_result result = { 0 };
+    w->rc = tls_call(w->r, w->ctx, NULL, w->target, &result, &e);
+    http_result_done(&result);
+    return NULL;
+}
+
 static void tls_both_sides_prove_who_they_are(void **state)
 {
     (void)state;
@@ -1234,6 +1261,38 @@ static void tls_both_sides_prove_who_they_are(void **state)
     http_result_done(&result);
     assert_int_equal(tls_call(r, alice, "other.test", "/who", &result, &e), -E_DENIED); // not the server's name
     assert_int_equal(tls_call(r, alice, "127.0.0.2", "/who", &result, &e), -E_DENIED);
+    SSL_CTX_free(alice);
+    rig_stop(r);
+}
+
+// One that waits for its answer, one amid a reply; others stay.
+static void unwanted_peers_are_expelled(void **state)
+{
+    (void)state;
+    struct rig *r = rig_start(KIND_TLS);
+    struct error e;
+    SSL_CTX *alice = context(r, false, "ca1", "alice");
+    static const char *const targets[] = { "/hold", "/flood" };
+    struct waiting calls[ARRAY_SIZE(targets)];
+    for (size_t i = 0; i < ARRAY_SIZE(targets); i++) {
+        calls[i] = (struct waiting){ .r = r, .ctx = alice, .target = targets[i] };
+        assert_int_equal(pthread_create(&calls[i].thread, NULL, wait_for_reply, &calls[i]), 0);
+    }
+    wait_for(&r->holding, 1);
+    wait_for(&r->requests, 2);
+    AUTO(close) int stranger = raw_connect(r); // says nothing yet: nobody knows whose it is
+    assert_true(stranger >= 0);
+    command(r, 'x');
+    for (size_t i = 0; i < ARRAY_SIZE(targets); i++) {
+        pthread_join(calls[i].thread, NULL);
+        assert_int_equal(calls[i].rc, -E_IO);
+    }
+    command(r, 'n');
+    assert_int_equal(atomic_load(&r->connections), 1);
+    wait_for(&r->unsent, 1); // the stream has heard of it; who holds the other one will
+    struct http_result result;
+    must(tls_call(r, alice, NULL, "/who", &result, &e), &e); // that is for the handler to decide
+    http_result_done(&result);
     SSL_CTX_free(alice);
     rig_stop(r);
 }
@@ -1454,7 +1513,7 @@ int main(void)
         cmocka_unit_test(client_reports_what_happened),
         cmocka_unit_test(client_refuses_bad_replies),
         cmocka_unit_test(tls_both_sides_prove_who_they_are),
-        cmocka_unit_test(tls_refuses_strangers),
+        cmocka_unit_test(unwanted_peers_are_expelled), cmocka_unit_test(tls_refuses_strangers),
         cmocka_unit_test(tls_keeps_a_connection),
         cmocka_unit_test(tls_handshake_has_a_deadline),
         cmocka_unit_test(unix_listener_replaces_a_stale_socket_only),

@@ -486,7 +486,13 @@ static void renewal_keeps_all_but_the_time(void **state)
     SSL_CTX *server = context_of(true, "control-service"), *client = NULL;
     uint8_t before[PKI_FINGERPRINT_SIZE], after[PKI_FINGERPRINT_SIZE], ca[PKI_FINGERPRINT_SIZE];
     must(pki_fingerprint(dir, "control-service", before, &e), &e);
+    char key_before[PKI_KEY_SIZE], key_after[PKI_KEY_SIZE];
+    AUTO(free) char *renewed = at("control-service.crt");
+    must(pki_key_digest(renewed, key_before, &e), &e);
     must(pki_renew(dir, dir, "control-service", 200, &e), &e);
+    must(pki_key_digest(renewed, key_after, &e), &e);
+    assert_string_equal(key_before, key_after);
+    assert_int_equal(strspn(key_after, "0123456789abcdef"), PKI_KEY_SIZE - 1);
     must(pki_fingerprint(dir, "control-service", after, &e), &e);
     assert_memory_not_equal(before, after, sizeof before);
     must(pki_life(dir, "control-service", &life, &e), &e);

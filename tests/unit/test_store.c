@@ -312,6 +312,27 @@ static void tokens_are_kept(void **state)
     assert_int_equal(store_load(f->s, &sink, &e), 0);
 }
 
+// Users are kept by their names, which sort as bytes; whoever does not want them is not told of them.
+static void users_are_kept(void **state)
+{
+    struct fixture *f = *state;
+    struct error e = ERROR_INIT;
+    struct user first = kit_user(1), second = kit_user(2), again = first;
+    memset(first.name, 'x', sizeof first.name - 1);
+    snprintf(second.name, sizeof second.name, "Z\xc3\xa9");
+    memcpy(again.name, first.name, sizeof again.name);
+    again.key[0] = '\0';
+    again.revoked_ms = INT64_MAX;
+    const struct store_change puts[] = { { .kind = STORE_PUT_USER, .user = &first }, { .kind = STORE_PUT_USER, .user = &second },
+                                         { .kind = STORE_PUT_USER, .user = &again } };
+    assert_int_equal(store_commit(f->s, puts, 3, &e), 0);
+    AUTO(free) char *want = xasprintf("[\"%s  2000\",\"%s  %lld\"]", second.name, again.name, (long long)INT64_MAX);
+    assert_content(f->s, want);
+    struct counter c = { .left = 0 };
+    const struct store_sink sink = { count_volume, count_hold, count_node, &c, NULL };
+    assert_int_equal(store_load(f->s, &sink, &e), 0);
+}
+
 // That a node was removed from the cluster outlives everything.
 static void a_removed_node_stays_removed(void **state)
 {
@@ -377,6 +398,7 @@ static void agrees_with_memory(void **state)
         struct node nodes[CHANGES];
         struct container *containers[CHANGES] = { NULL };
         struct join_token tokens[CHANGES];
+        struct user users[CHANGES];
         size_t n = next_random(&seed) % CHANGES + 1;
         for (size_t i = 0; i < n; i++) {
             uint32_t which = next_random(&seed) % 20 + 1;
@@ -391,11 +413,12 @@ static void agrees_with_memory(void **state)
             nodes[i].drain = (enum node_drain)(next_random(&seed) % 3);
             tokens[i] = kit_token(which);
             tokens[i].expires_ms += next_random(&seed) % 2;
+            users[i] = kit_user(which);
             containers[i] = kit_container(which);
             containers[i]->revision = next_random(&seed) % 100 + 1;
             changes[i] = (struct store_change){ .kind = next_random(&seed) % 2 ? STORE_PUT_VOLUME
-                                                                               : (enum store_change_kind)(next_random(&seed) % (STORE_REMOVE_CONTAINER + 1)),
-                .volume = volumes[i], .hold = &holds[i], .node = &nodes[i], .token = &tokens[i], .container = containers[i],
+                                                                               : (enum store_change_kind)(next_random(&seed) % (STORE_PUT_USER + 1)),
+                .volume = volumes[i], .hold = &holds[i], .node = &nodes[i], .token = &tokens[i], .user = &users[i], .container = containers[i],
                 .name = containers[i]->name, .id = kit_id(which) };
         }
         int rc = store_commit(f->s, changes, n, &e);
@@ -426,6 +449,7 @@ int main(void)
         BOTH(containers_are_kept_by_name),
         BOTH(the_sink_ends_the_load),
         BOTH(tokens_are_kept),
+        BOTH(users_are_kept),
         BOTH(a_removed_node_stays_removed),
         BOTH(agrees_with_memory),
     };

@@ -249,6 +249,8 @@ static void what_others_changed_is_noticed(void **state)
         "UPDATE node SET era = zeroblob(16)",
         "UPDATE node SET removed = 1",
         "INSERT INTO token VALUES (zeroblob(16), zeroblob(16), 0, 0)",
+        "INSERT INTO user VALUES ('alice', '', 0, 0)",
+        "INSERT INTO user VALUES ('', '', 0, 0)",
         "PRAGMA writable_schema = ON; UPDATE sqlite_schema SET sql = replace(sql, 'epoch >= 1', 'epoch >= 0')",
         "PRAGMA ignore_check_constraints = ON; UPDATE volume SET record = 'no JSON'",
         "PRAGMA ignore_check_constraints = ON; UPDATE volume SET id = zeroblob(3) WHERE name = 'volume-1'",
@@ -274,7 +276,8 @@ static void an_older_store_is_taken_over(void **state)
     AUTO(free) char *before = NULL, *after = NULL;
     fill(12);
     assert_int_equal(try_load(&before), 0);
-    exec_sql("DROP TABLE container; DROP TABLE token; ALTER TABLE node DROP COLUMN drain; ALTER TABLE node DROP COLUMN removed; PRAGMA user_version = 1");
+    exec_sql("DROP TABLE user; DROP TABLE container; DROP TABLE token;"
+             " ALTER TABLE node DROP COLUMN drain; ALTER TABLE node DROP COLUMN removed; PRAGMA user_version = 1");
     assert_int_equal(try_load(&after), 0);
     assert_string_equal(before, after);
     AUTO(store_close) struct store *s = NULL;
