@@ -36,8 +36,12 @@ static void add_record(struct agent_volume *v, void *arg)
         json_object_set_new(item, "volume", volume_to_json(v->record));
     if (v->half_placed)
         json_object_set_new(item, "placing", json_true());
+    if (v->copy.is_here && v->copy.snapshot.number)
+        json_object_set_new(item, "copy", move_snapshot_to_json(&v->copy.snapshot));
     if (v->mounted || v->unsure)
         json_object_set_new(item, "mounted", json_true());
+    if (v->unsure || (v->mounted && turn_is_in_use(v)))
+        json_object_set_new(item, "in_use", json_true());
     size_t n = size_of(item);
     p->more = p->bytes > 0 && p->bytes + n > PAGE_BYTES;
     p->bytes += n;

@@ -72,7 +72,9 @@ static char *verdict(const json_t *volume)
         { "known", "as control has it" },
         { "waits", "left out: a later state of it may be on %s, which is not connected (--force decides without)" },
         { "busy", "left out: %s is just placing it; ask again, and if it stays so, after a restart of its agent" },
-        { "used", "left out: older data of it is mounted on %s: stop its containers there, and ask again" },
+        { "used", "left out: older data of it is in use on %s: stop its containers there, and ask again" },
+        { "mounted", "left out: older data of it is mounted on %s, by no container: end what else uses it there, and ask with --force" },
+        { "newer-copy", "left out: %s has a copy of a later state (--force takes the older data, and the copy is lost)" },
         { "tied", "left out: %s has an equal claim to it" },
         { "copy-only", "left out: only a copy that was on its way is there" },
     };

@@ -61,13 +61,16 @@ static int read_find(struct inquiry *q, const json_t *item, struct error *e)
     const json_t *record = json_object_get(item, "volume");
     const char *id = json_string_value(json_object_get(item, "id"));
     struct recover_find f = { .node = q->node, .placing = json_is_true(json_object_get(item, "placing")),
-                              .mounted = json_is_true(json_object_get(item, "mounted")) };
+                              .mounted = json_is_true(json_object_get(item, "mounted")),
+                              .in_use = json_is_true(json_object_get(item, "in_use")) };
     if (!id || !uuid_parse(id, &f.id) || uuid_compare(&f.id, &q->after) <= 0)
         return fail(e, E_INVALID, "its list of volumes has no order");
     if (q->recovery->finds_n >= VOLUMES_MAX)
         return fail(e, E_TOO_LARGE, "the nodes have more than %d volumes, the limit of a cluster", VOLUMES_MAX);
     q->after = f.id;
-    int rc = record ? volume_from_json(record, &f.record, e) : 0;
+    int rc = move_snapshot_from_json(json_object_get(item, "copy"), &f.copy, e);
+    if (rc == 0 && record)
+        rc = volume_from_json(record, &f.record, e);
     if (rc < 0)
         return fail_ctx(e, rc, "what it tells of volume %s", id);
     if (f.record && !uuid_equal(&f.record->id, &f.id)) {

@@ -78,15 +78,29 @@ static enum recover_verdict about(struct recover_outcome *o, enum recover_verdic
     return verdict;
 }
 
+static const struct recover_find *newer_copy(const struct recover_input *in, const struct recover_outcome *o)
+{
+    uint64_t next = move_next_number(0, in->finds[o->chosen].record->revision + 1);
+    for (size_t i = o->first; i < o->first + o->n; i++)
+        if (!in->finds[i].record && in->finds[i].copy.number >= next)
+            return &in->finds[i];
+    return NULL;
+}
+
 // Whether another node may have it mounted, or as it was later: then it would be written, or have been, in two places.
 static enum recover_verdict judge_others(const struct recover_input *in, struct recover_outcome *o, const struct volume *known)
 {
     const struct recover_find *best = &in->finds[o->chosen];
-    for (size_t i = o->first; i < o->first + o->n; i++)
-        if (i != o->chosen && in->finds[i].mounted)
-            return about(o, RECOVER_USED, &in->finds[i].node);
+    for (size_t i = o->first; i < o->first + o->n; i++) {
+        const struct recover_find *f = &in->finds[i];
+        if (i != o->chosen && (f->in_use || (f->mounted && !in->force)))
+            return about(o, f->in_use ? RECOVER_USED : RECOVER_MOUNTED, &f->node);
+    }
     if (in->force)
         return RECOVER_TAKEN;
+    const struct recover_find *newer = newer_copy(in, o);
+    if (newer)
+        return about(o, RECOVER_NEWER, &newer->node);
     if (is_sealed(best) && !is_heard(in, &best->record->target))
         return about(o, RECOVER_WAITS, &best->record->target);
     if (known && !uuid_equal(&known->owner, &best->node) && !is_heard(in, &known->owner))

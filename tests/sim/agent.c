@@ -100,7 +100,7 @@ bool has_mount_operation(const struct world *w, int i, int k)
     return false;
 }
 
-static bool is_in_use(const struct world *w, int i, int k)
+bool agent_uses(const struct world *w, int i, int k)
 {
     return refs_total(&w->nodes[i].agent.volumes[k].refs) > 0 || has_mount_operation(w, i, k);
 }
@@ -303,7 +303,7 @@ static bool is_wanted_mounted(const struct world *w, int i, int k, const struct 
     engines_of = w;
     if (want && want->state != VOLUME_LIVE)
         return has_mount_operation(w, i, k) || refs_has_fresh(&w->nodes[i].agent.volumes[k].refs, engine_is_dead, node_clock(w, i));
-    return is_in_use(w, i, k);
+    return agent_uses(w, i, k);
 }
 
 static enum step plan(struct world *w, int i, int k, const struct volume *want)
@@ -401,7 +401,7 @@ static bool has_news(const struct world *w, int i, int k)
     bool present = v->record != NULL;
     return !(v->reported.sent && v->reported.present == present && v->reported.mounted == v->mounted && v->reported.code == v->error &&
            v->reported.epoch == (present ? v->record->epoch : 0) && v->reported.revision == (present ? v->record->revision : 0) &&
-           v->reported.in_use == is_in_use(w, i, k) && v->reported.warm == v->copy.warm && v->reported.has_copy == v->copy.is_here &&
+           v->reported.in_use == agent_uses(w, i, k) && v->reported.warm == v->copy.warm && v->reported.has_copy == v->copy.is_here &&
            move_snapshot_equal(&v->reported.snapshot, &v->snapshot) && move_snapshot_equal(&v->reported.copy, &v->copy.snapshot) &&
            v->reported.order == order_of_copy(w, i, k) && v->reported.sealed_revision == v->sealed_revision &&
            (!v->error || v->reported.attempts == v->attempts));
@@ -425,7 +425,7 @@ struct message *turn_make_report(struct world *w, int i, int k)
     v->reported.revision = v->record ? v->record->revision : 0;
     v->reported.code = v->error;
     v->reported.attempts = v->attempts;
-    v->reported.in_use = is_in_use(w, i, k);
+    v->reported.in_use = agent_uses(w, i, k);
     v->reported.snapshot = v->snapshot;
     v->reported.sealed_revision = v->sealed_revision;
     v->reported.copy = v->copy.snapshot;

@@ -113,7 +113,7 @@ void check_recovered(struct world *w, const struct recovery *r, const struct vol
     if (r->force)
         give_up_unheard(w, k, owner, r->is_heard);
     for (int i = 0; i < w->node_count && !w->truth[k].may_go && !has_all(w, owner, k); i++)
-        if (i != owner && has_all(w, i, k))
+        if (i != owner && has_all(w, i, k) && (!r->force || w->nodes[i].places[k].record)) // by force also older data than a copy's
             violation(w, "v%d is taken in at %c, although %c has all of its %d values", k, NODE_LETTER(owner), NODE_LETTER(i), w->truth[k].acknowledged.n);
     if (r->force || w->truth[k].may_go)
         w->truth[k].acknowledged = w->truth[k].switched = has;

@@ -24,8 +24,12 @@ json_t *inventory_page(struct world *w, int i, int after, bool *ret_more)
             json_object_set_new(item, "volume", volume_to_json(v->record));
         if (w->plant == PLANT_PLACED_UNHEARD ? v->step == STEP_PLACE : v->half_placed)
             json_object_set_new(item, "placing", json_true());
+        if (v->copy.is_here && v->copy.snapshot.number)
+            json_object_set_new(item, "copy", move_snapshot_to_json(&v->copy.snapshot));
         if (v->mounted || v->unsure)
             json_object_set_new(item, "mounted", json_true());
+        if (v->unsure || (v->mounted && agent_uses(w, i, k)))
+            json_object_set_new(item, "in_use", json_true());
         json_array_append_new(records, item);
     }
     return records;
@@ -45,10 +49,13 @@ static void read_find(struct recovery *r, int i, const json_t *item)
     struct error e = ERROR_INIT;
     const json_t *record = json_object_get(item, "volume");
     struct recover_find f = { .node = node_id(i), .placing = json_is_true(json_object_get(item, "placing")),
-                              .mounted = json_is_true(json_object_get(item, "mounted")) };
+                              .mounted = json_is_true(json_object_get(item, "mounted")),
+                              .in_use = json_is_true(json_object_get(item, "in_use")) };
     r->after[i] = (int)json_integer_value(json_object_get(item, "k"));
     f.id = volume_id(r->after[i]);
-    int rc = record ? volume_from_json(record, &f.record, &e) : 0;
+    int rc = move_snapshot_from_json(json_object_get(item, "copy"), &f.copy, &e);
+    if (rc == 0 && record)
+        rc = volume_from_json(record, &f.record, &e);
     ASSERT(rc == 0 && r->finds_n < ARRAY_SIZE(r->finds));
     r->finds[r->finds_n++] = f;
 }

@@ -457,6 +457,7 @@ void operations_turn(struct world *w, int i);
 struct operation *operation_new(struct world *w, int i, enum operation_kind kind, int name);
 void operation_on_reply(struct world *w, int i, const struct message *m);
 void operation_discard(struct world *w, int i, int k);
+bool agent_uses(const struct world *w, int i, int k); // a container does, or is about to
 void agent_unmount(struct world *w, int i, int k, int container); // an engine's call
 
 // ---- control.c

@@ -7,7 +7,7 @@
 
 #include <string.h>
 
-enum { NODES = 3, KEEP_MS = 500 };
+enum { NODES = 3, KEEP_MS = 500, OLD = 5, NEW = 8 }; // revisions: of the oldest record, and above that of the newest
 static const int64_t now_ms = 100000;
 static const struct uuid a = { .b = { 0xa } }, b = { .b = { 0xb } }, c = { .b = { 0xc } }, id = { .b = { 1, 2, 3 } };
 
@@ -46,14 +46,16 @@ static void done(struct volume_set *known, struct recover_find *finds, size_t n,
 
 // ---- all small inventories of one volume
 
-enum { NOTHING, COPY, PLACING, RECORDS, KINDS = 2 * 2 * 4, SHAPES = RECORDS + 2 * KINDS };
+enum { NOTHING, COPY, NEW_COPY, PLACING, RECORDS, KINDS = 2 * 2 * 4, SHAPES = RECORDS + 3 * KINDS };
 
-// Of the volume at `node`: nothing, a copy, or a record of epoch 1 or 2, its owner this node or another, sealed for nobody, a, b or c; mounted.
+// Of the volume at `node`: nothing, a copy, or a record of epoch 1 or 2, its owner this node or another, sealed for nobody, a, b or c; mounted, or in use.
 static bool shape(int n, const struct uuid *node, struct recover_find *ret)
 {
     const struct uuid *const targets[] = { NULL, &a, &b, &c };
     *ret = (struct recover_find){ .id = id, .node = *node, .placing = n == PLACING };
     ret->mounted = n >= RECORDS + KINDS;
+    ret->in_use = n >= RECORDS + 2 * KINDS;
+    ret->copy.number = n == COPY ? move_next_number(0, OLD) : n == NEW_COPY ? move_next_number(0, NEW) : 0;
     if (n >= RECORDS)
         ret->record = record(&id, (n - RECORDS) / 2 % 2 ? &c : node, (uint64_t)((n - RECORDS) % 2 + 1), targets[(n - RECORDS) / 4 % 4]);
     return n != NOTHING;
@@ -88,8 +90,10 @@ static void check(const struct recover_find *finds, size_t n, uint64_t known_epo
     assert_true(!is_sealed || is_heard || force);
     assert_true(!is_sealed || v->epoch > epoch + 1); // above that of a switch that may have been
     assert_int_equal(v->accepts, is_sealed ? epoch : 0);
-    for (size_t i = 0; i < n; i++)
-        assert_false(i != o->chosen && finds[i].mounted);
+    for (size_t i = 0; i < n; i++) {
+        assert_false(i != o->chosen && (finds[i].in_use || (finds[i].mounted && !force)));
+        assert_true(force || finds[i].copy.number != move_next_number(0, NEW));
+    }
     assert_true(force || !known_epoch || (heard & 4)); // c, which has it by control's word, may be writing it
 }
 
