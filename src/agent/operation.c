@@ -1,6 +1,7 @@
 // The life of an operation, and those that only ask control for names.
 #include "agent/operation.h"
 
+#include "base/clock.h"
 #include "base/failpoint.h"
 #include "base/limits.h"
 #include "base/mem.h"
@@ -160,8 +161,7 @@ static void on_deadline(evutil_socket_t fd, short what, void *arg)
 
 struct operation *operation_new(struct agent *a, enum operation_kind kind, const char *name, agent_done *done, void *arg)
 {
-    const int limit_ms = kind == OP_LIST ? LIST_MS : PLUGIN_ANSWER_MS;
-    const struct timeval limit = { limit_ms / 1000, limit_ms % 1000 * 1000 };
+    const struct timeval limit = clock_timeval(kind == OP_LIST ? LIST_MS : PLUGIN_ANSWER_MS);
     struct operation *o = xcalloc(1, sizeof *o);
     o->kind = kind;
     o->agent = a;

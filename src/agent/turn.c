@@ -187,7 +187,7 @@ static void arm_retry(struct agent *a)
         return;
     }
     int64_t delay_ms = earliest > now_ms ? earliest - now_ms : 1;
-    const struct timeval delay = { delay_ms / 1000, (int)(delay_ms % 1000) * 1000 };
+    const struct timeval delay = clock_timeval(delay_ms);
     evtimer_add(a->retry, &delay);
 }
 
@@ -390,7 +390,7 @@ static void on_due(evutil_socket_t fd, short what, void *arg)
 
 void turn_later(struct agent_volume *v, int delay_ms)
 {
-    const struct timeval delay = { delay_ms / 1000, delay_ms % 1000 * 1000 };
+    const struct timeval delay = clock_timeval(delay_ms);
     if (!v->due)
         v->due = evtimer_new(v->agent->config.base, on_due, v);
     evtimer_add(v->due, &delay);
