@@ -1,10 +1,7 @@
 #include "agent/internal.h"
 
-#include "base/clock.h"
 #include "base/failpoint.h"
-#include "base/log.h"
 #include "base/mem.h"
-#include "model/json.h"
 
 #include <errno.h>
 #include <event2/event.h>

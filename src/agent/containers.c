@@ -162,7 +162,7 @@ static void drop(struct agent_container *c)
 
 static void try_in(struct agent_container *c, int64_t delay_ms)
 {
-    const struct timeval delay = { delay_ms / 1000, (int)(delay_ms % 1000) * 1000 };
+    const struct timeval delay = clock_timeval(delay_ms);
     c->not_before_ms = clock_boot_ms() + delay_ms;
     evtimer_add(c->timer, &delay);
 }

@@ -1,6 +1,7 @@
 #include "agent/dial.h"
 
 #include "agent/worker.h"
+#include "base/clock.h"
 #include "base/mem.h"
 #include "net/socket.h"
 
@@ -73,7 +74,7 @@ static void on_socket(evutil_socket_t fd, short what, void *arg)
 
 static void try_next(struct dial *d)
 {
-    static const struct timeval limit = { ONE_ADDRESS_MS / 1000, ONE_ADDRESS_MS % 1000 * 1000 };
+    const struct timeval limit = clock_timeval(ONE_ADDRESS_MS);
     while (d->next < d->count) {
         d->fd = socket_start_tcp(d->addresses[d->next++], d->port, &d->error);
         if (d->fd < 0)

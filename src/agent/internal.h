@@ -1,4 +1,4 @@
-// What the files of the agent share. agent.c owns the table of volumes, turn.c carries out steps, operation.c serves callers,
+// What the files of the agent share. agent.c owns the table of volumes, turn.c carries out steps, operation*.c serve callers,
 // link.c talks to control, engines.c watches engines and keeps references over restarts.
 #ifndef FLOCKER_AGENT_INTERNAL_H
 #define FLOCKER_AGENT_INTERNAL_H
@@ -86,29 +86,6 @@ struct agent_volume {
     TAILQ_ENTRY(agent_volume) due_reports;
 };
 
-enum operation_kind { OP_SYNC, OP_FIND, OP_LIST, OP_CREATE, OP_MOUNT, OP_REMOVE, OP_RELEASE };
-
-struct operation {
-    LIST_ENTRY(operation) all;
-    enum operation_kind kind;
-    struct agent *agent;
-    struct event *deadline;
-    char *name;
-    struct volume_wish wish; // of CREATE; owned copies below
-    struct metadata metadata;
-    char id[MOUNT_ID_SIZE]; // of MOUNT
-    struct engine engine;
-    bool asked;             // control was asked and has not answered
-    bool begun;             // REMOVE, RELEASE: has claimed the volume; MOUNT: control has been asked for it
-    struct uuid volume;     // once known
-    uint64_t attempts_before;
-    struct json_t *names;   // of LIST: so far
-    struct error failure;   // CREATE: what it is answered once control has discarded the volume; E_NONE: it has not failed
-    agent_done *done;
-    agent_names_done *names_done; // of LIST
-    void *arg;
-};
-
 typedef void request_done(void *arg, int rc, const json_t *reply, const struct error *e);
 
 struct request {
@@ -187,7 +164,6 @@ void turn_failing(struct agent *a);    // gives those their turn whose time has 
 void turn_end_step(struct agent_volume *v, int rc, json_t *result, const struct error *e); // a step is done, or has failed
 bool turn_is_in_use(const struct agent_volume *v);
 void turn_report(struct agent_volume *v); // tells control what is here, if it has changed
-bool turn_has_news(const struct agent_volume *v); // that control was not told
 json_t *turn_make_report(struct agent_volume *v); // notes that control is told
 void turn_look(struct agent_volume *v);   // looks for users where references are doubtful
 
@@ -207,14 +183,14 @@ void moves_found_copy(struct agent_volume *v, const json_t *copy); // that was t
 json_t *moves_copy_to_json(const struct backend_copy *c);
 int moves_check(const struct agent *a, struct error *e);       // E_UNSUPPORTED if the backend can't
 
-// operation.c
+// operation*.c: what callers wait for
 void operations_turn(struct agent *a);
 void operations_free(struct agent *a);
-void operation_remove(struct agent *a, const struct uuid *id, agent_done *done, void *arg); // as agent_remove, for any user of the CLI or API
-// Lets go of the volume, if nothing uses it, and keeps it free for PROMISE_MS, until another node's order comes.
-void operation_release(struct agent *a, const struct uuid *id, agent_done *done, void *arg);
+bool operation_awaits_mount(const struct agent_volume *v); // one does
 void operation_discard(struct agent_volume *v); // asks control to forget what could not be made
-#define PROMISE_MS 10000
+void operation_remove(struct agent *a, const struct uuid *id, agent_done *done, void *arg); // as agent_remove, for any user of the CLI or API
+// Lets go of the volume, if nothing uses it, and keeps it free for a moment, until another node's order comes.
+void operation_release(struct agent *a, const struct uuid *id, agent_done *done, void *arg);
 
 // link.c
 void link_connect(struct agent *a);
@@ -230,6 +206,7 @@ void link_forget_report(struct agent_volume *v); // before its end
 int peers_init(struct agent *a, struct error *e);
 void peers_free(struct agent *a);
 void peers_stop(struct agent *a, const struct uuid *volume); // ends those that this volume goes to
+
 // renew.c
 void renew_init(struct agent *a);
 void renew_soon(struct agent *a); // control is there
@@ -244,16 +221,15 @@ void inventory_tell_pool(struct agent *a);     // in a moment
 
 // usage.c
 void usage_measure(struct agent *a, const struct uuid *id, void (*done)(void *arg, int rc, uint64_t used, const struct error *e), void *arg);
-
+// Calls done with words for one user of the volume, from the loop: a container, or the engine that has asked for it.
+void usage_name_user(struct agent *a, const struct uuid *id, void (*done)(void *arg, const char *user), void *arg);
 // Measures what is mounted, once a minute while anything is.
 void usage_audit(struct agent *a);
 void usage_audit_soon(struct agent *a);
 
-// ---- opening.c
+// opening.c
 void opening_on_time(int fd, short what, void *arg); // of a->reopen: opens the pool, and tries again until it can be opened
 void opening_forget(struct agent *a); // what has been read of it so far
-// Calls done with words for one user of the volume, from the loop: a container, or the engine that has asked for it.
-void usage_name_user(struct agent *a, const struct uuid *id, void (*done)(void *arg, const char *user), void *arg);
 
 // containers.c
 struct containers *containers_new(struct agent *a);

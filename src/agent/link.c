@@ -430,7 +430,7 @@ static void reconnect_later(struct agent *a)
     uint8_t random;
     rng_fill(&random, sizeof random);
     int delay_ms = delays_ms[n] + delays_ms[n] * random / 1024; // up to a quarter more: not all nodes at once
-    const struct timeval delay = { delay_ms / 1000, delay_ms % 1000 * 1000 };
+    const struct timeval delay = clock_timeval(delay_ms);
     a->link_failures++;
     evtimer_add(a->reconnect, &delay);
 }

@@ -21,15 +21,6 @@ static const struct volume *wanted(const struct agent_volume *v)
     return volume_set_find(&v->agent->wants, &v->id);
 }
 
-static bool has_mount_operation(const struct agent_volume *v)
-{
-    const struct operation *o;
-    LIST_FOREACH (o, &v->agent->operations, all)
-        if (o->kind == OP_MOUNT && uuid_equal(&o->volume, &v->id))
-            return true;
-    return false;
-}
-
 // ---- the steps, in a worker
 
 // What an earlier attempt has made, although that took itself for failed, bears the order of then.
@@ -196,7 +187,7 @@ static void arm_retry(struct agent *a)
         return;
     }
     int64_t delay_ms = earliest > now_ms ? earliest - now_ms : 1;
-    const struct timeval delay = { delay_ms / 1000, (int)(delay_ms % 1000) * 1000 };
+    const struct timeval delay = clock_timeval(delay_ms);
     evtimer_add(a->retry, &delay);
 }
 
@@ -282,14 +273,14 @@ static void note_missing(struct agent_volume *v)
 
 bool turn_is_in_use(const struct agent_volume *v)
 {
-    return refs_total(&v->refs) > 0 || has_mount_operation(v) || containers_want(v);
+    return refs_total(&v->refs) > 0 || operation_awaits_mount(v) || containers_want(v);
 }
 
 // One in the trash is given time only for who was just given it: what an engine left behind must not keep it.
 static bool is_wanted_mounted(const struct agent_volume *v, const struct volume *want)
 {
     if (want && want->state != VOLUME_LIVE)
-        return has_mount_operation(v) || refs_has_fresh(&v->refs, engine_is_dead, clock_boot_ms());
+        return operation_awaits_mount(v) || refs_has_fresh(&v->refs, engine_is_dead, clock_boot_ms());
     return turn_is_in_use(v);
 }
 
@@ -399,7 +390,7 @@ static void on_due(evutil_socket_t fd, short what, void *arg)
 
 void turn_later(struct agent_volume *v, int delay_ms)
 {
-    const struct timeval delay = { delay_ms / 1000, delay_ms % 1000 * 1000 };
+    const struct timeval delay = clock_timeval(delay_ms);
     if (!v->due)
         v->due = evtimer_new(v->agent->config.base, on_due, v);
     evtimer_add(v->due, &delay);
@@ -424,7 +415,8 @@ void turn_failing(struct agent *a)
     arm_retry(a);
 }
 
-bool turn_has_news(const struct agent_volume *v)
+// That control was not told.
+static bool has_news(const struct agent_volume *v)
 {
     bool present = v->record != NULL;
     uint64_t epoch = present ? v->record->epoch : 0, revision = present ? v->record->revision : 0;
@@ -435,7 +427,7 @@ bool turn_has_news(const struct agent_volume *v)
 
 void turn_report(struct agent_volume *v)
 {
-    if (v->agent->link && v->agent->welcome && turn_has_news(v))
+    if (v->agent->link && v->agent->welcome && has_news(v))
         link_report(v);
 }
 

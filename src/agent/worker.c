@@ -1,5 +1,6 @@
 #include "agent/worker.h"
 
+#include "base/clock.h"
 #include "base/failpoint.h"
 #include "base/limits.h"
 #include "base/mem.h"
@@ -263,7 +264,7 @@ static void launch(struct worker *k)
     struct workers *w = k->all;
     int ends[2];
     const int limit_ms = k->task.limit_ms ? k->task.limit_ms : WORKER_MS_MAX;
-    const struct timeval deadline = { limit_ms / 1000, limit_ms % 1000 * 1000 };
+    const struct timeval deadline = clock_timeval(limit_ms);
     LIST_INSERT_HEAD(&w->running, k, running);
     w->running_count += !k->task.is_long;
     if (w->in_process) {

@@ -4,6 +4,7 @@
 #include "base/mem.h"
 #include "base/size.h"
 #include "base/uuid.h"
+#include "cli/flockerctl_internal.h"
 #include "cli/internal.h"
 #include "cli/yaml.h"
 #include "net/pki.h"
@@ -14,12 +15,9 @@
 #include <string.h>
 
 #define PROGRAM_TEXT  "flockerctl 0.0.1, of Flocker " FLOCKER_VERSION
-#define PORT_DEFAULT  4523
 #define SHORT_NODE    8 // characters of a node's id that are shown
 #define CHECK_MARK    "\xe2\x9c\x85" // U+2705
 #define HOURGLASS     "\xe2\x8c\x9b" // U+231B
-
-DEFINE_AUTO(SSL_CTX *, SSL_CTX_free)
 
 // ---- options
 
@@ -33,7 +31,7 @@ static const struct {
     [USER] = { "user", "FLOCKER_USER", "user", "Name of user for which .key and .crt files exist" },
     [CLUSTER_CRT] = { "cluster-crt", NULL, "cluster.crt", "Name of cluster cert file" },
     [CONTROL_SERVICE] = { "control-service", "FLOCKER_CONTROL_SERVICE", NULL, "Hostname or IP of control service" },
-    [CONTROL_PORT] = { "control-port", NULL, "4523", "Port for control service REST API" },
+    [CONTROL_PORT] = { "control-port", NULL, CTL_PORT_DEFAULT, "Port for control service REST API" },
 };
 
 enum { NODE, METADATA, SIZE, DATASET, DESTINATION, LONG, DELETED, HUMAN, OPTION_COUNT };
@@ -58,9 +56,7 @@ struct ctl {
     FILE *out;
     const char *global[GLOBAL_COUNT];
     const char *given[OPTION_COUNT]; // "" for one without a value
-    struct client client;
-    char *host;
-    SSL_CTX *tls;
+    struct ctl_link *link;
 };
 
 struct command {
@@ -71,6 +67,27 @@ struct command {
 #define TAKES(option) (1U << (option))
 
 // ---- where control is and who we are
+
+static int read_port(const char *text, uint16_t *ret, struct error *e)
+{
+    char *end = NULL;
+    const unsigned long port = strtoul(text, &end, 10);
+    if (*text < '0' || *text > '9' || *end || port < 1 || port > UINT16_MAX)
+        return fail(e, E_INVALID, "'%.40s' is not a port", text);
+    *ret = (uint16_t)port;
+    return 0;
+}
+
+int ctl_link_open(struct ctl_link *l, const char *port_text, const char *ca, const char *certificate, const char *key, struct error *e)
+{
+    uint16_t port = 0;
+    int rc = read_port(port_text, &port, e);
+    if (rc == 0)
+        rc = pki_client_context(ca, certificate, key, &l->tls, e);
+    // The original checks the chain and no name: its users dial any address that leads there.
+    l->client = (struct client){ .host = l->host, .port = port, .tls = l->tls, .any_name = true };
+    return rc;
+}
 
 // In a container, the host's files are below /host.
 static char *host_path(const char *path)
@@ -103,7 +120,7 @@ static int find_certificates(const struct ctl *c, char **ret_folder, char **ret_
 static int find_control(struct ctl *c, const char *folder, struct error *e)
 {
     if (c->global[CONTROL_SERVICE]) {
-        c->host = xstrdup(c->global[CONTROL_SERVICE]);
+        c->link->host = xstrdup(c->global[CONTROL_SERVICE]);
         return 0;
     }
     AUTO(free) char *path = xasprintf("%s/agent.yml", folder);
@@ -114,28 +131,7 @@ static int find_control(struct ctl *c, const char *folder, struct error *e)
     const char *host = json_string_value(json_object_get(json_object_get(yml, "control-service"), "hostname"));
     if (rc == 0 && !host)
         return fail(e, E_INVALID, "%s has no control-service.hostname, please specify --control-service", path);
-    c->host = rc == 0 ? xstrdup(host) : NULL;
-    return rc;
-}
-
-static int read_port(const char *text, uint16_t *ret, struct error *e)
-{
-    char *end = NULL;
-    const unsigned long port = strtoul(text, &end, 10);
-    if (*text < '0' || *text > '9' || *end || port < 1 || port > UINT16_MAX)
-        return fail(e, E_INVALID, "'%.40s' is not a port", text);
-    *ret = (uint16_t)port;
-    return 0;
-}
-
-static int open_client(struct ctl *c, const char *ca, const char *certificate, const char *key, struct error *e)
-{
-    uint16_t port = 0;
-    int rc = read_port(c->global[CONTROL_PORT], &port, e);
-    if (rc == 0)
-        rc = pki_client_context(ca, certificate, key, &c->tls, e);
-    // The original checks the chain and no name: its users dial any address that leads there.
-    c->client = (struct client){ .host = c->host, .port = port, .tls = c->tls, .any_name = true };
+    c->link->host = rc == 0 ? xstrdup(host) : NULL;
     return rc;
 }
 
@@ -148,12 +144,12 @@ static int connect_control(struct ctl *c, struct error *e)
         return rc;
     AUTO(free) char *ca = xasprintf("%s/%s", folder, c->global[CLUSTER_CRT]);
     AUTO(free) char *certificate = xasprintf("%s/%s.crt", folder, user), *key = xasprintf("%s/%s.key", folder, user);
-    return open_client(c, ca, certificate, key, e);
+    return ctl_link_open(c->link, c->global[CONTROL_PORT], ca, certificate, key, e);
 }
 
 static int get(const struct ctl *c, const char *target, json_t **ret, struct error *e)
 {
-    int rc = client_call(&c->client, "GET", target, NULL, ret, e);
+    int rc = client_call(&c->link->client, "GET", target, NULL, ret, e);
     if (rc == 0 && !json_is_array(*ret)) {
         json_decref(*ret);
         *ret = NULL;
@@ -383,7 +379,7 @@ static int run_create(struct ctl *c, struct error *e)
     json_t *body = json_pack("{s:O, s:O}", "primary", json_object_get(node, "uuid"), "metadata", metadata);
     if (c->given[SIZE])
         json_object_set_new(body, "maximum_size", json_integer(size));
-    rc = client_call(&c->client, "POST", "/v1/configuration/datasets", body, NULL, e);
+    rc = client_call(&c->link->client, "POST", "/v1/configuration/datasets", body, NULL, e);
     if (rc == 0)
         fprintf(c->out, "created dataset in configuration, manually poll state with 'flockerctl list' to see it show up.\n");
     return rc;
@@ -409,7 +405,7 @@ static int run_destroy(struct ctl *c, struct error *e)
         return rc;
     AUTO(free) char *target = NULL;
     rc = dataset_target(c, &target, e);
-    if (rc < 0 || (rc = client_call(&c->client, "DELETE", target, NULL, NULL, e)) < 0)
+    if (rc < 0 || (rc = client_call(&c->link->client, "DELETE", target, NULL, NULL, e)) < 0)
         return rc;
     fprintf(c->out, "marking dataset as deleted, poll state with 'flockerctl list' to see it disappear.\n");
     return 0;
@@ -427,7 +423,7 @@ static int run_move(struct ctl *c, struct error *e)
     if (rc < 0 || (rc = get(c, "/v1/state/nodes", &nodes, e)) < 0 ||
         (rc = by_prefix(nodes, "uuid", c->given[DESTINATION], "node", &node, e)) < 0)
         return rc;
-    rc = client_call(&c->client, "POST", target, json_pack("{s:O}", "primary", json_object_get(node, "uuid")), NULL, e);
+    rc = client_call(&c->link->client, "POST", target, json_pack("{s:O}", "primary", json_object_get(node, "uuid")), NULL, e);
     if (rc == 0)
         fprintf(c->out, "initiating move of dataset, please check for completion with 'flockerctl list'.\n");
     return rc;
@@ -465,9 +461,6 @@ static void print_command_help(FILE *out, const struct command *k)
     fprintf(out, "      --%-12s Display this help and exit.\n", "help");
 }
 
-#define HELP    1000 // of getopt's `val`, above all letters and indices
-#define VERSION 1001
-
 static void take_environment(struct ctl *c)
 {
     for (size_t i = 0; i < GLOBAL_COUNT; i++) {
@@ -479,19 +472,19 @@ static void take_environment(struct ctl *c)
 // 1: help or version was asked for and printed. optind is then the first word that is no option.
 static int read_globals(struct ctl *c, int argc, char **argv, struct error *e)
 {
-    struct option longs[GLOBAL_COUNT + 3] = { [GLOBAL_COUNT] = { "help", no_argument, NULL, HELP },
-                                              [GLOBAL_COUNT + 1] = { "version", no_argument, NULL, VERSION } };
+    struct option longs[GLOBAL_COUNT + 3] = { [GLOBAL_COUNT] = { "help", no_argument, NULL, CTL_HELP },
+                                              [GLOBAL_COUNT + 1] = { "version", no_argument, NULL, CTL_VERSION } };
     int got;
     for (int i = 0; i < GLOBAL_COUNT; i++)
         longs[i] = (struct option){ globals[i].name, required_argument, NULL, i };
     optind = 0;
     opterr = 0;
     while ((got = getopt_long(argc, argv, "+:", longs, NULL)) != -1) {
-        if (got == HELP)
+        if (got == CTL_HELP)
             print_global_help(c->out);
-        if (got == VERSION)
+        if (got == CTL_VERSION)
             run_version(c, e);
-        if (got == HELP || got == VERSION)
+        if (got == CTL_HELP || got == CTL_VERSION)
             return 1;
         if (got < 0 || got >= GLOBAL_COUNT)
             return fail(e, E_INVALID, "option %.60s not recognized, or it lacks its value", argv[optind - 1]);
@@ -502,7 +495,7 @@ static int read_globals(struct ctl *c, int argc, char **argv, struct error *e)
 
 static int read_options(struct ctl *c, const struct command *k, int argc, char **argv, struct error *e)
 {
-    struct option longs[OPTION_COUNT + 2] = { { "help", no_argument, NULL, HELP } };
+    struct option longs[OPTION_COUNT + 2] = { { "help", no_argument, NULL, CTL_HELP } };
     char shorts[2 * OPTION_COUNT + 3] = "+:";
     size_t n = 1;
     int got;
@@ -514,7 +507,7 @@ static int read_options(struct ctl *c, const struct command *k, int argc, char *
     }
     optind = 0;
     while ((got = getopt_long(argc, argv, shorts, longs, NULL)) != -1) {
-        if (got == HELP) {
+        if (got == CTL_HELP) {
             print_command_help(c->out, k);
             return 1;
         }
@@ -527,8 +520,9 @@ static int read_options(struct ctl *c, const struct command *k, int argc, char *
     return optind < argc ? fail(e, E_INVALID, "Unexpected argument: %.60s", argv[optind]) : 0;
 }
 
-static int run_flockerctl(struct ctl *c, int argc, char **argv, struct error *e)
+static int run_flockerctl(struct ctl_link *l, FILE *out, int argc, char **argv, struct error *e)
 {
+    struct ctl *c = &(struct ctl){ .out = out, .link = l };
     take_environment(c);
     int rc = read_globals(c, argc, argv, e);
     if (rc != 0)
@@ -547,77 +541,12 @@ static int run_flockerctl(struct ctl *c, int argc, char **argv, struct error *e)
     return fail(e, E_INVALID, "Unknown command: %.60s", argv[optind]);
 }
 
-// ---- flocker-deploy
-
-enum { DEPLOY_PORT, DEPLOY_CA, DEPLOY_CERT, DEPLOY_KEY, DEPLOY_FOLDER, DEPLOY_COUNT };
-
-static const struct option deploy_options[] = {
-    { "port", required_argument, NULL, DEPLOY_PORT },   { "cacert", required_argument, NULL, DEPLOY_CA },
-    { "cert", required_argument, NULL, DEPLOY_CERT },   { "key", required_argument, NULL, DEPLOY_KEY },
-    { "certificates-directory", required_argument, NULL, DEPLOY_FOLDER }, { "help", no_argument, NULL, HELP },
-    { "version", no_argument, NULL, VERSION },          { NULL, 0, NULL, 0 },
-};
-
-static const char deploy_usage[] =
-    "Usage: flocker-deploy [OPTIONS] <control-host> <deployment.yml-path> <application.yml-path>\n"
-    "  -p, --port                     The REST API port on the server. [default: 4523]\n"
-    "      --cacert, --cert, --key    Files of the cluster's certificate, the user's certificate and its key.\n"
-    "  -c, --certificates-directory   The folder with cluster.crt, user.crt and user.key instead. [default: the present one]\n";
-
-static int deploy(struct ctl *c, const char *const *given, char **words, struct error *e)
-{
-    const char *folder = given[DEPLOY_FOLDER] ? given[DEPLOY_FOLDER] : ".";
-    AUTO(free) char *ca = given[DEPLOY_CA] ? xstrdup(given[DEPLOY_CA]) : xasprintf("%s/cluster.crt", folder);
-    AUTO(free) char *cert = given[DEPLOY_CERT] ? xstrdup(given[DEPLOY_CERT]) : xasprintf("%s/user.crt", folder);
-    AUTO(free) char *key = given[DEPLOY_KEY] ? xstrdup(given[DEPLOY_KEY]) : xasprintf("%s/user.key", folder);
-    AUTO(json_decref) json_t *deployment = NULL;
-    AUTO(json_decref) json_t *applications = NULL;
-    if (given[DEPLOY_FOLDER] && (given[DEPLOY_CA] || given[DEPLOY_CERT] || given[DEPLOY_KEY]))
-        return fail(e, E_INVALID, "--certificates-directory excludes --cacert, --cert and --key");
-    int rc = yaml_read_file(words[1], &deployment, e);
-    if (rc < 0 || (rc = yaml_read_file(words[2], &applications, e)) < 0)
-        return rc;
-    c->host = xstrdup(words[0]);
-    c->global[CONTROL_PORT] = given[DEPLOY_PORT] ? given[DEPLOY_PORT] : globals[CONTROL_PORT].standard;
-    if ((rc = open_client(c, ca, cert, key, e)) < 0)
-        return rc;
-    json_t *body = json_pack("{s:O, s:O}", "applications", applications, "deployment", deployment);
-    rc = client_call(&c->client, "POST", "/v1/configuration/_compose", body, NULL, e);
-    if (rc == 0)
-        fprintf(c->out, "The cluster configuration has been updated. It may take a short while for changes to take effect, in particular if "
-                        "Docker images need to be pulled.\n");
-    return rc;
-}
-
-static int run_deploy(struct ctl *c, int argc, char **argv, struct error *e)
-{
-    const char *given[DEPLOY_COUNT] = { NULL };
-    int got;
-    optind = 0;
-    opterr = 0;
-    while ((got = getopt_long(argc, argv, "+:p:c:", deploy_options, NULL)) != -1) {
-        if (got == HELP)
-            fputs(deploy_usage, c->out);
-        if (got == VERSION)
-            fprintf(c->out, "%s\n", FLOCKER_VERSION);
-        if (got == HELP || got == VERSION)
-            return 1;
-        const int which = got == 'p' ? DEPLOY_PORT : got == 'c' ? DEPLOY_FOLDER : got;
-        if (which < 0 || which >= DEPLOY_COUNT)
-            return fail(e, E_INVALID, "option %.60s not recognized, or it lacks its value", argv[optind - 1]);
-        given[which] = optarg;
-    }
-    if (argc - optind != 3)
-        return fail(e, E_INVALID, "Wrong number of arguments.\n%s", deploy_usage);
-    return deploy(c, given, argv + optind, e);
-}
-
 // ---- the two programs
 
 static const struct {
     const char *name;
-    int (*run)(struct ctl *c, int argc, char **argv, struct error *e);
-} programs[] = { { "flockerctl", run_flockerctl }, { "flocker-volumes", run_flockerctl }, { "flocker-deploy", run_deploy } };
+    int (*run)(struct ctl_link *l, FILE *out, int argc, char **argv, struct error *e);
+} programs[] = { { "flockerctl", run_flockerctl }, { "flocker-volumes", run_flockerctl }, { "flocker-deploy", deploy_run } };
 
 static const char *base_name(const char *program)
 {
@@ -635,15 +564,15 @@ bool flockerctl_is(const char *program)
 
 int flockerctl_run(int argc, char **argv, FILE *out)
 {
-    struct ctl c = { .out = out };
+    struct ctl_link link = { .tls = NULL };
     struct error e = ERROR_INIT;
     int rc = 0;
     for (size_t i = 0; i < ARRAY_SIZE(programs); i++)
         if (strcmp(programs[i].name, base_name(argv[0])) == 0)
-            rc = programs[i].run(&c, argc, argv, &e);
+            rc = programs[i].run(&link, out, argc, argv, &e);
     if (rc < 0)
         fprintf(out, "%s: %s\n", base_name(argv[0]), e.msg);
-    SSL_CTX_free(c.tls);
-    free(c.host);
+    SSL_CTX_free(link.tls);
+    free(link.host);
     return rc < 0 || fflush(out) != 0 ? 1 : 0;
 }

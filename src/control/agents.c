@@ -4,7 +4,6 @@
 
 #include "base/clock.h"
 #include "base/failpoint.h"
-#include "base/log.h"
 #include "base/mem.h"
 
 #include <string.h>
@@ -168,7 +167,7 @@ static int check_askable(const struct control *c, const struct control_node *n, 
 void agents_ask(struct control *c, const struct uuid *node, json_t *message, int limit_ms, agents_done *done, void *arg)
 {
     struct error e = ERROR_INIT;
-    const struct timeval limit = { limit_ms / 1000, limit_ms % 1000 * 1000 };
+    const struct timeval limit = clock_timeval(limit_ms);
     const struct control_node *n = control_node(c, node);
     int rc = check_askable(c, n, node, &e);
     if (rc < 0) {

@@ -274,7 +274,7 @@ static void peer_new(struct control *c, int fd, struct ssl_ctx_st *tls)
     static const struct line_callbacks callbacks = {
         .on_line = agent_peer_on_line, .on_closed = agent_peer_close, .on_open = on_open, .on_drained = agent_peer_on_drained
     };
-    static const struct timeval limit = { HELLO_MS / 1000, HELLO_MS % 1000 * 1000 };
+    const struct timeval limit = clock_timeval(HELLO_MS);
     struct agent_peer *p = xcalloc(1, sizeof *p);
     p->control = c;
     p->is_remote = tls != NULL;

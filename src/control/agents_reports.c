@@ -1,6 +1,7 @@
 // What agents report of their volumes and pools.
 #include "control/agents.h"
 
+#include "base/clock.h"
 #include "base/failpoint.h"
 #include "base/log.h"
 #include "base/mem.h"
@@ -61,7 +62,7 @@ static void on_again(evutil_socket_t fd, short what, void *arg)
 
 void reports_again_later(struct control *c, const struct uuid *volume, const struct error *why)
 {
-    static const struct timeval delay = { STORE_RETRY_MS / 1000, STORE_RETRY_MS % 1000 * 1000 };
+    const struct timeval delay = clock_timeval(STORE_RETRY_MS);
     log_error("what has become of volume %s can't be noted, tried again in %d s: %s", UUID_TEXT(volume), STORE_RETRY_MS / 1000, why->msg);
     if (!c->again)
         c->again = evtimer_new(c->config.base, on_again, c);

@@ -32,10 +32,7 @@ void containers_adopt(struct container_set *s, struct container *c);
 // The entry of that name, deleted ones too; NULL if there is none.
 struct container_entry *containers_find(const struct container_set *s, const char *name);
 
-// Whether it may be made, as API v1 says it: E_CONFLICT and E_NOT_FOUND with exactly its sentences, E_TOO_LARGE.
-int containers_may_create(const struct container_set *s, const struct volume_set *volumes, const struct container *c, struct error *e);
-
-// The part of it that is about external ports.
+// Whether it may be made, as far as external ports say: E_CONFLICT with exactly the sentence of API v1.
 int containers_check_ports(const struct container_set *s, const struct container *c, struct error *e);
 
 // Commits and tells nodes. `c` is taken; one of that name that is being deleted goes on leaving its nodes.

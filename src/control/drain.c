@@ -13,7 +13,8 @@
 #define DRAIN_AGAIN_S 30
 #define DRAIN_MOVES 8   // of one node whose data is on its way at once. Those that only wait for a container do not count
 
-bool drain_takes(const struct control_node *n)
+// It is there for volumes of others.
+static bool drain_takes(const struct control_node *n)
 {
     return n->peer && !n->node.removed && n->node.drain == NODE_STAYS;
 }

@@ -174,7 +174,6 @@ void absence_soon(struct control *c); // a node has come or gone: who knows of i
 int absence_remove_node(struct control *c, struct control_node *n, size_t *ret_lost, size_t *ret_rescued, struct error *e);
 
 // ---- drain.c
-bool drain_takes(const struct control_node *n); // it is there for volumes of others
 int drain_check(const struct control *c, const struct uuid *node, struct error *e); // E_CONFLICT: no volume may go there
 void drain_count(const struct control *c); // the counts of all nodes
 void drain_soon(struct control *c);        // something has changed by which one may go on

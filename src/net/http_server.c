@@ -122,7 +122,7 @@ static void conn_enter(struct conn *c, enum phase phase)
 
 static void conn_deadline(struct conn *c, int64_t ms)
 {
-    struct timeval tv = { .tv_sec = ms / 1000, .tv_usec = ms % 1000 * 1000 };
+    const struct timeval tv = clock_timeval(ms);
     evtimer_add(c->timer, &tv);
 }
 
@@ -459,7 +459,7 @@ void http_drop(struct http_exchange *x)
 
 static void server_pause(struct http_server *s, int64_t ms)
 {
-    struct timeval tv = { .tv_sec = ms / 1000, .tv_usec = ms % 1000 * 1000 };
+    const struct timeval tv = clock_timeval(ms);
     event_del(s->accepting);
     evtimer_add(s->resume, &tv);
     s->is_paused = true;

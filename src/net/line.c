@@ -231,7 +231,7 @@ static void alive_arm(struct line_peer *p)
     int64_t send_ms = p->sent_ms + LINE_ALIVE_MS, end_ms = p->heard_ms + LINE_SILENT_MS, now_ms = clock_boot_ms();
     p->alive_ms = send_ms < end_ms ? send_ms : end_ms;
     int64_t delay_ms = p->alive_ms > now_ms ? p->alive_ms - now_ms : 0;
-    const struct timeval delay = { delay_ms / 1000, delay_ms % 1000 * 1000 };
+    const struct timeval delay = clock_timeval(delay_ms);
     evtimer_add(p->alive, &delay);
 }
 

@@ -173,7 +173,7 @@ int socket_connect_unix(const char *path, int timeout_ms, struct error *e)
         int64_t left = deadline - clock_boot_ms();
         if (left < 1)
             left = 1; // 0 would mean for ever
-        struct timeval limit = { .tv_sec = left / 1000, .tv_usec = left % 1000 * 1000 };
+        struct timeval limit = clock_timeval(left);
         setsockopt(fd, SOL_SOCKET, SO_SNDTIMEO, &limit, sizeof limit);
         if (connect(fd, (const struct sockaddr *)&address, sizeof address) == 0)
             break;

@@ -1,9 +1,11 @@
-// What the parts of the sqlite store share: sqlite.c (records), sqlite_file.c (the file and its lock), sqlite_schema.c (tables).
+// What the parts of the sqlite store share: sqlite.c (opening, commits, what failed), sqlite_records.c (what is in the
+// tables), sqlite_file.c (the file and its lock), sqlite_schema.c (the tables themselves).
 #ifndef FLOCKER_STORE_SQLITE_INTERNAL_H
 #define FLOCKER_STORE_SQLITE_INTERNAL_H
 
 #include "base/error.h"
 #include "base/mem.h"
+#include "store/store.h"
 
 #include <sqlite3.h>
 #include <stdint.h>
@@ -46,5 +48,19 @@ int schema_check(sqlite3 *db, const char *path, struct error *e);
 #define SUM_INIT 0xcbf29ce484222325ULL
 // FNV-1a, chained: no change of one byte, and hardly any other damage, keeps the sum. Not against people.
 uint64_t schema_sum(uint64_t sum, const void *data, size_t n);
+
+// ---- sqlite_records.c -----------------------------------------------------------------------------------------------------------
+
+struct records;
+// Of a database with the tables of this version. Both are borrowed, and must outlive it; `path` is for messages.
+int records_open(sqlite3 *db, const char *path, struct records **ret, struct error *e);
+void records_free(struct records *r);
+// These return SQLite's code.
+int records_begin(struct records *r);
+int records_apply(struct records *r, const struct store_change *c);
+int records_commit(struct records *r);
+int records_roll_back(struct records *r);
+// E_CORRUPT if any record is not what was put.
+int records_load(struct records *r, const struct store_sink *sink, struct error *e);
 
 #endif

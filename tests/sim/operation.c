@@ -1,4 +1,4 @@
-// What engines and control ask an agent for: src/agent/operation.c.
+// What engines and control ask an agent for: src/agent/operation*.c.
 #include "sim.h"
 
 #define PLUGIN_MS  3500
