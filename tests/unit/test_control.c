@@ -694,9 +694,10 @@ static pid_t start_teller(const struct rig *r, const char *const *answers)
 
 #define V1 "11111111-0000-4000-8000-000000000001"
 #define V2 "11111111-0000-4000-8000-000000000002"
-#define RECORD(id, epoch) \
+#define RECORD(id, epoch) RECORD_OF(id, epoch, "7")
+#define RECORD_OF(id, epoch, revision) \
     "{\"id\": \"" id "\", \"volume\": {\"id\": \"" id "\", \"name\": \"db\", \"size\": 0, \"metadata\": {}, \"options\": {\"uid\": 0, \"gid\": 0, " \
-    "\"mode\": 511, \"nocow\": false}, \"owner\": \"" NODE "\", \"target\": \"" NODE "\", \"epoch\": " epoch ", \"revision\": 7, " \
+    "\"mode\": 511, \"nocow\": false}, \"owner\": \"" NODE "\", \"target\": \"" NODE "\", \"epoch\": " epoch ", \"revision\": " revision ", " \
     "\"state\": \"live\", \"born\": true, \"keep_mounted\": false, \"created_ms\": 1, \"trashed_ms\": 0, \"purge_ms\": 0}}"
 
 // Records come in pages. A node that tells what makes no sense is asked no further, and is not taken for heard.
@@ -714,6 +715,8 @@ static void test_recovery(void **state)
         { { "{\"records\": [], \"more\": true}" }, "holds no records", 0 },
         { { "{\"records\": 1}" }, "holds no records", 0 },
         { { "{\"records\": [" RECORD(V1, "0") "]}" }, "epoch", 0 },
+        { { "{\"records\": [" RECORD(V1, "9223372036854775807") "]}" }, "no cluster gets there", 0 }, // there is no room for the next one
+        { { "{\"records\": [" RECORD_OF(V1, "3", "9223372036854775807") "]}" }, "no cluster gets there", 0 },
         { { "{\"records\": [{\"id\": \"" V1 "\"}]}" }, NULL, 0 },
         { { "{\"error\": {\"code\": \"io-error\", \"message\": \"a sick disk\"}}" }, "a sick disk", 0 },
     };
@@ -1114,6 +1117,50 @@ static void test_moves_over_resume(void **state)
     }
 }
 
+// The new owner is taken out of the cluster for good: its former one was told to let go of its data, and is not told so again. What the new owner
+// had said does not count any more, although it was connected until then.
+static void test_removed_owner_says_nothing(void **state)
+{
+    struct rig r = { .pid = 0 };
+    struct link a = { .node = NODE }, b = { .node = NODE_2 };
+    char id[64];
+    json_int_t ignored;
+    json_t *reply;
+    (void)state;
+    start(&r, &store_memory, 60000);
+    move_all_but_switch(&r, &a, &b, id, &ignored);
+    link_again(&r, &a, NULL);
+    await_stage(&b, "settle", &ignored);
+    agent_end(&a.fake);
+    await_disconnected(&r, NODE);
+    say(&b.fake, json_pack("{s:s, s:s, s:i, s:i, s:b, s:b}", "type", "report", "id", id, "epoch", 2, "revision", 9, "present", 1, "mounted", 0));
+    await_stage(&b, "release", &ignored);
+    assert_int_equal(call(&r, "DELETE", "/v2/nodes/" NODE_2 "?force=1", NULL, NULL), 200);
+    AUTO(free) char *target = xasprintf("/v2/volumes/%s", id);
+    assert_int_equal(call(&r, "GET", target, NULL, &reply), 200);
+    assert_string_equal(json_string_value(json_object_get(json_object_get(reply, "move"), "stage")), "settle");
+    json_decref(reply);
+    agent_end(&b.fake);
+    stop(&r);
+}
+
+// A rate beyond what a record can hold.
+static void test_rate_that_is_too_high(void **state)
+{
+    struct rig r = { .pid = 0 };
+    char id[64];
+    (void)state;
+    start(&r, &store_memory, 60000);
+    struct fake a = agent_up(&r, NODE), b = agent_up(&r, NODE_2);
+    make(&r, &a, id);
+    AUTO(free) char *target = xasprintf("/v2/volumes/%s/move", id);
+    assert_int_equal(call(&r, "POST", target, "{\"node\": \"" NODE_2 "\", \"rate_limit\": 9223372036854775807}", NULL), 400);
+    assert_int_equal(call(&r, "POST", target, "{\"node\": \"" NODE_2 "\", \"rate_limit\": \"4096P\"}", NULL), 200);
+    agent_end(&a);
+    agent_end(&b);
+    stop(&r);
+}
+
 // ---- a node with very many volumes that reads slowly
 
 enum { MANY_VOLUMES = 200000, CHANGED = 3, FOUND = 5, FOUND_BY_NAME = 7 };
@@ -1508,6 +1555,7 @@ int main(void)
         cmocka_unit_test(test_recovery_shows_a_copy_of_what_is_known),
         cmocka_unit_test(test_resume),            cmocka_unit_test(test_resume_amid_sync),
         cmocka_unit_test(test_resume_over_restart), cmocka_unit_test(test_watches_are_resumed), cmocka_unit_test(test_moves_over_resume),
+        cmocka_unit_test(test_removed_owner_says_nothing), cmocka_unit_test(test_rate_that_is_too_high),
         cmocka_unit_test(test_talkative_node),    cmocka_unit_test(test_slow_reader), cmocka_unit_test(test_pages), cmocka_unit_test(test_new_volumes_are_placed),
         cmocka_unit_test(test_long_list_while_things_change),
     };
