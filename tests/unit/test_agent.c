@@ -37,6 +37,7 @@ static struct host {
     struct uuid node;
     const struct store_ops *store;
     const struct backend_ops *backend; // NULL: fault
+    int peer_fd;
 } host;
 
 // ---- a wire between agent and control that can be cut, and lose what was under way
@@ -174,6 +175,7 @@ static void agent_up(void)
         .refs_dir = host.refs,
         .backend = host.backend ? host.backend : &backend_fault,
         .pool = { .source = POOL_FILE, .path = "/pool", .mount_root = "/flocker" },
+        .peer_fd = host.peer_fd,
     };
     if (agent_new(&config, &host.agent, &e) < 0)
         fail_msg("agent: %s", e.msg);
@@ -592,6 +594,23 @@ static void a_large_pool_is_opened(void **state)
     assert_int_equal(n, LARGE);
     agent_down();
     host.backend = NULL;
+}
+
+// A backend without moves does its work in the agent itself, which does not serve whoever connects.
+static void nobody_fetches_from_memory(void **state)
+{
+    (void)state;
+    struct error e = ERROR_INIT;
+    char byte;
+    AUTO(free) char *path = xasprintf("%s/peers.sock", host.dir);
+    host.peer_fd = socket_listen_unix(path, 0600, &e);
+    agent_up();
+    host.peer_fd = 0;
+    WAIT_FOR(agent_is_open(host.agent));
+    AUTO(close) int peer = socket_connect_unix(path, 1000, &e);
+    assert_true(peer >= 0);
+    WAIT_FOR(recv(peer, &byte, 1, MSG_DONTWAIT) == 0);
+    agent_down();
 }
 
 static struct verdict work(worker_fn *run)
@@ -1324,6 +1343,7 @@ int main(void)
         CASE(workers_that_say_odd_things),
         CASE(parts_of_an_answer_have_no_limit),
         CASE(a_large_pool_is_opened),
+        CASE(nobody_fetches_from_memory),
         CASE(control_is_late),
         CASE(without_control),
         CASE(control_is_gone_and_back),
