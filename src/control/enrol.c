@@ -42,6 +42,17 @@ static int remove_token(struct control *c, size_t i, struct error *e)
     return rc;
 }
 
+int enrol_drop_tokens(struct control *c, struct error *e)
+{
+    AUTO(free) struct store_change *changes = xcalloc(c->token_count + 1, sizeof *changes);
+    for (size_t i = 0; i < c->token_count; i++)
+        changes[i] = (struct store_change){ .kind = STORE_REMOVE_TOKEN, .id = c->tokens[i].id };
+    int rc = c->token_count ? store_commit(c->store, changes, c->token_count, e) : 0;
+    if (rc == 0)
+        c->token_count = 0;
+    return rc;
+}
+
 // What has run out is of no use to anybody.
 static void drop_old_tokens(struct control *c)
 {
