@@ -48,6 +48,8 @@ int containers_replace(struct control *c, struct container **wishes, size_t n, s
 
 // A node has told what it has: what it is to have, and to let go of, is sent to it.
 void containers_tell_node(struct control *c, const struct uuid *node);
+// A node was taken out of the cluster for good: nobody waits any more until it has let go.
+void containers_node_gone(struct control *c, const struct uuid *node);
 // A report of a node. Returns a reason to close its connection, or NULL.
 const char *containers_on_report(struct control *c, const struct uuid *node, const json_t *message);
 

@@ -489,6 +489,25 @@ static void test_lost_volumes_stay(void **state)
     stop(&r);
 }
 
+// The entry of a deleted container waits until its node has let go; one that is gone for good never does.
+static void test_containers_of_a_removed_node(void **state)
+{
+    struct rig r = { .pid = 0 };
+    (void)state;
+    store_flaky = store_memory;
+    store_flaky.open = flaky_open;
+    store_flaky.commit = flaky_commit;
+    start(&r, &store_flaky, 60000);
+    struct fake a = agent_up(&r, NODE);
+    assert_int_equal(call(&r, "POST", "/v1/configuration/containers", "{\"node_uuid\": \"" NODE "\", \"name\": \"web\", \"image\": \"x\"}", NULL), 201);
+    assert_int_equal(call(&r, "DELETE", "/v1/configuration/containers/web", NULL, NULL), 200);
+    int before = shared->commits;
+    assert_int_equal(call(&r, "DELETE", "/v2/nodes/" NODE "?force=1", NULL, NULL), 200);
+    assert_int_equal(shared->commits, before + 2); // the node, and the end of the container's entry
+    agent_end(&a);
+    stop(&r);
+}
+
 // After a loss of the store control knows of no volume on a node: that it has some still counts.
 static void test_removal_before_recovery(void **state)
 {
@@ -1548,7 +1567,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_trash_runs_out),   cmocka_unit_test(test_trash_over_restart), cmocka_unit_test(test_store_that_fails),
         cmocka_unit_test(test_too_many_nodes),   cmocka_unit_test(test_reasons_are_logged), cmocka_unit_test(test_end_amid_work),
-        cmocka_unit_test(test_store_that_fails_at_a_report), cmocka_unit_test(test_lost_volumes_stay),
+        cmocka_unit_test(test_store_that_fails_at_a_report), cmocka_unit_test(test_lost_volumes_stay), cmocka_unit_test(test_containers_of_a_removed_node),
         cmocka_unit_test(test_remove_that_nobody_checked), cmocka_unit_test(test_removal_before_recovery),
         cmocka_unit_test(test_clock_set_forward), cmocka_unit_test(test_clock_set_back), cmocka_unit_test(test_clock_wrong_at_the_start),
         cmocka_unit_test(test_silent_node),       cmocka_unit_test(test_recovery),
