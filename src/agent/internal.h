@@ -187,7 +187,6 @@ void turn_failing(struct agent *a);    // gives those their turn whose time has 
 void turn_end_step(struct agent_volume *v, int rc, json_t *result, const struct error *e); // a step is done, or has failed
 bool turn_is_in_use(const struct agent_volume *v);
 void turn_report(struct agent_volume *v); // tells control what is here, if it has changed
-bool turn_has_news(const struct agent_volume *v); // that control was not told
 json_t *turn_make_report(struct agent_volume *v); // notes that control is told
 void turn_look(struct agent_volume *v);   // looks for users where references are doubtful
 

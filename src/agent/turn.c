@@ -424,7 +424,8 @@ void turn_failing(struct agent *a)
     arm_retry(a);
 }
 
-bool turn_has_news(const struct agent_volume *v)
+// That control was not told.
+static bool has_news(const struct agent_volume *v)
 {
     bool present = v->record != NULL;
     uint64_t epoch = present ? v->record->epoch : 0, revision = present ? v->record->revision : 0;
@@ -435,7 +436,7 @@ bool turn_has_news(const struct agent_volume *v)
 
 void turn_report(struct agent_volume *v)
 {
-    if (v->agent->link && v->agent->welcome && turn_has_news(v))
+    if (v->agent->link && v->agent->welcome && has_news(v))
         link_report(v);
 }
 

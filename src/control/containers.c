@@ -124,7 +124,8 @@ static int check_volume(const struct container_set *s, const struct volume_set *
     return 0;
 }
 
-int containers_may_create(const struct container_set *s, const struct volume_set *volumes, const struct container *c, struct error *e)
+// As API v1 says it: E_CONFLICT and E_NOT_FOUND with exactly its sentences, E_TOO_LARGE.
+static int check_create(const struct container_set *s, const struct volume_set *volumes, const struct container *c, struct error *e)
 {
     const struct container_entry *same = containers_find(s, c->name);
     if (same && !same->want->deleted)
@@ -247,7 +248,7 @@ static int commit(struct control *c, struct container **next /* each taken */, s
 int containers_create(struct control *c, struct container *wish, struct error *e)
 {
     AUTO(container_free) struct container *k = wish;
-    int rc = containers_may_create(&c->containers, &c->volumes, k, e);
+    int rc = check_create(&c->containers, &c->volumes, k, e);
     if (rc < 0)
         return rc;
     const struct container_entry *old = containers_find(&c->containers, k->name);

@@ -4,7 +4,6 @@
 #define FLOCKER_CONTROL_CONTAINERS_H
 
 #include "model/container.h"
-#include "model/volume_set.h"
 
 struct control;
 
@@ -32,10 +31,7 @@ void containers_adopt(struct container_set *s, struct container *c);
 // The entry of that name, deleted ones too; NULL if there is none.
 struct container_entry *containers_find(const struct container_set *s, const char *name);
 
-// Whether it may be made, as API v1 says it: E_CONFLICT and E_NOT_FOUND with exactly its sentences, E_TOO_LARGE.
-int containers_may_create(const struct container_set *s, const struct volume_set *volumes, const struct container *c, struct error *e);
-
-// The part of it that is about external ports.
+// Whether its external ports are free. E_CONFLICT, as API v1 says it.
 int containers_check_ports(const struct container_set *s, const struct container *c, struct error *e);
 
 // Commits and tells nodes. `c` is taken; one of that name that is being deleted goes on leaving its nodes.

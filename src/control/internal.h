@@ -174,7 +174,6 @@ void absence_soon(struct control *c); // a node has come or gone: who knows of i
 int absence_remove_node(struct control *c, struct control_node *n, size_t *ret_lost, size_t *ret_rescued, struct error *e);
 
 // ---- drain.c
-bool drain_takes(const struct control_node *n); // it is there for volumes of others
 int drain_check(const struct control *c, const struct uuid *node, struct error *e); // E_CONFLICT: no volume may go there
 void drain_count(const struct control *c); // the counts of all nodes
 void drain_soon(struct control *c);        // something has changed by which one may go on
@@ -227,7 +226,7 @@ bool agents_is_own_host(const struct control_node *n);
 char *agents_said(const json_t *text);
 
 // Closes the node's connection, if it has one, after telling it why; it counts as gone at once.
-void agents_expel(struct control *c, struct control_node *n, const struct error *why);
+void agents_expel(struct control_node *n, const struct error *why);
 
 // ---- agents_reports.c
 // The store has refused what followed from a report of that volume: said in the log, and all that follows from reports is tried again in a while,
