@@ -86,7 +86,8 @@ const struct cli_command commands_user[] = {
       .args = "NAME",
       .summary = "refuse all certificates of a user",
       .text = "From now on, whichever there are of that name, with or without an admitted key; open connections are closed. Join tokens that were not "
-              "used yet are gone, whoever made them; `flocker node ls` shows what has joined. Only root of the control host can do this.\n\n    flocker user revoke alice",
+              "used yet are gone, whoever made them; `flocker node ls` shows what has joined. Only root of the control host can do "
+              "this.\n\n    flocker user revoke alice",
       .run = run_revoke,
       .also = "rm remove delete" },
     { .name = "user admit",

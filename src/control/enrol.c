@@ -221,8 +221,8 @@ static int check_unused(const struct control *c, const struct control_node *n, s
         count++;
     }
     if (count == 0 && n->has_unknown)
-        return fail(e, E_CONFLICT, "node %s has data of volumes that control does not know: if its store was lost, `flocker control recover` takes in those that can be; "
-                    "--force removes the node all the same", UUID_TEXT(&n->node.id));
+        return fail(e, E_CONFLICT, "node %s has data of volumes that control does not know: if its store was lost, `flocker control recover` "
+                    "takes in those that can be; --force removes the node all the same", UUID_TEXT(&n->node.id));
     if (count == 0)
         return 0;
     return fail(e, E_CONFLICT, "node %s has %zu volumes, or is to get them, or has a copy of them left (%.100s%s): `flocker node drain` moves them away, "
