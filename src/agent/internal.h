@@ -213,8 +213,8 @@ void renew_soon(struct agent *a); // control is there
 void renew_free(struct agent *a);
 
 // inventory.c
-// {"records": [{"id", "volume": <record>, "mounted", "in_use", "placing", "copy"}, ...], "more"}: what is on disk here, by id, from `after` on; without a "volume" it is a copy
-// that a move has brought.
+// {"records": [{"id", "volume": <record>, "mounted", "in_use", "placing", "copy"}, ...], "more"}: what is on disk here, by id,
+// from `after` on; without a "volume" it is a copy that a move has brought.
 json_t *inventory_page(const struct agent *a, const struct uuid *after);
 size_t inventory_kept(const struct agent *a);  // volumes whose data is here, and that are not this node's by control's word
 void inventory_tell_pool(struct agent *a);     // in a moment

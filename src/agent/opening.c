@@ -9,7 +9,8 @@
 #include <event2/event.h>
 #include <string.h>
 
-#define PART 256 // volumes and copies that the worker tells at once
+#define PART        256           // volumes and copies that the worker tells at once
+#define OPEN_MS_MAX (30 * 60000)  // some hundred thousand volumes on a slow disk; a worker that is stopped begins anew, and gets no further
 
 // A volume that the worker has told of. None counts before all have come: one that fails half-way has told nothing.
 struct found {
@@ -217,7 +218,8 @@ static void on_inventory(void *arg, int rc, json_t *result, const struct error *
 void opening_on_time(int fd, short what, void *arg)
 {
     struct agent *a = arg;
-    const struct worker_task task = { .what = "read the pool", .run = observe, .ctx = a, .done = on_inventory, .arg = a, .on_progress = on_part };
+    const struct worker_task task = { .what = "read the pool", .run = observe, .ctx = a, .done = on_inventory, .arg = a, .on_progress = on_part,
+                                      .limit_ms = OPEN_MS_MAX };
     (void)fd;
     (void)what;
     worker_start(a->workers, &task);

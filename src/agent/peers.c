@@ -144,7 +144,13 @@ static bool has_place_for(const struct agent *a, const char *from)
 static void serve(struct agent *a, int fd)
 {
     char from[SOCKET_ADDRESS_SIZE];
+    struct error e = ERROR_INIT;
     socket_peer_address(fd, from);
+    if (moves_check(a, &e) < 0) { // and would have the worker's task run in the agent itself
+        log_warn_few("a connection from %s is closed: %s", from, e.msg);
+        close(fd);
+        return;
+    }
     if (!has_place_for(a, from)) {
         log_debug("a connection from %s is closed: %d others from there have not said yet what they want", from, STRANGERS_MAX);
         close(fd);

@@ -305,7 +305,7 @@ static void start_next(struct workers *w)
 
 struct worker *worker_start(struct workers *w, const struct worker_task *task)
 {
-    ASSERT(!task->fd || task->is_long);
+    ASSERT(!task->fd || (task->is_long && !w->in_process));
     struct worker *k = xcalloc(1, sizeof *k);
     k->all = w;
     k->task = *task;

@@ -32,7 +32,7 @@ struct worker_task {
     void (*on_late)(void *arg); // may be NULL: that limit has passed, the child was killed and has not gone yet
     void *arg;
     bool is_long;      // a transfer: it has no deadline, and is not counted among the WORKERS_MAX
-    int fd;            // with is_long: handed to the child as WORKER_FD, and closed here; 0: none
+    int fd;            // with is_long, and not in_process: handed to the child as WORKER_FD, and closed here; 0: none
     void (*on_progress)(void *arg, const json_t *progress); // may be NULL
 };
 

@@ -99,7 +99,8 @@ static bool read_mark_name(const char *name, struct backend_copy *ret)
 
 // ---- folders -----------------------------------------------------------------------------------------------------------------
 
-int incoming_open(const struct pool *p, int *ret, struct error *e)
+// The folder of them all.
+static int incoming_open(const struct pool *p, int *ret, struct error *e)
 {
     AUTO(pool_dirs_done) struct pool_dirs d = { -1, -1, -1 };
     int rc = pool_open_dirs(p, &d, e);

@@ -44,7 +44,6 @@ const char *incoming_copy_name(uint64_t seq, bool final, const uint8_t digest[BA
 const char *incoming_mark_name(uint64_t base, uint64_t seq, uint64_t offset, const uint8_t digest[BACKEND_DIGEST_SIZE], char ret[NAME_MAX + 1]);
 // Removes whatever is in the folder but what `keep` tells of, and the group.
 int incoming_tidy(int fd, const struct incoming *keep, struct error *e);
-int incoming_open(const struct pool *p, int *ret, struct error *e); // the folder of them all
 // The folder for volume `id`, made if need be.
 int incoming_open_one(const struct pool *p, const struct uuid *id, int *ret, struct error *e);
 // Whether the volume itself is here.

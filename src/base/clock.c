@@ -51,7 +51,8 @@ const char *clock_format(int64_t wall_ms, char ret[CLOCK_TEXT_SIZE])
     struct tm tm = { 0 };
     char day[24];
     gmtime_r(&s, &tm);
-    strftime(day, sizeof day, "%Y-%m-%dT%H:%M:%S", &tm);
+    if (strftime(day, sizeof day, "%Y-%m-%dT%H:%M:%S", &tm) == 0) // of a record that somebody else wrote: a year of many digits
+        snprintf(day, sizeof day, "9999-12-31T23:59:59");
     snprintf(ret, CLOCK_TEXT_SIZE, "%s.%03dZ", day, (int)(wall_ms % 1000));
     return ret;
 }

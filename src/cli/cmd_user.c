@@ -85,8 +85,9 @@ const struct cli_command commands_user[] = {
     { .name = "user revoke",
       .args = "NAME",
       .summary = "refuse all certificates of a user",
-      .text = "From now on, whichever there are of that name, with or without an admitted key; open connections are closed. Only root of the control "
-              "host can do this.\n\n    flocker user revoke alice",
+      .text = "From now on, whichever there are of that name, with or without an admitted key; open connections are closed. Join tokens that were not "
+              "used yet are gone, whoever made them; `flocker node ls` shows what has joined. Only root of the control host can do "
+              "this.\n\n    flocker user revoke alice",
       .run = run_revoke,
       .also = "rm remove delete" },
     { .name = "user admit",

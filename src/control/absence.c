@@ -66,10 +66,14 @@ void absence_turn(struct control *c, const struct uuid *volume)
 
 void absence_begin(struct control *c)
 {
+    const struct control_node *n;
     for (size_t i = 0; i < c->volumes.n; i++) {
         const struct uuid id = c->volumes.by_id[i]->id;
         absence_turn(c, &id);
     }
+    LIST_FOREACH (n, &c->nodes, all)
+        if (n->node.removed)
+            containers_node_gone(c, &n->node.id);
 }
 
 // ---- other nodes are told
@@ -147,7 +151,10 @@ int absence_remove_node(struct control *c, struct control_node *n, size_t *ret_l
     n->seen_ms = INT64_MIN / 2; // API v1 shows it no more
     log_warn("node %s is removed from the cluster; %zu volumes were there alone, %zu have another copy", UUID_TEXT(&n->node.id), d.lost, d.rescued);
     fail(&why, E_DENIED, "node %s was removed from the cluster", UUID_TEXT(&n->node.id));
-    agents_expel(c, n, &why);
+    agents_expel(n, &why);
+    containers_node_gone(c, &n->node.id);
+    nodes_forget_interest(c, n);
+    n->connection = 0; // there is no other: it is told nothing any more, and watches nothing
     absence_soon(c);
     return 0;
 }

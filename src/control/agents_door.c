@@ -21,10 +21,9 @@ static void refuse(struct agent_peer *p, const struct error *e)
     evtimer_add(p->deadline, &moment);
 }
 
-void agents_expel(struct control *c, struct control_node *n, const struct error *why)
+void agents_expel(struct control_node *n, const struct error *why)
 {
     struct agent_peer *p = n->peer;
-    (void)c;
     if (!p)
         return;
     n->peer = NULL;

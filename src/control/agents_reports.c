@@ -108,7 +108,7 @@ static void read_part(struct sighting *s, const json_t *message)
     s->copy_total = read_count(copy, "total");
     s->copy_rate = read_count(copy, "rate");
     if (move_snapshot_from_json(snapshot, &s->part.snapshot, &e) < 0)
-        log_warn("node %s reports on volume %s %s", UUID_TEXT(&s->node), UUID_TEXT(&s->id), e.msg);
+        log_warn_few("node %s reports on volume %s %s", UUID_TEXT(&s->node), UUID_TEXT(&s->id), e.msg);
 }
 
 static void read_report(const struct agent_peer *p, struct sighting *s, const json_t *message)
@@ -157,7 +157,7 @@ const char *agent_on_report(struct agent_peer *p, const json_t *message)
     const struct volume *v = volume_set_find(&c->volumes, &id);
     if (!v) {
         p->node->has_unknown |= json_is_true(json_object_get(message, "present")) || json_object_get(message, "copy");
-        log_warn("node %s has volume %s, which is not known here: it is kept there", UUID_TEXT(&p->node->node.id), UUID_TEXT(&id));
+        log_warn_few("node %s has volume %s, which is not known here: it is kept there", UUID_TEXT(&p->node->node.id), UUID_TEXT(&id));
         return NULL;
     }
     if (uuid_equal(&v->owner, &p->node->node.id))

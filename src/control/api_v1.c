@@ -388,7 +388,7 @@ static void node_by_era(struct call *call)
     const struct control_node *n;
     bool valid = read_era(call->segment, &era) && !uuid_is_zero(&era);
     LIST_FOREACH (n, &call->control->nodes, all) {
-        if (valid && uuid_equal(&n->node.era, &era)) {
+        if (valid && !n->node.removed && uuid_equal(&n->node.era, &era)) { // a host that has joined anew has two nodes of one era
             api_reply(call->exchange, 200, json_pack("{s:s}", "uuid", UUID_TEXT(&n->node.id)));
             return;
         }

@@ -372,6 +372,8 @@ static int read_move(const struct call *call, struct move_wish *wish, struct err
     wish->force = json_is_true(force);
     if (rate && (rc = read_size(rate, &wish->rate, e)) < 0)
         return fail_ctx(e, rc, "\"rate_limit\", bytes per second");
+    if (wish->rate > VOLUME_SIZE_MAX) // a record would not hold it
+        return fail(e, E_INVALID, "\"rate_limit\" is too high: at most 4096P bytes per second, and 0 is none");
     if ((rc = control_find_node(call->control, json_string_value(node), &n, e)) < 0)
         return rc;
     wish->target = n->node.id;

@@ -124,8 +124,8 @@ static int check_volume(const struct container_set *s, const struct volume_set *
     return 0;
 }
 
-// Whether it may be made, as API v1 says it: E_CONFLICT and E_NOT_FOUND with exactly its sentences, E_TOO_LARGE.
-static int may_create(const struct container_set *s, const struct volume_set *volumes, const struct container *c, struct error *e)
+// As API v1 says it: E_CONFLICT and E_NOT_FOUND with exactly its sentences, E_TOO_LARGE.
+static int check_create(const struct container_set *s, const struct volume_set *volumes, const struct container *c, struct error *e)
 {
     const struct container_entry *same = containers_find(s, c->name);
     if (same && !same->want->deleted)
@@ -181,8 +181,14 @@ void containers_tell_node(struct control *c, const struct uuid *node)
 
 // ---- changes
 
-// What takes the place of `old` (NULL: nothing). It goes on leaving the nodes that the old one was leaving, and where that ran: unless that
-// is a node that was never heard of, and so has never heard of it.
+// Whether it can say that it has let go: not one that was never heard of, and so has never heard of it, nor one that is gone for good.
+static bool can_leave(const struct control *c, const struct uuid *node)
+{
+    const struct control_node *n = control_node(c, node);
+    return n && !n->node.removed;
+}
+
+// What takes the place of `old` (NULL: nothing). It goes on leaving the nodes that the old one was leaving, and where that ran.
 static struct container *succeed(const struct control *c, const struct container *old, const struct container *wish)
 {
     struct container *next = container_copy(wish);
@@ -191,7 +197,7 @@ static struct container *succeed(const struct control *c, const struct container
     next->revision = container_is_alike(old, wish) && !old->deleted ? old->revision : old->revision + 1;
     for (size_t i = 0; i < old->leaving_n; i++)
         container_leave(next, &old->leaving[i]);
-    if (!old->deleted && control_node(c, &old->node))
+    if (!old->deleted && can_leave(c, &old->node))
         container_leave(next, &old->node);
     if (!next->deleted)
         container_has_left(next, &next->node);
@@ -242,7 +248,7 @@ static int commit(struct control *c, struct container **next /* each taken */, s
 int containers_create(struct control *c, struct container *wish, struct error *e)
 {
     AUTO(container_free) struct container *k = wish;
-    int rc = may_create(&c->containers, &c->volumes, k, e);
+    int rc = check_create(&c->containers, &c->volumes, k, e);
     if (rc < 0)
         return rc;
     const struct container_entry *old = containers_find(&c->containers, k->name);
@@ -342,6 +348,14 @@ static void note_left(struct control *c, struct container_entry *entry, const st
     }
     log_error("note that container %s is gone from node %s: %s", next->name, UUID_TEXT(node), e.msg);
     container_free(next);
+}
+
+void containers_node_gone(struct control *c, const struct uuid *node)
+{
+    struct container_set *s = &c->containers;
+    for (size_t i = s->n; i-- > 0;) // the entry may go
+        if (container_is_leaving(s->entries[i].want, node))
+            note_left(c, &s->entries[i], node);
 }
 
 const char *containers_on_report(struct control *c, const struct uuid *node, const json_t *message)

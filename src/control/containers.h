@@ -4,7 +4,6 @@
 #define FLOCKER_CONTROL_CONTAINERS_H
 
 #include "model/container.h"
-#include "model/volume_set.h"
 
 struct control;
 
@@ -32,7 +31,7 @@ void containers_adopt(struct container_set *s, struct container *c);
 // The entry of that name, deleted ones too; NULL if there is none.
 struct container_entry *containers_find(const struct container_set *s, const char *name);
 
-// Whether it may be made, as far as external ports say: E_CONFLICT with exactly the sentence of API v1.
+// Whether its external ports are free. E_CONFLICT, as API v1 says it.
 int containers_check_ports(const struct container_set *s, const struct container *c, struct error *e);
 
 // Commits and tells nodes. `c` is taken; one of that name that is being deleted goes on leaving its nodes.
@@ -45,6 +44,8 @@ int containers_replace(struct control *c, struct container **wishes, size_t n, s
 
 // A node has told what it has: what it is to have, and to let go of, is sent to it.
 void containers_tell_node(struct control *c, const struct uuid *node);
+// A node was taken out of the cluster for good: nobody waits any more until it has let go.
+void containers_node_gone(struct control *c, const struct uuid *node);
 // A report of a node. Returns a reason to close its connection, or NULL.
 const char *containers_on_report(struct control *c, const struct uuid *node, const json_t *message);
 

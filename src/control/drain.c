@@ -14,7 +14,7 @@
 #define DRAIN_MOVES 8   // of one node whose data is on its way at once. Those that only wait for a container do not count
 
 // It is there for volumes of others.
-static bool drain_takes(const struct control_node *n)
+static bool takes(const struct control_node *n)
 {
     return n->peer && !n->node.removed && n->node.drain == NODE_STAYS;
 }
@@ -73,7 +73,7 @@ static struct candidates candidates(const struct control *c, const struct contro
     struct candidates all = { .nodes = xcalloc(c->node_count + 1, sizeof(struct place_node)) };
     const struct control_node *n;
     LIST_FOREACH (n, &c->nodes, all)
-        all.nodes[all.n++] = (struct place_node){ .id = n->node.id, .takes = n != from && drain_takes(n), .knows_pool = n->pool_size > 0,
+        all.nodes[all.n++] = (struct place_node){ .id = n->node.id, .takes = n != from && takes(n), .knows_pool = n->pool_size > 0,
                                                   .free_bytes = n->pool_size > n->pool_used ? n->pool_size - n->pool_used : 0,
                                                   .coming = n->counts.coming };
     return all;

@@ -42,6 +42,17 @@ static int remove_token(struct control *c, size_t i, struct error *e)
     return rc;
 }
 
+int enrol_drop_tokens(struct control *c, struct error *e)
+{
+    AUTO(free) struct store_change *changes = xcalloc(c->token_count + 1, sizeof *changes);
+    for (size_t i = 0; i < c->token_count; i++)
+        changes[i] = (struct store_change){ .kind = STORE_REMOVE_TOKEN, .id = c->tokens[i].id };
+    int rc = c->token_count ? store_commit(c->store, changes, c->token_count, e) : 0;
+    if (rc == 0)
+        c->token_count = 0;
+    return rc;
+}
+
 // What has run out is of no use to anybody.
 static void drop_old_tokens(struct control *c)
 {
@@ -210,8 +221,8 @@ static int check_unused(const struct control *c, const struct control_node *n, s
         count++;
     }
     if (count == 0 && n->has_unknown)
-        return fail(e, E_CONFLICT, "node %s has data of volumes that control does not know: if its store was lost, `flocker control recover` takes in those "
-                    "that can be; --force removes the node all the same", UUID_TEXT(&n->node.id));
+        return fail(e, E_CONFLICT, "node %s has data of volumes that control does not know: if its store was lost, `flocker control recover` "
+                    "takes in those that can be; --force removes the node all the same", UUID_TEXT(&n->node.id));
     if (count == 0)
         return 0;
     return fail(e, E_CONFLICT, "node %s has %zu volumes, or is to get them, or has a copy of them left (%.100s%s): `flocker node drain` moves them away, "

@@ -226,7 +226,7 @@ bool agents_is_own_host(const struct control_node *n);
 char *agents_said(const json_t *text);
 
 // Closes the node's connection, if it has one, after telling it why; it counts as gone at once.
-void agents_expel(struct control *c, struct control_node *n, const struct error *why);
+void agents_expel(struct control_node *n, const struct error *why);
 
 // ---- agents_reports.c
 // The store has refused what followed from a report of that volume: said in the log, and all that follows from reports is tried again in a while,
@@ -237,6 +237,8 @@ void reports_again_later(struct control *c, const struct uuid *volume, const str
 int enrol_load_token(void *control, const struct join_token *t, struct error *e); // for the store's sink
 // A new join token; `node`: the one that the host becomes, zero for a new one.
 int enrol_new_token(struct control *c, int64_t ttl_s, const struct uuid *node, char ret[TOKEN_TEXT_SIZE], int64_t *ret_expires_ms, struct error *e);
+// All tokens that were not used yet.
+int enrol_drop_tokens(struct control *c, struct error *e);
 // What a host without a certificate has sent. On success the token is used up, and *ret is what to answer. E_DENIED: the token is no good.
 int enrol_join(struct control *c, const json_t *message, json_t **ret, struct error *e);
 // New certificates for a node; *ret is a reply without type and number.

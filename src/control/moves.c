@@ -7,12 +7,13 @@
 
 #define RELEASE_MS 3000 // for the owner's agent to find that nothing uses a volume, and to unmount it
 
-// What is to be relied on of what a node said: all of it, as long as it is connected and nothing that it said since can be lost.
+// What is to be relied on of what a node said: all of it, as long as it is connected and nothing that it said since can be lost. One that is just
+// being removed is still connected when its volumes change.
 struct move_part moves_part(const struct control *c, const struct sighting *s)
 {
     const struct control_node *n = s ? control_node(c, &s->node) : NULL;
     struct move_part part = { .known = false };
-    if (n && n->peer && s->connection >= n->known_since)
+    if (n && n->peer && !n->node.removed && s->connection >= n->known_since)
         part = s->part;
     return part;
 }

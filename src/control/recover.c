@@ -10,11 +10,14 @@
 #include <string.h>
 
 #define NODES_AT_ONCE 16
+#define TELL_MS       300000      // for one node to tell all that it has: a thousand pages take some seconds
+#define COUNTER_MAX   (1ULL << 40) // what an epoch or a revision is never counted up to. Beyond it would be no room for those that follow
 
 // What one node has told, or why it has not.
 struct inquiry {
     struct recovery *recovery;
     struct uuid node, after;
+    int64_t until_ms; // boot clock
     size_t records, copies;
     struct error error; // E_NONE: it has told all
 };
@@ -56,6 +59,16 @@ static void add_find(struct recovery *r, const struct recover_find *f)
     r->finds[r->finds_n++] = *f;
 }
 
+static int check_record(const struct volume *record, const struct uuid *id, struct error *e)
+{
+    if (!uuid_equal(&record->id, id))
+        return fail(e, E_INVALID, "the record of volume %s is that of another", UUID_TEXT(id));
+    if (record->epoch > COUNTER_MAX || record->revision > COUNTER_MAX)
+        return fail(e, E_INVALID, "volume %s is at epoch %llu and revision %llu: no cluster gets there", UUID_TEXT(id),
+                    (unsigned long long)record->epoch, (unsigned long long)record->revision);
+    return 0;
+}
+
 static int read_find(struct inquiry *q, const json_t *item, struct error *e)
 {
     const json_t *record = json_object_get(item, "volume");
@@ -73,9 +86,9 @@ static int read_find(struct inquiry *q, const json_t *item, struct error *e)
         rc = volume_from_json(record, &f.record, e);
     if (rc < 0)
         return fail_ctx(e, rc, "what it tells of volume %s", id);
-    if (f.record && !uuid_equal(&f.record->id, &f.id)) {
+    if (f.record && (rc = check_record(f.record, &f.id, e)) < 0) {
         volume_free(f.record);
-        return fail(e, E_INVALID, "the record of volume %s is that of another", id);
+        return rc;
     }
     q->records += f.record != NULL;
     q->copies += f.record == NULL;
@@ -96,6 +109,8 @@ static void on_records(void *arg, int rc, const json_t *reply, const struct erro
         rc = fail(&e, E_INVALID, "its answer holds no records");
     for (size_t i = 0; rc == 0 && i < json_array_size(list); i++)
         rc = read_find(q, json_array_get(list, i), &e);
+    if (rc == 0 && more && clock_boot_ms() > q->until_ms)
+        rc = fail(&e, E_TIMEOUT, "it has not told all that it has in %d s", TELL_MS / 1000);
     if (rc == 0 && more) {
         ask(q);
         return;
@@ -245,6 +260,7 @@ static void advance(struct recovery *r)
     r->is_advancing = true;
     while (r->next < r->n && r->under_way < NODES_AT_ONCE) {
         r->under_way++;
+        r->inquiries[r->next].until_ms = clock_boot_ms() + TELL_MS;
         ask(&r->inquiries[r->next++]);
     }
     r->is_advancing = false;

@@ -66,6 +66,7 @@ static int put(struct control *c, const struct user *u, struct error *e)
     if (rc < 0)
         return rc;
     adopt(c, u);
+    log_info(u->key[0] ? "user %s is let in with one key, which was admitted" : "the certificates of user %s are revoked", u->name);
     if (c->rest)
         http_server_expel(c->rest, is_unwanted, c);
     return 0;
@@ -116,10 +117,9 @@ void api_revoke_user(struct call *call)
     struct user u = { .revoked_ms = clock_wall_ms() };
     struct error e = ERROR_INIT;
     int rc = check_revocation(call->control, call->segment, &e);
-    if (rc == 0) {
-        snprintf(u.name, sizeof u.name, "%s", call->segment);
-        log_info("the certificates of a user are revoked: %s", u.name);
-    }
+    snprintf(u.name, sizeof u.name, "%s", call->segment);
+    if (rc == 0) // whoever has a user's certificate can make a token, and come back as a node
+        rc = enrol_drop_tokens(call->control, &e);
     put_and_reply(call, rc, &u, &e);
 }
 

@@ -182,12 +182,16 @@ def test_a_revoked_user(pair, etc, flocker_binary):
         body = b'{"name": "slow", "owner": "%s"}' % new_id().encode()
         busy.socket.sendall(b"POST /v2/volumes?wait=30 HTTP/1.1\r\nHost: x\r\nContent-Length: %d\r\n\r\n%s" % (len(body), body))
         wait_for("that to wait", lambda: "slow" in one.flocker("volume", "ls", "-q").stdout)
+        made = one.flocker("node", "token").stdout.strip()  # by whom, nobody knows
         assert "refused from now on" in one.flocker("user", "revoke", "eve").stdout
         begin = time.monotonic()
         assert get(eve) == (None, None) and not busy.lines.readline()
         assert time.monotonic() - begin < 5
         (revoked,) = get(admin)[1]
         assert (revoked["name"], revoked["key"]) == ("eve", None)
+    with Door(one, AGENTS, None) as door:
+        door.say(type="join", token=made, csr={"node": "x"})
+        assert door.hear()["code"] == "denied"
     one.kill_flocker("control")
     start_control(one, flocker_binary)
     for name in (old, ca(flocker_binary, etc, "user", "eve", "--renew")):

@@ -34,6 +34,7 @@ static struct host {
     struct uuid node;
     const struct store_ops *store;
     const struct backend_ops *backend; // NULL: fault
+    int peer_fd;
     const char *door;                  // where control listens, if not where the agent connects to
     void (*on_pump)(void);             // NULL, or what has its turn with the loop
 } host;
@@ -80,6 +81,7 @@ static inline void agent_up(void)
         .refs_dir = host.refs,
         .backend = host.backend ? host.backend : &backend_fault,
         .pool = { .source = POOL_FILE, .path = "/pool", .mount_root = "/flocker" },
+        .peer_fd = host.peer_fd,
     };
     if (agent_new(&config, &host.agent, &e) < 0)
         fail_msg("agent: %s", e.msg);

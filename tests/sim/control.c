@@ -87,7 +87,7 @@ struct move_part part_of(const struct world *w, const struct sighting *s)
 {
     struct move_part part = { .known = false };
     const struct control_node *n = &w->control.nodes[s->node];
-    if (s->is_here && ((n->peer && s->connection >= n->known_since) || w->plant == PLANT_OLD_CONNECTION))
+    if (s->is_here && ((n->peer && !n->is_removed && s->connection >= n->known_since) || w->plant == PLANT_OLD_CONNECTION))
         part = s->part;
     return part;
 }

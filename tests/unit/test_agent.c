@@ -224,6 +224,23 @@ static void a_large_pool_is_opened(void **state)
     host.backend = NULL;
 }
 
+// A backend without moves does its work in the agent itself, which does not serve whoever connects.
+static void nobody_fetches_from_memory(void **state)
+{
+    (void)state;
+    struct error e = ERROR_INIT;
+    char byte;
+    AUTO(free) char *path = xasprintf("%s/peers.sock", host.dir);
+    host.peer_fd = socket_listen_unix(path, 0600, &e);
+    agent_up();
+    host.peer_fd = 0;
+    WAIT_FOR(agent_is_open(host.agent));
+    AUTO(close) int peer = socket_connect_unix(path, 1000, &e);
+    assert_true(peer >= 0);
+    WAIT_FOR(recv(peer, &byte, 1, MSG_DONTWAIT) == 0);
+    agent_down();
+}
+
 static void agent_restarts(void **state)
 {
     (void)state;
@@ -496,6 +513,7 @@ int main(void)
         CASE(v1_clients_find_it_mounted),
         CASE(ids_up_to_the_largest),
         CASE(a_large_pool_is_opened),
+        CASE(nobody_fetches_from_memory),
         CASE(control_is_late),
         CASE(without_control),
         CASE(control_is_gone_and_back),

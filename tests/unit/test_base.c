@@ -130,6 +130,7 @@ static void clock_writes_rfc3339(void **state)
     (void)state;
     char text[CLOCK_TEXT_SIZE];
     assert_string_equal(clock_format(1767323045678, text), "2026-01-02T03:04:05.678Z");
+    assert_string_equal(clock_format(INT64_MAX, text), "9999-12-31T23:59:59.807Z"); // a year of nine digits
     assert_true(clock_boot_ms() > 0);
 }
 

@@ -269,6 +269,40 @@ static void test_lost_volumes_stay(void **state)
     stop(&r);
 }
 
+// The entry of a deleted container waits until its node has let go; one that is gone for good never does.
+static void test_containers_of_a_removed_node(void **state)
+{
+    struct rig r = { .pid = 0 };
+    (void)state;
+    start_flaky(&r, 60000);
+    struct fake a = agent_up(&r, NODE);
+    assert_int_equal(call(&r, "POST", "/v1/configuration/containers", "{\"node_uuid\": \"" NODE "\", \"name\": \"web\", \"image\": \"x\"}", NULL), 201);
+    assert_int_equal(call(&r, "DELETE", "/v1/configuration/containers/web", NULL, NULL), 200);
+    int before = shared->commits;
+    assert_int_equal(call(&r, "DELETE", "/v2/nodes/" NODE "?force=1", NULL, NULL), 200);
+    assert_int_equal(shared->commits, before + 2); // the node, and the end of the container's entry
+    assert_int_equal(call(&r, "GET", "/v1/state/nodes/by_era/" NODE, NULL, NULL), 404); // its host may be another node by now
+    agent_end(&a);
+    stop(&r);
+}
+
+// A rate beyond what a record can hold.
+static void test_rate_that_is_too_high(void **state)
+{
+    struct rig r = { .pid = 0 };
+    char id[64];
+    (void)state;
+    start(&r, &store_memory, 60000);
+    struct fake a = agent_up(&r, NODE), b = agent_up(&r, NODE_2);
+    make(&r, &a, id);
+    AUTO(free) char *target = xasprintf("/v2/volumes/%s/move", id);
+    assert_int_equal(call(&r, "POST", target, "{\"node\": \"" NODE_2 "\", \"rate_limit\": 9223372036854775807}", NULL), 400);
+    assert_int_equal(call(&r, "POST", target, "{\"node\": \"" NODE_2 "\", \"rate_limit\": \"4096P\"}", NULL), 200);
+    agent_end(&a);
+    agent_end(&b);
+    stop(&r);
+}
+
 // After a loss of the store control knows of no volume on a node: that it has some still counts.
 static void test_removal_before_recovery(void **state)
 {
@@ -553,7 +587,7 @@ int main(void)
         cmocka_unit_test(test_clock_wrong_at_the_start),
         cmocka_unit_test(test_store_that_fails),
         cmocka_unit_test(test_store_that_fails_at_a_report),
-        cmocka_unit_test(test_lost_volumes_stay),
+        cmocka_unit_test(test_lost_volumes_stay), cmocka_unit_test(test_containers_of_a_removed_node), cmocka_unit_test(test_rate_that_is_too_high),
         cmocka_unit_test(test_removal_before_recovery),
         cmocka_unit_test(test_remove_that_nobody_checked),
         cmocka_unit_test(test_too_many_nodes),

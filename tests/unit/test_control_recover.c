@@ -25,9 +25,10 @@ static pid_t start_teller(const struct rig *r, const char *const *answers)
 
 #define V1 "11111111-0000-4000-8000-000000000001"
 #define V2 "11111111-0000-4000-8000-000000000002"
-#define RECORD(id, epoch) \
+#define RECORD(id, epoch) RECORD_OF(id, epoch, "7")
+#define RECORD_OF(id, epoch, revision) \
     "{\"id\": \"" id "\", \"volume\": {\"id\": \"" id "\", \"name\": \"db\", \"size\": 0, \"metadata\": {}, \"options\": {\"uid\": 0, \"gid\": 0, " \
-    "\"mode\": 511, \"nocow\": false}, \"owner\": \"" NODE "\", \"target\": \"" NODE "\", \"epoch\": " epoch ", \"revision\": 7, " \
+    "\"mode\": 511, \"nocow\": false}, \"owner\": \"" NODE "\", \"target\": \"" NODE "\", \"epoch\": " epoch ", \"revision\": " revision ", " \
     "\"state\": \"live\", \"born\": true, \"keep_mounted\": false, \"created_ms\": 1, \"trashed_ms\": 0, \"purge_ms\": 0}}"
 
 // Records come in pages. A node that tells what makes no sense is asked no further, and is not taken for heard.
@@ -45,6 +46,8 @@ static void test_recovery(void **state)
         { { "{\"records\": [], \"more\": true}" }, "holds no records", 0 },
         { { "{\"records\": 1}" }, "holds no records", 0 },
         { { "{\"records\": [" RECORD(V1, "0") "]}" }, "epoch", 0 },
+        { { "{\"records\": [" RECORD(V1, "9223372036854775807") "]}" }, "no cluster gets there", 0 }, // there is no room for the next one
+        { { "{\"records\": [" RECORD_OF(V1, "3", "9223372036854775807") "]}" }, "no cluster gets there", 0 },
         { { "{\"records\": [{\"id\": \"" V1 "\"}]}" }, NULL, 0 },
         { { "{\"error\": {\"code\": \"io-error\", \"message\": \"a sick disk\"}}" }, "a sick disk", 0 },
     };

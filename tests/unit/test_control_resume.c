@@ -325,6 +325,33 @@ static void test_moves_over_resume(void **state)
     }
 }
 
+// The new owner is taken out of the cluster for good: its former one was told to let go of its data, and is not told so again. What the new owner
+// had said does not count any more, although it was connected until then.
+static void test_removed_owner_says_nothing(void **state)
+{
+    struct rig r = { .pid = 0 };
+    struct link a = { .node = NODE }, b = { .node = NODE_2 };
+    char id[64];
+    json_int_t ignored;
+    json_t *reply;
+    (void)state;
+    start(&r, &store_memory, 60000);
+    move_all_but_switch(&r, &a, &b, id, &ignored);
+    link_again(&r, &a, NULL);
+    await_stage(&b, "settle", &ignored);
+    agent_end(&a.fake);
+    await_disconnected(&r, NODE);
+    say(&b.fake, json_pack("{s:s, s:s, s:i, s:i, s:b, s:b}", "type", "report", "id", id, "epoch", 2, "revision", 9, "present", 1, "mounted", 0));
+    await_stage(&b, "release", &ignored);
+    assert_int_equal(call(&r, "DELETE", "/v2/nodes/" NODE_2 "?force=1", NULL, NULL), 200);
+    AUTO(free) char *target = xasprintf("/v2/volumes/%s", id);
+    assert_int_equal(call(&r, "GET", target, NULL, &reply), 200);
+    assert_string_equal(json_string_value(json_object_get(json_object_get(reply, "move"), "stage")), "settle");
+    json_decref(reply);
+    agent_end(&b.fake);
+    stop(&r);
+}
+
 // ---- a node with very many volumes that reads slowly
 
 enum { MANY_VOLUMES = 200000, CHANGED = 3, FOUND = 5, FOUND_BY_NAME = 7 };
@@ -451,7 +478,7 @@ int main(void)
         cmocka_unit_test(test_resume_amid_sync),
         cmocka_unit_test(test_resume_over_restart),
         cmocka_unit_test(test_watches_are_resumed),
-        cmocka_unit_test(test_moves_over_resume),
+        cmocka_unit_test(test_moves_over_resume), cmocka_unit_test(test_removed_owner_says_nothing),
         cmocka_unit_test(test_slow_reader),
     };
     return RUN_TESTS(tests);
