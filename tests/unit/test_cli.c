@@ -664,6 +664,13 @@ static void the_original_ca(void **state)
         assert_int_equal(strncmp(err, "Error: ", 7), 0);
     }
     assert_int_equal(run_plain("flocker ca user bob --renew"), 0);
+    // A folder with cluster.crt alone is a user's, not the authority's: then /etc/flocker below the root is.
+    AUTO(free) char *etc = xasprintf("%s/etc", dir), *own = xasprintf("%s/etc/flocker", dir), *by_root = xasprintf("flocker ca user amy --root %s", dir);
+    assert_true(mkdir(etc, 0700) == 0 && mkdir(own, 0700) == 0 && rename("cluster.key", "etc/flocker/cluster.key") == 0);
+    assert_true(link("cluster.crt", "etc/flocker/cluster.crt") == 0);
+    assert_int_equal(run_plain(by_root), 0);
+    assert_int_equal(access("amy.crt", F_OK), 0);
+    assert_int_equal(rename("etc/flocker/cluster.key", "cluster.key"), 0);
     assert_int_equal(run_plain("flocker ca user nobody --renew"), error_exit(E_NOT_FOUND));
     assert_int_equal(run_plain("flocker ca node --renew"), error_exit(E_INVALID));
     assert_int_equal(run_plain("flocker ca plugin other.example -o out"), 0);
