@@ -141,6 +141,10 @@ static bool note_options(struct kept *k, const struct cli_context *ctx, const st
     for (; options->name; options++) {
         const char *given = cli_value(ctx, options->name), *old = settings_value(&k->settings, options->name);
         *ret_has |= given != NULL;
+        if (given && options->arg && !*given) { // its line in the file could not be read
+            fail(e, E_INVALID, "--%s is empty: give it %s, or have its default by --forget=%s", options->name, options->arg, options->name);
+            return false;
+        }
         if (!given || note_once(k, options, given))
             continue;
         AUTO(free) char *value = to_keep(options, given);
