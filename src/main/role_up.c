@@ -80,11 +80,26 @@ static struct probe ask(const struct service *s)
     return ret;
 }
 
-static int fail_start(const struct service *s, const struct probe *last, struct error *e)
+static bool is_managed(pid_t pid)
+{
+    return process_in_cgroup(pid, "flocker-agent.service") || process_in_cgroup(pid, "flocker-control.service");
+}
+
+static const char *when_options_count(const struct service *s)
+{
+    if (!s->has_options)
+        return "";
+    return is_managed(instance_find(s->lock).pid) ? "; options count when it starts: systemctl restart it"
+                                                  : "; options count when it starts: `flocker down` first";
+}
+
+// was_running: it was not started now, so what is wrong may be what the options are to mend.
+static int fail_start(const struct service *s, bool was_running, const struct probe *last, struct error *e)
 {
     char text[1024];
     if (last->rc != -E_UNAVAILABLE)
-        return fail(e, E_UNAVAILABLE, "%s is running, but not ready: %s; log in %s; `flocker down` stops it", s->name, last->reason, s->log);
+        return fail(e, E_UNAVAILABLE, "%s is running, but not ready: %s; log in %s%s", s->name, last->reason, s->log,
+                    was_running && s->has_options ? when_options_count(s) : "; `flocker down` stops it");
     last_line(s->log, text, sizeof text);
     return fail(e, E_UNAVAILABLE, "%s did not come up; the last line of %s: %s", s->name, s->log, text);
 }
@@ -103,11 +118,6 @@ static struct probe ask_lost(const struct service *s, pid_t *ret)
     const struct instance after = instance_find(s->lock);
     *ret = now.rc == -E_UNAVAILABLE ? lost(&before, &after) : 0;
     return now;
-}
-
-static bool is_managed(pid_t pid)
-{
-    return process_in_cgroup(pid, "flocker-agent.service") || process_in_cgroup(pid, "flocker-control.service");
 }
 
 // Ends a daemon that nobody can reach any more. Its successor waits until it is gone.
@@ -134,14 +144,6 @@ static bool give_way(const struct service *s, pid_t pid)
     kill(pid, SIGKILL);
     waitpid(pid, &status, 0);
     return true;
-}
-
-static const char *when_options_count(const struct service *s)
-{
-    if (!s->has_options)
-        return "";
-    return is_managed(instance_find(s->lock).pid) ? "; options count when it starts: systemctl restart it"
-                                                  : "; options count when it starts: `flocker down` first";
 }
 
 // Starts the daemon unless it runs already, and waits until it is ready.
@@ -180,7 +182,7 @@ static int start(const struct service *s, void (*say)(const char *line), struct 
         now = ask(s); // the last answer may be the end of a connection to the one that has ended
         break;
     }
-    return fail_start(s, &now, e);
+    return fail_start(s, running, &now, e);
 }
 
 int explain_denied(int rc, struct error *e)
@@ -280,7 +282,7 @@ static int unmount_all(const struct paths *p, bool *ret_is_over, struct error *e
         const char *why = json_string_value(json_object_get(said, "description"));
         *ret_is_over = r.status != 409;
         rc = fail(e, *ret_is_over ? E_IO : E_BUSY, "%s%s", why ? why : "volumes can't be unmounted",
-                  *ret_is_over ? "" : "; --keep-mounted stops Flocker all the same, and containers go on");
+                  *ret_is_over ? "" : "; `flocker down --keep-mounted` stops Flocker all the same, and containers go on");
     }
     const struct instance after = instance_find(p->agent_lock);
     if (rc == -E_UNAVAILABLE && lost(&before, &after))

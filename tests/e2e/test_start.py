@@ -22,7 +22,7 @@ def test_a_pool_that_cannot_be_opened_is_named_and_given_up(host, flocker_binary
     said = refused(host, "up", "--rest=none", "--pool=/dev/null").stderr
     assert "/dev/null is not" in said and "`flocker down` stops it" in said
     said = refused(host, "up", "--rest=none", "--pool=/var/lib/flocker/good.img").stderr
-    assert "agent is running, but not ready" in said and "/dev/null is not" in said
+    assert "agent is running, but not ready" in said and "/dev/null is not" in said and "count when it starts: `flocker down` first" in said
     assert "agent stopped" in host.flocker("down").stdout
     host.flocker("up", "--rest=none", "--pool=/var/lib/flocker/good.img")
     assert "options count when it starts" in host.flocker("up", "--pool=/dev/null").stdout
