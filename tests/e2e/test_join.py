@@ -139,6 +139,10 @@ def test_tokens_that_are_no_good(hosts, flocker_binary):
     assert "belongs to another cluster" in refused_join(other, one, token(one))
     assert wait_for("the log", lambda: "wrong token" in control_log(one))
     two.flocker("join", one.network.address(one), "--token", good, timeout=60)
+    # Who could not join can still have a cluster of one host, with the keys that the attempt has left.
+    three = newcomer(hosts, one, "three")
+    assert "wrong, or was used" in refused_join(three, one, good)
+    three.flocker("up", timeout=60)
 
 
 def test_without_the_key_of_the_cluster_nobody_joins(hosts, flocker_binary):
