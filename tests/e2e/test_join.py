@@ -62,6 +62,13 @@ def test_status_of_a_host_without_control(pair):
     assert not two.path("/var/lib/flocker/control.db").exists()
 
 
+def test_status_of_a_host_that_has_joined_and_is_not_started(hosts, flocker_binary):
+    one = start_control(hosts("one", network=hosts.network()), flocker_binary)
+    two = newcomer(hosts, one, "two")
+    join(two, one, "--no-start")
+    assert "this host's agent is down: start it with `flocker up`; control is on 10.77.0.1" in refused(two, "status")
+
+
 def test_options_are_kept_on_the_first_host_and_on_those_that_join(hosts, flocker_binary):
     """Plain `flocker up` is enough from then on; volumes still move."""
     one = start_control(hosts("one", network=hosts.network()), flocker_binary)
@@ -100,6 +107,9 @@ def test_the_command_line_from_any_host(pair):
     for name in ("crt", "key"):
         two.path(f"/etc/flocker/user.{name}").write_bytes(two.path(f"/tmp/certs/alice.{name}").read_bytes())
     assert "10.77.0.2" in two.flocker("node", "ls").stdout
+    one.flocker("user", "revoke", "alice")
+    said = refused(two, "status")
+    assert "control is not known" in said and "certificates were revoked" in said and "as root" not in said
     for name in ("crt", "key"):
         two.path(f"/etc/flocker/user.{name}").unlink()
 
