@@ -138,6 +138,8 @@ def test_tokens_that_are_no_good(hosts, flocker_binary):
     other = start_control(hosts("other", network=network), flocker_binary)
     two = newcomer(hosts, one, "two")
     assert "join1." in refused_join(two, one, "nonsense")
+    assert "--agents" in refused(two, "join", "10.77.0.1:4523", "--token", token(one)), "that is the port of the REST API"
+    assert "--agents=0.0.0.0:4524" in refused(two, "join", "10.77.0.3", "--token", token(one)), "nobody listens there"
     short = token(one, "--ttl=1")
     end = time.monotonic() + 1.1
     wait_for("the token's end", lambda: time.monotonic() > end)
