@@ -173,7 +173,7 @@ int storefile_backup(sqlite3 *db, const char *path, struct error *e)
 {
     struct stat st;
     if (lstat(path, &st) == 0)
-        return fail_os(e, EEXIST, "backup to %s", path);
+        return fail(e, E_CONFLICT, "backup to %s: there is something of that name: choose another one, or remove it first", path);
     AUTO(fresh_drop) struct fresh f = FRESH_INIT;
     int rc = fresh_make(&f, path, e);
     if (rc < 0)
