@@ -24,6 +24,7 @@ DEFINE_AUTO(json_t *, json_decref)
 #define READY_MS    20000 // the first start makes certificates and a pool
 #define RUNNING_MS  (AGENT_RECONNECT_MS + 5000) // of one that runs already, such as an agent that has not noticed yet that control is there again
 #define STOP_MS     10000
+#define PATIENCE_MS 2000
 #define POLL_MS     20
 
 // The last line of a log, for the message about a daemon that did not come up.
@@ -146,6 +147,17 @@ static bool give_way(const struct service *s, pid_t pid)
     return true;
 }
 
+// Who waits for longer than a moment is told for what.
+static bool tell_wait(const struct service *s, const struct probe *now, int64_t since_ms, void (*say)(const char *line))
+{
+    char text[1024];
+    if (now->rc == -E_UNAVAILABLE || clock_boot_ms() - since_ms < PATIENCE_MS)
+        return false;
+    snprintf(text, sizeof text, "waiting for %s: %s", s->name, now->reason);
+    say(text);
+    return true;
+}
+
 // Starts the daemon unless it runs already, and waits until it is ready.
 static int start(const struct service *s, void (*say)(const char *line), struct error *e)
 {
@@ -158,12 +170,14 @@ static int start(const struct service *s, void (*say)(const char *line), struct 
         return fail(e, E_DENIED, "%s", now.reason);
     if (unreachable && end_lost(s, unreachable, say, e) < 0)
         return -(int)e->code;
+    const int64_t begin_ms = clock_boot_ms();
+    bool is_told = false;
     pid_t pid = running ? 0 : fork();
     if (pid == 0 && !running)
         become(s->log, s->argv);
     if (pid < 0)
         return fail_os(e, errno, "start %s", s->name);
-    for (int64_t end_ms = clock_boot_ms() + (running ? RUNNING_MS : READY_MS); clock_boot_ms() < end_ms; usleep(POLL_MS * 1000)) {
+    for (int64_t end_ms = begin_ms + (running ? RUNNING_MS : READY_MS); clock_boot_ms() < end_ms; usleep(POLL_MS * 1000)) {
         now = ask(s);
         if (now.is_ready) {
             if (!running && !give_way(s, pid))
@@ -173,6 +187,7 @@ static int start(const struct service *s, void (*say)(const char *line), struct 
             say(text);
             return 0;
         }
+        is_told = is_told || tell_wait(s, &now, begin_ms, say);
         if (running && now.rc == -E_UNAVAILABLE)
             return start(s, say, e); // it was just ending
         if (running || waitpid(pid, &status, WNOHANG) != pid)

@@ -19,7 +19,9 @@ def refused(host, *words, as_user=()):
 
 def test_a_pool_that_cannot_be_opened_is_named_and_given_up(host, flocker_binary):
     host.flocker_binary = flocker_binary
-    said = refused(host, "up", "--rest=none", "--pool=/dev/null").stderr
+    failed = refused(host, "up", "--rest=none", "--pool=/dev/null")
+    said = failed.stderr
+    assert "waiting for agent: the pool is not open: /dev/null is not" in failed.stdout
     assert "/dev/null is not" in said and "`flocker down` stops it" in said
     said = refused(host, "up", "--rest=none", "--pool=/var/lib/flocker/good.img").stderr
     assert "agent is running, but not ready" in said and "/dev/null is not" in said and "count when it starts: `flocker down` first" in said
