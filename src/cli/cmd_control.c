@@ -150,7 +150,8 @@ static int run_recover(struct cli_context *ctx, int argc, char **argv, struct er
     if (json_array_size(volumes))
         print_recovered(ctx->out, volumes);
     fprintf(ctx->out, "%zu volumes %s taken in%s\n", taken(volumes), dry_run ? "would be" : "are",
-            dry_run ? "; nothing is changed yet" : "; holds, containers of API v1, join tokens, which nodes were removed and which users revoked are not in any inventory");
+            dry_run ? "; nothing is changed yet"
+                    : "; holds, containers of API v1, join tokens, which nodes were removed and which users revoked are not in any inventory");
     return 0;
 }
 
@@ -164,9 +165,8 @@ const struct cli_command commands_control[] = {
     { .name = "control backup",
       .args = "FILE",
       .summary = "copy control's store to a file",
-      .text = "The copy is consistent although control goes on working. Control writes the file, on its host, with its rights. It "
-              "holds what "
-              "volumes there are and where, not their data.\n\n"
+      .text = "The copy is consistent although control goes on working. FILE must not be there yet. Control writes it, on its host, with its "
+              "rights. It holds what volumes there are and where, not their data.\n\n"
               "    flocker control backup /var/backups/flocker.db",
       .run = run_backup },
     { .name = "control recover",
