@@ -99,7 +99,8 @@ def test_options_that_are_no_good_are_not_kept(host, flocker_binary):
     """And a file that is no good is told by whatever reads it, with the line."""
     host.flocker_binary = flocker_binary
     for words, said in ((["--rest=nowhere"], "--rest: 'nowhere' is not ADDRESS:PORT"), (["--peers=1.2.3.4"], "--peers"),
-                        (["--pool-size=x"], "size"), (["--host=a\nb"], "several lines"), (["--host="], "--host is empty"), (["--forget=hots"], "no such option")):
+                        (["--pool-size=x"], "size"), (["--host=a\nb"], "several lines"), (["--host="], "--host is empty"),
+                        (["--forget=hots"], "no such option")):
         assert said in refused(host, "up", *words).stderr, words
     assert not host.path(CONFIG).exists()
     host.path("/etc/flocker").mkdir(exist_ok=True)
