@@ -410,6 +410,9 @@ static void moves_name_the_host(void **state)
         { MOVING(", \"bytes\": 1024, \"total\": 4096"), "db moves to 10.0.0.2: 25 % of 4KiB\n" },
         { MOVING(", \"error\": {\"code\": \"unavailable\", \"description\": \"that node is not connected\"}"),
           "db moves to 10.0.0.2: that node is not connected\n" },
+        { "{\"name\": \"db\", \"owner\": \"" NODE "\", \"target\": \"" ID "\", \"in_use\": true, "
+          "\"move\": {\"stage\": \"warm\", \"host\": \"10.0.0.2\"}}",
+          "db moves to 10.0.0.2 (warm); it is in use, and goes when that ends\n" },
         { "{\"name\": \"db\", \"owner\": \"" NODE "\", \"host\": \"10.0.0.2\", \"target\": \"" NODE "\", \"ready\": true}",
           "db is on node 10.0.0.2 (" NODE ")\n" },
     };
