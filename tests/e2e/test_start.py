@@ -81,6 +81,8 @@ def test_options_are_kept(host, flocker_binary):
         assert control.wait(10) == 0 and agent.wait(10) == 0
     host.flocker("up", "--forget=all", "--pool-size=512M")
     assert host.path(CONFIG).read_text().splitlines()[-1] == "pool-size=512M" and host.path("/var/lib/flocker/pool.img").exists()
+    said = host.flocker("up", "--forget=pool-size").stdout
+    assert "control is running\n" in said and "agent is running; options count" in said
     host.flocker("down")
 
 
