@@ -182,6 +182,7 @@ def test_a_removed_node_is_refused(hosts, flocker_binary):
     one.flocker("node", "rm", gone[:8], "--force")
     assert node_of(one, two)["state"] == "removed"
     wait_for("the reason in the agent's log", lambda: "was removed" in agent_log(two))
+    assert b"was removed" in two.ask(PLUGIN, "POST", "/VolumeDriver.Create", b'{"Name":"late","Opts":{}}')[1], "and who wants a volume is told"
     two.kill_flocker("agent")
     assert "was removed" in refused(two, "up")
     one.kill_flocker("control")
