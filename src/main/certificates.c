@@ -17,15 +17,21 @@ static bool is_there(const char *etc, const char *file, const char *suffix)
 }
 
 // A `flocker join` that was refused, or a start that was interrupted, leaves a key without a certificate: that key is as good as a new one.
+static int certify_key(const char *etc, const char *file, const struct pki_request *r, struct error *e)
+{
+    char *request = NULL, *certificate = NULL;
+    int rc = pki_make_request(etc, file, &request, e);
+    if (rc == 0 && (rc = pki_sign(etc, request, strlen(request), r, &certificate, e)) == 0)
+        rc = pki_install(etc, file, certificate, e);
+    free(request);
+    free(certificate);
+    return rc;
+}
+
 static int make_pair(const char *etc, const char *file, const struct pki_request *r, struct error *e)
 {
-    AUTO(free) char *request = NULL, *certificate = NULL;
-    if (!is_there(etc, file, "key") || is_there(etc, file, "crt"))
-        return pki_make_certificate(etc, etc, file, r, e);
-    int rc = pki_make_request(etc, file, &request, e);
-    if (rc < 0 || (rc = pki_sign(etc, request, strlen(request), r, &certificate, e)) < 0)
-        return rc;
-    return pki_install(etc, file, certificate, e);
+    bool is_left = is_there(etc, file, "key") && !is_there(etc, file, "crt");
+    return is_left ? certify_key(etc, file, r, e) : pki_make_certificate(etc, etc, file, r, e);
 }
 
 int certificates_make(const char *etc, struct error *e)
