@@ -152,7 +152,8 @@ static void on_deadline(evutil_socket_t fd, short what, void *arg)
     else if (!a->open)
         operation_fail(o, E_UNAVAILABLE, "this node's pool is not ready, try again: %s", a->pool_error ? a->pool_error : "it is being opened");
     else if (!a->synced)
-        operation_fail(o, E_UNAVAILABLE, "the control service can't be reached, try again");
+        operation_fail(o, E_UNAVAILABLE, "the control service can't be reached, try again%s%s", a->link_problem ? ": " : "",
+                       a->link_problem ? a->link_problem : "");
     else
         fail_late(o);
 }

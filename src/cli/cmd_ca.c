@@ -17,9 +17,10 @@ struct wish {
     unsigned use;
 };
 
+// By the key: cluster.crt alone is also where a user keeps his own certificate.
 static bool has_ca(const char *dir)
 {
-    AUTO(free) char *path = xasprintf("%s/%s.crt", dir, PKI_CA_FILE);
+    AUTO(free) char *path = xasprintf("%s/%s.key", dir, PKI_CA_FILE);
     return access(path, F_OK) == 0;
 }
 
@@ -175,7 +176,7 @@ static int run_engine(struct cli_context *ctx, int argc, char **argv, struct err
 // ---- tables
 
 #define OUTPUT { "outputpath", 'o', "DIR", "Write the files there. Default: the present directory." }
-#define INPUT  { "inputpath", 'i', "DIR", "Directory of cluster.crt and cluster.key. Default: the present one, or else /etc/flocker." }
+#define INPUT  { "inputpath", 'i', "DIR", "Directory of cluster.crt and cluster.key. Default: the present one if it has cluster.key, or else /etc/flocker." }
 #define END    { NULL, 0, NULL, NULL }
 
 static const struct cli_option init_options[] = { OUTPUT, END };

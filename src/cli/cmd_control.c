@@ -150,7 +150,8 @@ static int run_recover(struct cli_context *ctx, int argc, char **argv, struct er
     if (json_array_size(volumes))
         print_recovered(ctx->out, volumes);
     fprintf(ctx->out, "%zu volumes %s taken in%s\n", taken(volumes), dry_run ? "would be" : "are",
-            dry_run ? "; nothing is changed yet" : "; holds, containers of API v1, join tokens and which nodes were removed are not in any inventory");
+            dry_run ? "; nothing is changed yet"
+                    : "; holds, containers of API v1, join tokens, which nodes were removed and which users revoked are not in any inventory");
     return 0;
 }
 
@@ -164,9 +165,8 @@ const struct cli_command commands_control[] = {
     { .name = "control backup",
       .args = "FILE",
       .summary = "copy control's store to a file",
-      .text = "The copy is consistent although control goes on working. Control writes the file, on its host, with its rights. It "
-              "holds what "
-              "volumes there are and where, not their data.\n\n"
+      .text = "The copy is consistent although control goes on working. FILE must not be there yet. Control writes it, on its host, with its "
+              "rights. It holds what volumes there are and where, not their data.\n\n"
               "    flocker control backup /var/backups/flocker.db",
       .run = run_backup },
     { .name = "control recover",
@@ -177,8 +177,9 @@ const struct cli_command commands_control[] = {
               "nodes are connected, look at --dry-run, and do it; it can be done again when one more node has come.\n\n"
               "The highest epoch wins, and the owner is the node that has it. Of volumes with one name the newest keeps it, the others get the "
               "beginning of their id added. What was in the trash is there again, for as long as if it had been removed now. Nothing is deleted: "
-              "older data of a former owner and copies stay where they are. Holds, containers of API v1, join tokens, and which nodes had been removed "
-              "or were being drained, are lost with the store: a removed node's certificate counts again, so remove it again.\n\n"
+              "older data of a former owner and copies stay where they are. Holds, containers of API v1, join tokens, which nodes had been removed "
+              "or were being drained, and which users were revoked, are lost with the store: their certificates count again, so remove those "
+              "nodes and revoke those users again.\n\n"
               "    flocker control recover --dry-run\n    flocker control recover",
       .options = recover_options,
       .run = run_recover,

@@ -222,6 +222,8 @@ static int run_diagnostics(struct cli_context *ctx, int argc, char **argv, struc
     (void)argc;
     (void)argv;
     umask(077);
+    if (access(here ? here : ".", W_OK) < 0)
+        return fail_os(e, errno, "make %s", archive);
     if (!mkdtemp(parent))
         return fail_os(e, errno, "make %s", parent);
     AUTO(free) char *folder = xasprintf("%s/%s", parent, stem);

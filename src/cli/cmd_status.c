@@ -72,7 +72,7 @@ static void ask(const struct cli_context *ctx, struct answer *a, const struct cl
 
 static const char *fate(const struct answer *a)
 {
-    return a->rc == -E_DENIED ? "not known" : a->rc == -E_TIMEOUT ? "hangs" : "down";
+    return a->rc == -E_DENIED || a->rc == -E_NOT_FOUND ? "not known" : a->rc == -E_TIMEOUT ? "hangs" : "down";
 }
 
 // A failure is part of the report.
@@ -127,10 +127,12 @@ static int run_status(struct cli_context *ctx, int argc, char **argv, struct err
         return show_elsewhere(ctx, &agent, e);
     show(ctx, &control, print_control);
     show(ctx, &agent, print_agent);
-    if (control.rc == -E_DENIED || agent.rc == -E_DENIED) // they may well be up
+    if ((control.rc == -E_DENIED && control_client.unix_path) || agent.rc == -E_DENIED) // they may well be up
         return fail(e, E_DENIED, "the sockets of control and agent are for root only: ask as root");
     if (control.rc < 0 && agent.rc < 0 && control.rc != -E_TIMEOUT && agent.rc != -E_TIMEOUT)
-        return fail(e, control.error.code, "control and this host's agent are down: start both with `flocker up`");
+        return control_client.unix_path ? fail(e, control.error.code, "control and this host's agent are down: start both with `flocker up`")
+                                        : fail(e, agent.error.code, "this host's agent is down: start it with `flocker up`; control is on %s",
+                                               control_client.host);
     const struct answer *down = control.rc < 0 ? &control : &agent;
     if (down->rc == 0)
         return 0;

@@ -53,21 +53,22 @@ static const char *when(const char *time, char ret[WHEN_SIZE])
     return ret;
 }
 
-// How far its move is: "moves to 10.0.0.2: 43 % of 1.20GiB". The caller frees it.
+// How far its move is: "moves to 10.0.0.2: 43 % of 1.20GiB", and for what it waits although nothing is wrong. The caller frees it.
 static char *progress(const json_t *volume)
 {
     const json_t *move = json_object_get(volume, "move"), *error = json_object_get(move, "error");
     const char *stage = member(move, "stage"), *host = member(move, "host"), *why = member(error, "description");
     const char *target = host && *host ? host : member(volume, "target") ?: "?";
     json_int_t bytes = json_integer_value(json_object_get(move, "bytes")), total = json_integer_value(json_object_get(move, "total"));
+    const char *waits = json_is_true(json_object_get(volume, "in_use")) ? "; it is in use, and goes when that ends" : "";
     char size[SIZE_TEXT_SIZE];
     if (strcmp(stage ? stage : "", "settle") == 0 || strcmp(stage ? stage : "", "release") == 0)
         return xstrdup("has moved; its former node still has a copy");
     if (why)
         return xasprintf("moves to %s: %s", target, why);
     if (total <= 0)
-        return xasprintf("moves to %s (%s)", target, stage ? stage : "?");
-    return xasprintf("moves to %s: %d %% of %s", target, bytes < total ? (int)(bytes * 100 / total) : 99, size_format((uint64_t)total, size));
+        return xasprintf("moves to %s (%s)%s", target, stage ? stage : "?", waits);
+    return xasprintf("moves to %s: %d %% of %s%s", target, bytes < total ? (int)(bytes * 100 / total) : 99, size_format((uint64_t)total, size), waits);
 }
 
 // Why it is not as wanted, or until when it can be restored. "" if there is nothing to say. The caller frees it.

@@ -46,6 +46,7 @@ static struct client by_tls(const struct cli_context *ctx, const char *host, con
         .host = host,
         .port = (uint16_t)port,
         .verify_name = PKI_CONTROL_NAME,
+        .hint = "is control's REST API served there? By default it is on 127.0.0.1 alone; `flocker up --rest=0.0.0.0:4523` on its host changes that",
         .ca = cli_keep(ctx, xasprintf("%s/%s.crt", certs, PKI_CA_FILE)),
         .certificate = cli_keep(ctx, xasprintf("%s/%s.crt", certs, user)),
         .key = cli_keep(ctx, xasprintf("%s/%s.key", certs, user)),

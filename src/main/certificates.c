@@ -16,6 +16,24 @@ static bool is_there(const char *etc, const char *file, const char *suffix)
     return access(path, F_OK) == 0;
 }
 
+// A `flocker join` that was refused, or a start that was interrupted, leaves a key without a certificate: that key is as good as a new one.
+static int certify_key(const char *etc, const char *file, const struct pki_request *r, struct error *e)
+{
+    char *request = NULL, *certificate = NULL;
+    int rc = pki_make_request(etc, file, &request, e);
+    if (rc == 0 && (rc = pki_sign(etc, request, strlen(request), r, &certificate, e)) == 0)
+        rc = pki_install(etc, file, certificate, e);
+    free(request);
+    free(certificate);
+    return rc;
+}
+
+static int make_pair(const char *etc, const char *file, const struct pki_request *r, struct error *e)
+{
+    bool is_left = is_there(etc, file, "key") && !is_there(etc, file, "crt");
+    return is_left ? certify_key(etc, file, r, e) : pki_make_certificate(etc, etc, file, r, e);
+}
+
 int certificates_make(const char *etc, struct error *e)
 {
     char node[64], host[256] = "localhost";
@@ -44,7 +62,7 @@ int certificates_make(const char *etc, struct error *e)
     if (!pki_has(etc, PKI_CA_FILE) && (rc = pki_make_ca(etc, host, PKI_CA_DAYS, e)) < 0)
         return fail_ctx(e, rc, "make the cluster's certificates");
     for (size_t i = 0; i < ARRAY_SIZE(all); i++)
-        if (!pki_has(etc, all[i].file) && (rc = pki_make_certificate(etc, etc, all[i].file, &all[i].request, e)) < 0)
+        if (!pki_has(etc, all[i].file) && (rc = make_pair(etc, all[i].file, &all[i].request, e)) < 0)
             return fail_ctx(e, rc, "make certificate %s", all[i].file);
     return 0;
 }

@@ -141,6 +141,10 @@ static bool note_options(struct kept *k, const struct cli_context *ctx, const st
     for (; options->name; options++) {
         const char *given = cli_value(ctx, options->name), *old = settings_value(&k->settings, options->name);
         *ret_has |= given != NULL;
+        if (given && options->arg && !*given) { // its line in the file could not be read
+            fail(e, E_INVALID, "--%s is empty: give it %s, or have its default by --forget=%s", options->name, options->arg, options->name);
+            return false;
+        }
         if (!given || note_once(k, options, given))
             continue;
         AUTO(free) char *value = to_keep(options, given);
@@ -153,6 +157,13 @@ static bool note_options(struct kept *k, const struct cli_context *ctx, const st
     return true;
 }
 
+static bool has_option(const struct cli_option *options, const char *name)
+{
+    while (options->name && strcmp(options->name, name) != 0)
+        options++;
+    return options->name;
+}
+
 static int forget(struct kept *k, const struct cli_context *ctx, struct error *e)
 {
     const char *name;
@@ -162,7 +173,11 @@ static int forget(struct kept *k, const struct cli_context *ctx, struct error *e
             if (strcmp(name, o->name) != 0 && strcmp(name, "all") != 0)
                 continue;
             is_known = true;
-            k->is_changed |= settings_value(&k->settings, o->name) != NULL;
+            if (!settings_value(&k->settings, o->name))
+                continue;
+            k->is_changed = true;
+            k->up.has_control |= has_option(control_options, o->name);
+            k->up.has_agent |= has_option(agent_options, o->name);
             settings_forget(&k->settings, o->name);
         }
         if (!is_known)

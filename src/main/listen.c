@@ -68,7 +68,7 @@ int listen_check(const char *where, struct error *e)
     return parse_listen(where, address, &port, e);
 }
 
-int listen_tcp(const char *systemd_name, const char *where, int *ret_fd, struct error *e)
+int listen_tcp(const char *systemd_name, const char *option, const char *where, int *ret_fd, struct error *e)
 {
     char address[HOST_SIZE];
     uint16_t port = 0;
@@ -79,5 +79,9 @@ int listen_tcp(const char *systemd_name, const char *where, int *ret_fd, struct 
     if (fd < 0)
         fd = socket_listen_tcp(address, port, e);
     *ret_fd = fd;
+    if (fd == -E_BUSY) {
+        const struct error why = *e;
+        return fail(e, E_BUSY, "%s; stop it, or have Flocker listen elsewhere: --%s=ADDRESS:PORT", why.msg, option);
+    }
     return fd < 0 ? fd : 0;
 }

@@ -10,8 +10,8 @@
 // The descriptor in *ret_fd is the caller's. Errors as socket_listen_unix and socket_listen_tcp; E_INVALID for what is no ADDRESS:PORT.
 int listen_unix(const char *systemd_name, const char *path, int *ret_fd, struct error *e);
 int listen_check(const char *where, struct error *e); // whether it is such an address; E_INVALID
-// `where` is ADDRESS:PORT, with brackets around an IPv6 address.
-int listen_tcp(const char *systemd_name, const char *where, int *ret_fd, struct error *e);
+// `where` is ADDRESS:PORT, with brackets around an IPv6 address; `option` takes another one.
+int listen_tcp(const char *systemd_name, const char *option, const char *where, int *ret_fd, struct error *e);
 
 
 #define HOST_SIZE 256

@@ -103,7 +103,7 @@ static int open_peers(const struct paths *p, const char *where, struct agent_con
         return rc;
     rc = pki_server_context(ca, crt, key, server, e);
     if (rc == 0)
-        rc = listen_tcp("peers", where, &fd, e);
+        rc = listen_tcp("peers", "peers", where, &fd, e);
     if (rc < 0)
         return rc;
     config->peer_server = *server;
@@ -122,7 +122,7 @@ static int open_tls_door(const struct paths *p, const char *where, struct plugin
     snprintf(key, sizeof key, "%s/plugin.key", p->etc);
     int rc = pki_server_context(ca, crt, key, tls, e);
     if (rc == 0)
-        rc = listen_tcp("plugin-tls", where, &config->tcp_fd, e);
+        rc = listen_tcp("plugin-tls", "plugin-listen", where, &config->tcp_fd, e);
     config->tls = *tls;
     return rc;
 }

@@ -29,9 +29,9 @@ static int open_sockets(const struct paths *p, const struct control_options *o, 
         rc = listen_unix("control", p->control_sock, &config->api_fd, e);
     config->rest_fd = -1;
     if (rc == 0 && strcmp(o->rest, "none") != 0)
-        rc = listen_tcp("rest", o->rest, &config->rest_fd, e);
+        rc = listen_tcp("rest", "rest", o->rest, &config->rest_fd, e);
     if (rc == 0 && strcmp(o->agents, "none") != 0)
-        rc = listen_tcp("agents-tls", o->agents, &config->agents_tls_fd, e);
+        rc = listen_tcp("agents-tls", "agents", o->agents, &config->agents_tls_fd, e);
     else
         config->agents_tls = NULL;
     return rc;

@@ -46,8 +46,8 @@ static int check_host(const struct paths *p, const struct token *t, struct error
         return 0;
     snprintf(name, sizeof name, "a node");
     pki_common_name(path, name, sizeof name, &why);
-    return fail(e, E_CONFLICT, "this host is %s of that cluster already; to certify it anew, use a token of `flocker node token --node` and "
-                "move %s away first", name, path);
+    return fail(e, E_CONFLICT, "this host is %s of that cluster already; to certify it anew, `flocker down`, move %s away, and use a token of "
+                "`flocker node token --node`, or, if that node was removed, of `flocker node token`: then it becomes a new one", name, path);
 }
 
 // agent.yml may be there already, with the pool's settings; then it must name the same control service.
@@ -123,6 +123,17 @@ static int exchange(const struct stream *s, const char *message, json_t **ret, s
     return fail(e, code ? error_from_word(code) : E_IO, "%s does not let this host join: %s", s->name, why ? why : "it gives no reason");
 }
 
+// Nobody may be there, or not the one whom a joining host has to talk to.
+static int explain_port(int rc, const struct stream *s, uint16_t port, struct error *e)
+{
+    struct error why = *e;
+    if (rc == -E_UNAVAILABLE)
+        return fail(e, E_UNAVAILABLE, "%s; is control there started with --agents=0.0.0.0:%u, and does a firewall let that through?", why.msg, port);
+    if (port != AGENTS_PORT && !strstr(why.msg, "does not let this host join"))
+        return fail(e, why.code, "%s; is %s where control serves agents (--agents), by default port %u?", why.msg, s->name, AGENTS_PORT);
+    return rc;
+}
+
 static int ask(const struct upstream *control, const struct token *t, const char *message, json_t **ret, struct error *e)
 {
     AUTO(free) char *name = xasprintf("%s port %u", control->host, control->port);
@@ -137,7 +148,7 @@ static int ask(const struct upstream *control, const struct token *t, const char
         struct error why = *e;
         return fail(e, E_DENIED, "%s: it is not the control service that the token is of", why.msg);
     }
-    return rc;
+    return rc < 0 ? explain_port(rc, &s, control->port, e) : rc;
 }
 
 // ---- keeping

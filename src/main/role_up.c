@@ -24,6 +24,7 @@ DEFINE_AUTO(json_t *, json_decref)
 #define READY_MS    20000 // the first start makes certificates and a pool
 #define RUNNING_MS  (AGENT_RECONNECT_MS + 5000) // of one that runs already, such as an agent that has not noticed yet that control is there again
 #define STOP_MS     10000
+#define PATIENCE_MS 2000
 #define POLL_MS     20
 
 // The last line of a log, for the message about a daemon that did not come up.
@@ -80,11 +81,26 @@ static struct probe ask(const struct service *s)
     return ret;
 }
 
-static int fail_start(const struct service *s, const struct probe *last, struct error *e)
+static bool is_managed(pid_t pid)
+{
+    return process_in_cgroup(pid, "flocker-agent.service") || process_in_cgroup(pid, "flocker-control.service");
+}
+
+static const char *when_options_count(const struct service *s)
+{
+    if (!s->has_options)
+        return "";
+    return is_managed(instance_find(s->lock).pid) ? "; options count when it starts: systemctl restart it"
+                                                  : "; options count when it starts: `flocker down` first";
+}
+
+// was_running: it was not started now, so what is wrong may be what the options are to mend.
+static int fail_start(const struct service *s, bool was_running, const struct probe *last, struct error *e)
 {
     char text[1024];
     if (last->rc != -E_UNAVAILABLE)
-        return fail(e, E_UNAVAILABLE, "%s is running, but not ready: %s; log in %s; `flocker down` stops it", s->name, last->reason, s->log);
+        return fail(e, E_UNAVAILABLE, "%s is running, but not ready: %s; log in %s%s", s->name, last->reason, s->log,
+                    was_running && s->has_options ? when_options_count(s) : "; `flocker down` stops it");
     last_line(s->log, text, sizeof text);
     return fail(e, E_UNAVAILABLE, "%s did not come up; the last line of %s: %s", s->name, s->log, text);
 }
@@ -103,11 +119,6 @@ static struct probe ask_lost(const struct service *s, pid_t *ret)
     const struct instance after = instance_find(s->lock);
     *ret = now.rc == -E_UNAVAILABLE ? lost(&before, &after) : 0;
     return now;
-}
-
-static bool is_managed(pid_t pid)
-{
-    return process_in_cgroup(pid, "flocker-agent.service") || process_in_cgroup(pid, "flocker-control.service");
 }
 
 // Ends a daemon that nobody can reach any more. Its successor waits until it is gone.
@@ -136,12 +147,15 @@ static bool give_way(const struct service *s, pid_t pid)
     return true;
 }
 
-static const char *when_options_count(const struct service *s)
+// Who waits for longer than a moment is told for what.
+static bool tell_wait(const struct service *s, const struct probe *now, int64_t since_ms, void (*say)(const char *line))
 {
-    if (!s->has_options)
-        return "";
-    return is_managed(instance_find(s->lock).pid) ? "; options count when it starts: systemctl restart it"
-                                                  : "; options count when it starts: `flocker down` first";
+    char text[1024];
+    if (now->rc == -E_UNAVAILABLE || clock_boot_ms() - since_ms < PATIENCE_MS)
+        return false;
+    snprintf(text, sizeof text, "waiting for %s: %s", s->name, now->reason);
+    say(text);
+    return true;
 }
 
 // Starts the daemon unless it runs already, and waits until it is ready.
@@ -156,12 +170,14 @@ static int start(const struct service *s, void (*say)(const char *line), struct 
         return fail(e, E_DENIED, "%s", now.reason);
     if (unreachable && end_lost(s, unreachable, say, e) < 0)
         return -(int)e->code;
+    const int64_t begin_ms = clock_boot_ms();
+    bool is_told = false;
     pid_t pid = running ? 0 : fork();
     if (pid == 0 && !running)
         become(s->log, s->argv);
     if (pid < 0)
         return fail_os(e, errno, "start %s", s->name);
-    for (int64_t end_ms = clock_boot_ms() + (running ? RUNNING_MS : READY_MS); clock_boot_ms() < end_ms; usleep(POLL_MS * 1000)) {
+    for (int64_t end_ms = begin_ms + (running ? RUNNING_MS : READY_MS); clock_boot_ms() < end_ms; usleep(POLL_MS * 1000)) {
         now = ask(s);
         if (now.is_ready) {
             if (!running && !give_way(s, pid))
@@ -171,6 +187,7 @@ static int start(const struct service *s, void (*say)(const char *line), struct 
             say(text);
             return 0;
         }
+        is_told = is_told || tell_wait(s, &now, begin_ms, say);
         if (running && now.rc == -E_UNAVAILABLE)
             return start(s, say, e); // it was just ending
         if (running || waitpid(pid, &status, WNOHANG) != pid)
@@ -180,7 +197,7 @@ static int start(const struct service *s, void (*say)(const char *line), struct 
         now = ask(s); // the last answer may be the end of a connection to the one that has ended
         break;
     }
-    return fail_start(s, &now, e);
+    return fail_start(s, running, &now, e);
 }
 
 int explain_denied(int rc, struct error *e)
@@ -280,7 +297,7 @@ static int unmount_all(const struct paths *p, bool *ret_is_over, struct error *e
         const char *why = json_string_value(json_object_get(said, "description"));
         *ret_is_over = r.status != 409;
         rc = fail(e, *ret_is_over ? E_IO : E_BUSY, "%s%s", why ? why : "volumes can't be unmounted",
-                  *ret_is_over ? "" : "; --keep-mounted stops Flocker all the same, and containers go on");
+                  *ret_is_over ? "" : "; `flocker down --keep-mounted` stops Flocker all the same, and containers go on");
     }
     const struct instance after = instance_find(p->agent_lock);
     if (rc == -E_UNAVAILABLE && lost(&before, &after))

@@ -15,7 +15,7 @@ int storefile_corrupt(const char *path, const char *why, struct error *e)
 {
     return fail(
         e, E_CORRUPT,
-        "%.150s %.140s; nothing was changed. Restore a backup with `flocker control restore`, or move the file and its -wal away",
+        "%.150s %.140s; nothing was changed. Move it and its -wal away, and put a backup there, or start without and `flocker control recover`",
         path, why);
 }
 
@@ -62,6 +62,8 @@ int storefile_query(sqlite3 *db, const char *path, const char *sql, int64_t *ret
     *ret = sqlite3_column_int64(query, 0);
     return 0;
 }
+
+enum { HEADER_BYTES = 100, AT_FORMATS = 18, AT_APPLICATION_ID = 68 }; // sqlite.org/fileformat2.html
 
 // ---- new files ------------------------------------------------------------------------------------------------------------------
 
@@ -169,11 +171,19 @@ static int make_store(const char *path, struct error *e)
     return rc;
 }
 
+static int write_application_id(const char *path, int fd, uint32_t id, struct error *e)
+{
+    const unsigned char bytes[] = { (unsigned char)(id >> 24), (unsigned char)(id >> 16), (unsigned char)(id >> 8), (unsigned char)id };
+    if (pwrite(fd, bytes, sizeof bytes, AT_APPLICATION_ID) != (ssize_t)sizeof bytes || fsync(fd) < 0)
+        return fail_os(e, errno, "write %s", path);
+    return 0;
+}
+
 int storefile_backup(sqlite3 *db, const char *path, struct error *e)
 {
     struct stat st;
     if (lstat(path, &st) == 0)
-        return fail_os(e, EEXIST, "backup to %s", path);
+        return fail(e, E_CONFLICT, "backup to %s: there is something of that name: choose another one, or remove it first", path);
     AUTO(fresh_drop) struct fresh f = FRESH_INIT;
     int rc = fresh_make(&f, path, e);
     if (rc < 0)
@@ -194,12 +204,21 @@ int storefile_backup(sqlite3 *db, const char *path, struct error *e)
     if (rc != SQLITE_OK)
         return storefile_fail(copy, path, rc, "write the backup", e);
     db_close(TAKE(copy, NULL));
-    return fresh_install(&f, path, e);
+    rc = write_application_id(path, f.fd, STORE_BACKUP_APPLICATION_ID, e);
+    return rc < 0 ? rc : fresh_install(&f, path, e);
 }
 
 // ---- an existing file -----------------------------------------------------------------------------------------------------------
 
-enum { HEADER_BYTES = 100, AT_FORMATS = 18, AT_APPLICATION_ID = 68 }; // sqlite.org/fileformat2.html
+// A backup that was put in the place of a store becomes one. A log that lies beside it is the former store's: SQLite would apply it.
+static int begin_with_backup(const char *path, int fd, struct error *e)
+{
+    AUTO(free) char *wal = xasprintf("%s-wal", path);
+    struct stat st;
+    if (stat(wal, &st) == 0 && st.st_size > 0)
+        return fail(e, E_CORRUPT, "%s is a backup, and %s is of the store that was there before; nothing was changed. Move that -wal away", path, wal);
+    return write_application_id(path, fd, STORE_APPLICATION_ID, e);
+}
 
 // Tells what is no store before SQLite touches it: SQLite would roll back a journal, and take an empty file for a new database.
 static int check_header(const char *path, int fd, struct error *e)
@@ -217,15 +236,16 @@ static int check_header(const char *path, int fd, struct error *e)
         return storefile_corrupt(path, n == 0 ? "is empty" : "is cut off", e);
     if (memcmp(h, "SQLite format 3", 16) != 0)
         return storefile_corrupt(path, "is not a Flocker store", e);
-    const unsigned char *id = h + AT_APPLICATION_ID;
-    if (((uint32_t)id[0] << 24 | (uint32_t)id[1] << 16 | (uint32_t)id[2] << 8 | id[3]) != STORE_APPLICATION_ID)
+    const unsigned char *at = h + AT_APPLICATION_ID;
+    const uint32_t id = (uint32_t)at[0] << 24 | (uint32_t)at[1] << 16 | (uint32_t)at[2] << 8 | at[3];
+    if (id != STORE_APPLICATION_ID && id != STORE_BACKUP_APPLICATION_ID)
         return storefile_corrupt(path, "is the database of another program", e);
     if (h[AT_FORMATS] != 2 || h[AT_FORMATS + 1] != 2)
         return storefile_corrupt(path, "is not in WAL mode: another program changed it", e);
     AUTO(free) char *journal = xasprintf("%s-journal", path);
     if (stat(journal, &st) == 0 && st.st_size > 0)
         return storefile_corrupt(path, "has a -journal beside it that is not Flocker's", e);
-    return 0;
+    return id == STORE_BACKUP_APPLICATION_ID ? begin_with_backup(path, fd, e) : 0;
 }
 
 // The lock is flock's, on the file itself: it goes with the process, needs no second file, and is not in the way of SQLite's own

@@ -10,7 +10,8 @@
 #include <sqlite3.h>
 #include <stdint.h>
 
-#define STORE_APPLICATION_ID 0x464c4b52 // "FLKR", in the header of the file
+#define STORE_APPLICATION_ID 0x464c4b52        // "FLKR", in the header of the file
+#define STORE_BACKUP_APPLICATION_ID 0x464c4b42 // "FLKB", of a backup, until it is opened as a store
 
 static inline void db_close(sqlite3 *db)
 {

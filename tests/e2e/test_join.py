@@ -62,6 +62,13 @@ def test_status_of_a_host_without_control(pair):
     assert not two.path("/var/lib/flocker/control.db").exists()
 
 
+def test_status_of_a_host_that_has_joined_and_is_not_started(hosts, flocker_binary):
+    one = start_control(hosts("one", network=hosts.network()), flocker_binary)
+    two = newcomer(hosts, one, "two")
+    join(two, one, "--no-start")
+    assert "this host's agent is down: start it with `flocker up`; control is on 10.77.0.1" in refused(two, "status")
+
+
 def test_options_are_kept_on_the_first_host_and_on_those_that_join(hosts, flocker_binary):
     """Plain `flocker up` is enough from then on; volumes still move."""
     one = start_control(hosts("one", network=hosts.network()), flocker_binary)
@@ -100,6 +107,9 @@ def test_the_command_line_from_any_host(pair):
     for name in ("crt", "key"):
         two.path(f"/etc/flocker/user.{name}").write_bytes(two.path(f"/tmp/certs/alice.{name}").read_bytes())
     assert "10.77.0.2" in two.flocker("node", "ls").stdout
+    one.flocker("user", "revoke", "alice")
+    said = refused(two, "status")
+    assert "control is not known" in said and "certificates were revoked" in said and "as root" not in said
     for name in ("crt", "key"):
         two.path(f"/etc/flocker/user.{name}").unlink()
 
@@ -128,6 +138,8 @@ def test_tokens_that_are_no_good(hosts, flocker_binary):
     other = start_control(hosts("other", network=network), flocker_binary)
     two = newcomer(hosts, one, "two")
     assert "join1." in refused_join(two, one, "nonsense")
+    assert "--agents" in refused(two, "join", "10.77.0.1:4523", "--token", token(one)), "that is the port of the REST API"
+    assert "--agents=0.0.0.0:4524" in refused(two, "join", "10.77.0.3", "--token", token(one)), "nobody listens there"
     short = token(one, "--ttl=1")
     end = time.monotonic() + 1.1
     wait_for("the token's end", lambda: time.monotonic() > end)
@@ -139,6 +151,10 @@ def test_tokens_that_are_no_good(hosts, flocker_binary):
     assert "belongs to another cluster" in refused_join(other, one, token(one))
     assert wait_for("the log", lambda: "wrong token" in control_log(one))
     two.flocker("join", one.network.address(one), "--token", good, timeout=60)
+    # Who could not join can still have a cluster of one host, with the keys that the attempt has left.
+    three = newcomer(hosts, one, "three")
+    assert "wrong, or was used" in refused_join(three, one, good)
+    three.flocker("up", timeout=60)
 
 
 def test_without_the_key_of_the_cluster_nobody_joins(hosts, flocker_binary):
@@ -166,6 +182,7 @@ def test_a_removed_node_is_refused(hosts, flocker_binary):
     one.flocker("node", "rm", gone[:8], "--force")
     assert node_of(one, two)["state"] == "removed"
     wait_for("the reason in the agent's log", lambda: "was removed" in agent_log(two))
+    assert b"was removed" in two.ask(PLUGIN, "POST", "/VolumeDriver.Create", b'{"Name":"late","Opts":{}}')[1], "and who wants a volume is told"
     two.kill_flocker("agent")
     assert "was removed" in refused(two, "up")
     one.kill_flocker("control")

@@ -19,10 +19,12 @@ def refused(host, *words, as_user=()):
 
 def test_a_pool_that_cannot_be_opened_is_named_and_given_up(host, flocker_binary):
     host.flocker_binary = flocker_binary
-    said = refused(host, "up", "--rest=none", "--pool=/dev/null").stderr
+    failed = refused(host, "up", "--rest=none", "--pool=/dev/null")
+    said = failed.stderr
+    assert "waiting for agent: the pool is not open: /dev/null is not" in failed.stdout
     assert "/dev/null is not" in said and "`flocker down` stops it" in said
     said = refused(host, "up", "--rest=none", "--pool=/var/lib/flocker/good.img").stderr
-    assert "agent is running, but not ready" in said and "/dev/null is not" in said
+    assert "agent is running, but not ready" in said and "/dev/null is not" in said and "count when it starts: `flocker down` first" in said
     assert "agent stopped" in host.flocker("down").stdout
     host.flocker("up", "--rest=none", "--pool=/var/lib/flocker/good.img")
     assert "options count when it starts" in host.flocker("up", "--pool=/dev/null").stdout
@@ -79,6 +81,8 @@ def test_options_are_kept(host, flocker_binary):
         assert control.wait(10) == 0 and agent.wait(10) == 0
     host.flocker("up", "--forget=all", "--pool-size=512M")
     assert host.path(CONFIG).read_text().splitlines()[-1] == "pool-size=512M" and host.path("/var/lib/flocker/pool.img").exists()
+    said = host.flocker("up", "--forget=pool-size").stdout
+    assert "control is running\n" in said and "agent is running; options count" in said
     host.flocker("down")
 
 
@@ -97,7 +101,8 @@ def test_options_that_are_no_good_are_not_kept(host, flocker_binary):
     """And a file that is no good is told by whatever reads it, with the line."""
     host.flocker_binary = flocker_binary
     for words, said in ((["--rest=nowhere"], "--rest: 'nowhere' is not ADDRESS:PORT"), (["--peers=1.2.3.4"], "--peers"),
-                        (["--pool-size=x"], "size"), (["--host=a\nb"], "several lines"), (["--forget=hots"], "no such option")):
+                        (["--pool-size=x"], "size"), (["--host=a\nb"], "several lines"), (["--host="], "--host is empty"),
+                        (["--forget=hots"], "no such option")):
         assert said in refused(host, "up", *words).stderr, words
     assert not host.path(CONFIG).exists()
     host.path("/etc/flocker").mkdir(exist_ok=True)

@@ -410,6 +410,9 @@ static void moves_name_the_host(void **state)
         { MOVING(", \"bytes\": 1024, \"total\": 4096"), "db moves to 10.0.0.2: 25 % of 4KiB\n" },
         { MOVING(", \"error\": {\"code\": \"unavailable\", \"description\": \"that node is not connected\"}"),
           "db moves to 10.0.0.2: that node is not connected\n" },
+        { "{\"name\": \"db\", \"owner\": \"" NODE "\", \"target\": \"" ID "\", \"in_use\": true, "
+          "\"move\": {\"stage\": \"warm\", \"host\": \"10.0.0.2\"}}",
+          "db moves to 10.0.0.2 (warm); it is in use, and goes when that ends\n" },
         { "{\"name\": \"db\", \"owner\": \"" NODE "\", \"host\": \"10.0.0.2\", \"target\": \"" NODE "\", \"ready\": true}",
           "db is on node 10.0.0.2 (" NODE ")\n" },
     };
@@ -664,6 +667,13 @@ static void the_original_ca(void **state)
         assert_int_equal(strncmp(err, "Error: ", 7), 0);
     }
     assert_int_equal(run_plain("flocker ca user bob --renew"), 0);
+    // A folder with cluster.crt alone is a user's, not the authority's: then /etc/flocker below the root is.
+    AUTO(free) char *etc = xasprintf("%s/etc", dir), *own = xasprintf("%s/etc/flocker", dir), *by_root = xasprintf("flocker ca user amy --root %s", dir);
+    assert_true(mkdir(etc, 0700) == 0 && mkdir(own, 0700) == 0 && rename("cluster.key", "etc/flocker/cluster.key") == 0);
+    assert_true(link("cluster.crt", "etc/flocker/cluster.crt") == 0);
+    assert_int_equal(run_plain(by_root), 0);
+    assert_int_equal(access("amy.crt", F_OK), 0);
+    assert_int_equal(rename("etc/flocker/cluster.key", "cluster.key"), 0);
     assert_int_equal(run_plain("flocker ca user nobody --renew"), error_exit(E_NOT_FOUND));
     assert_int_equal(run_plain("flocker ca node --renew"), error_exit(E_INVALID));
     assert_int_equal(run_plain("flocker ca plugin other.example -o out"), 0);

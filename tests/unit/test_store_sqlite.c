@@ -175,7 +175,7 @@ static int try_load(char **ret_content)
             print_error("%s\n", e.msg);
         assert_int_equal(rc, -E_CORRUPT);
         assert_non_null(strstr(e.msg, path));
-        assert_non_null(strstr(e.msg, "flocker control restore"));
+        assert_non_null(strstr(e.msg, "flocker control recover"));
         assert_null(strchr(e.msg, '\n'));
     }
     return rc;
@@ -440,6 +440,31 @@ static void backup_while_in_use(void **state)
     put(s, 102, "still-works");
 }
 
+// The log of the store that was lost must not be applied to the backup that takes its place.
+static void backup_beside_the_log_of_another_store(void **state)
+{
+    (void)state;
+    fill(40);
+    AUTO(free) char *copy = xasprintf("%s/backup.db", folder), *log = xasprintf("%s-wal", path), *kept = xasprintf("%s/kept-wal", folder);
+    struct store *s = open_store(path);
+    struct error e = ERROR_INIT;
+    AUTO(free) char *want = kit_dump(s);
+    assert_int_equal(store_backup(s, copy, &e), 0);
+    put(s, 100, "later");
+    assert_int_equal(link(log, kept), 0);
+    store_close(s);
+    if (access(log, F_OK) < 0)
+        assert_int_equal(link(kept, log), 0);
+    assert_int_equal(rename(copy, path), 0);
+    AUTO(free) char *before = folder_state();
+    assert_int_equal(try_open(path, &s), -E_CORRUPT);
+    AUTO(free) char *after = folder_state();
+    assert_string_equal(before, after);
+    assert_int_equal(unlink(log), 0);
+    AUTO(free) char *have = content_of(path);
+    assert_string_equal(have, want);
+}
+
 #define TEST(test) cmocka_unit_test_setup_teardown(test, make_folder, drop_folder)
 
 int main(void)
@@ -461,6 +486,7 @@ int main(void)
         TEST(stray_logs_are_not_applied),
         TEST(what_may_not_be_opened),
         TEST(backup_while_in_use),
+        TEST(backup_beside_the_log_of_another_store),
     };
     return RUN_TESTS(tests);
 }
