@@ -53,6 +53,7 @@ struct backend_usage {
     uint64_t used_bytes;  // of the volume, or of the pool for pool_usage
     uint64_t limit_bytes; // the volume's limit or the pool's size; 0: no limit
     // Of a pool alone:
+    uint64_t free_bytes;        // what can still be written; of a file, no more than its disk can keep
     bool is_read_only;          // mounted so, or the file system has stopped after an error
     bool is_file;               // the next two count:
     uint64_t may_grow_bytes;    // what the file has not taken up yet of its size
