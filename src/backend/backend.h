@@ -138,7 +138,8 @@ struct backend_ops {
     // Starts to receive the stream of snapshot seq against `base`, which must be the copy's seq, or 0. offset: 0, from the start (a
     // checkpoint is given up), or that of the checkpoint, which must be of this base and seq (E_NOT_FOUND): what was applied after it is
     // undone, and the bytes from there on are to follow. The volume's lock is held until receive_free: E_BUSY. E_CONFLICT if the volume
-    // itself is here. The volume's limit does not count yet.
+    // itself is here. The volume's limit does not count yet; but all that is received of it can't take more than volume_copy_max of that limit:
+    // then feed is E_TOO_LARGE.
     int (*receive_begin)(struct backend *b, const struct volume *v, uint64_t base, uint64_t seq, uint64_t offset, struct receiver **ret,
                          struct error *e);
     // Applies the next bytes of the stream. After an error the receiver is only good to be freed. E_CORRUPT for what no sender writes.

@@ -1,12 +1,10 @@
 #include "plan/room.h"
 
-#include "base/limits.h"
 #include "base/size.h"
+#include "model/volume.h"
 
-#define MARGIN_PART   32
-#define MARGIN_MAX    (1ULL << 30)
-#define STREAM_FACTOR 2
-#define STREAM_EXTRA  (64ULL << 20)
+#define MARGIN_PART 32
+#define MARGIN_MAX  (1ULL << 30)
 
 uint64_t room_margin(uint64_t pool_size)
 {
@@ -26,18 +24,10 @@ int room_check(const struct room *pool, uint64_t needed, struct error *e)
                 size_format(pool->free, free_text), size_format(needed, needed_text), size_format(margin, margin_text));
 }
 
-uint64_t room_stream_max(uint64_t volume_size)
-{
-    if (volume_size == 0 || volume_size > VOLUME_SIZE_MAX)
-        return TRANSFER_BYTES_MAX;
-    uint64_t most = STREAM_FACTOR * volume_size + STREAM_EXTRA;
-    return most < TRANSFER_BYTES_MAX ? most : TRANSFER_BYTES_MAX;
-}
-
 int room_check_stream(uint64_t volume_size, uint64_t received, struct error *e)
 {
     char size_text[SIZE_TEXT_SIZE], received_text[SIZE_TEXT_SIZE];
-    if (received <= room_stream_max(volume_size))
+    if (received <= volume_copy_max(volume_size))
         return 0;
     return fail(e, E_TOO_LARGE, "the source sends more than the volume can hold, %s of it by now, and its size limit is %s: if its data shrinks well or is many "
                 "small files, make that limit larger; else look at the source",

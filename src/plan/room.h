@@ -16,10 +16,7 @@ uint64_t room_margin(uint64_t pool_size);
 // E_NO_SPACE unless `needed` more bytes and the margin are free. A pool of which nothing is known takes anything.
 int room_check(const struct room *pool, uint64_t needed, struct error *e);
 
-// The longest stream for a volume of that size limit (0: none). A stream is longer than the data on disk where files are small, their paths long, or
-// the source's file system compresses: so it may have twice the limit, and room for the names of an almost empty volume.
-uint64_t room_stream_max(uint64_t volume_size);
-// E_TOO_LARGE if that many bytes of one stream are more than the volume can hold.
+// E_TOO_LARGE if that many bytes of one stream are more than a volume of that size limit (0: none) can hold (volume_copy_max).
 int room_check_stream(uint64_t volume_size, uint64_t received, struct error *e);
 
 #endif

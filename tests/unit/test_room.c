@@ -3,6 +3,7 @@
 
 #include "base/limits.h"
 #include "base/mem.h"
+#include "model/volume.h"
 #include "plan/room.h"
 
 #include <string.h>
@@ -50,13 +51,13 @@ static void streams_have_an_end(void **state)
     (void)state;
     static const uint64_t sizes[] = { VOLUME_SIZE_MIN, GIB, VOLUME_SIZE_MAX / 2, VOLUME_SIZE_MAX };
     for (size_t i = 0; i < ARRAY_SIZE(sizes); i++) {
-        uint64_t most = room_stream_max(sizes[i]);
+        uint64_t most = volume_copy_max(sizes[i]);
         assert_true(most > sizes[i] || most == TRANSFER_BYTES_MAX);
         assert_true(most <= TRANSFER_BYTES_MAX);
         assert_int_equal(room_check_stream(sizes[i], most, &e), 0);
         assert_int_equal(room_check_stream(sizes[i], most + 1, &e), -E_TOO_LARGE);
     }
-    assert_int_equal(room_stream_max(GIB), 2 * GIB + 64 * MIB);
+    assert_int_equal(volume_copy_max(GIB), 2 * GIB + 64 * MIB);
     assert_int_equal(room_check_stream(0, TRANSFER_BYTES_MAX, &e), 0); // no limit
     assert_int_equal(room_check_stream(GIB, 3 * GIB, &e), -E_TOO_LARGE);
     assert_non_null(strstr(e.msg, "3GiB"));
