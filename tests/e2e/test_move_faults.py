@@ -5,6 +5,7 @@ FLOCKER_FAULT_SEED=N     the storm's seed; without it a new one is drawn. It is 
 FLOCKER_STORM_S=N        how long the storm lasts (`make soak` has it last for minutes)
 """
 import concurrent.futures
+import hashlib
 import json
 import os
 import random
@@ -428,6 +429,29 @@ def test_target_keeps_room_for_others(movers):
     finally:
         filled.free()
     volume.unmount(source)
+    volume.wait_owner(target)
+    movers.settled(volume)
+    volume.mount(target)
+    volume.verify(target)
+    volume.unmount(target)
+
+
+def test_more_than_a_volume_can_hold(movers):
+    """Data that shrinks in the source's pool, and would not in the target's: it stops, says what to do, and goes on when that is done."""
+    one, source, target = movers.flockers
+    volume = movers.volume(source)
+    volume.control("PATCH", "", {"size": 64 * MIB})
+    source.host.run(["btrfs", "property", "set", f"{POOL}/volumes/{volume.id}/data", "compression", "zstd"])
+    content = b"".join(hashlib.sha256(bytes([number])).digest() * 32768 for number in range(250))
+    (volume.folder(source) / "shrinks").write_bytes(content)
+    volume.written["shrinks"] = hashlib.sha256(content).hexdigest()
+    volume.unmount(source)
+    volume.move(target)
+    movers.wait("the error", lambda: "more than the volume can hold" in volume.error())
+    shown = one.host.flocker("volume", "inspect", volume.name).stdout
+    assert "size limit" in shown and "larger" in shown, shown
+    assert volume.owner() is source
+    volume.control("PATCH", "", {"size": 256 * MIB})
     volume.wait_owner(target)
     movers.settled(volume)
     volume.mount(target)
