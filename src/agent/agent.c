@@ -251,8 +251,9 @@ static int run_usage(void *ctx, json_t *result, struct error *e)
     if (rc < 0)
         return rc;
     return json_object_update_new(result, json_pack("{s:I, s:I, s:I, s:b, s:b, s:I, s:I}", "used", (json_int_t)u.used_bytes, "size",
-                                                    (json_int_t)u.limit_bytes, "free", (json_int_t)u.free_bytes, "read_only", (int)u.is_read_only, "is_file", (int)u.is_file,
-                                                    "may_grow", (json_int_t)u.may_grow_bytes, "disk_free", (json_int_t)u.disk_free_bytes));
+                                                    (json_int_t)u.limit_bytes, "free", (json_int_t)u.free_bytes, "read_only",
+                                                    (int)u.is_read_only, "is_file", (int)u.is_file, "may_grow", (json_int_t)u.may_grow_bytes,
+                                                    "disk_free", (json_int_t)u.disk_free_bytes));
 }
 
 static void on_usage(void *arg, int rc, json_t *result, const struct error *e)

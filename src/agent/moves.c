@@ -164,16 +164,19 @@ struct promised {
     uint64_t bytes;
 };
 
-static void add_promised(struct agent_volume *v, void *arg)
-{
-    struct promised *p = arg;
-    if (v != p->of && v->fetch && v->copy.total > v->copy.bytes)
-        p->bytes += v->copy.total - v->copy.bytes;
-}
-
 static uint64_t less(uint64_t a, uint64_t b)
 {
     return a > b ? a - b : 0;
+}
+
+// As far as their sources are to be believed.
+static void add_promised(struct agent_volume *v, void *arg)
+{
+    struct promised *p = arg;
+    if (v == p->of || !v->fetch)
+        return;
+    uint64_t left = less(v->copy.total, v->copy.bytes), most = volume_copy_max(v->order->size);
+    p->bytes += left < most ? left : most;
 }
 
 static int may_take(void *arg, const struct transfer_amount *amount, struct error *e)

@@ -202,8 +202,8 @@ int pool_receive_feed(struct receiver *r, const void *data, size_t n, struct err
     r->offset += n;
     if (rc < 0 && e->os_errno == EDQUOT) {
         char limit[SIZE_TEXT_SIZE];
-        rc = fail(e, E_TOO_LARGE, "what has come of it takes more than %s, more than the volume can hold: make its size limit larger, or look at the source",
-                  size_format(r->limit, limit));
+        rc = fail(e, E_TOO_LARGE, "what has come of it takes more than %s, more than the volume can hold: make its size limit larger, or "
+                  "look at the source", size_format(r->limit, limit));
     }
     return rc < 0 ? pool_fail(r->pool, rc, "receive", &r->id, e) : 0;
 }

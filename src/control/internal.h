@@ -187,8 +187,8 @@ void recover_stop(struct control *c); // control ends: what is under way commits
 
 // ---- moves.c
 struct move_part moves_part(const struct control *c, const struct sighting *s); // what is to be relied on; s may be NULL
-// Finds out how much a move by that wish would bring, and, if that seems not to fit, how full its target's pool is by now; the agents of both nodes
-// have a moment to say it. `done` is called once, perhaps at once, with what to decide by; the volume may be another one by then, or gone.
+// Finds out how much a move by that wish would bring, and, if that seems not to fit, how full its target's pool is by now; the agents of both
+// nodes have a moment to say it. `done` is called once, perhaps at once, with what to decide by; the volume may be another one by then, or gone.
 typedef void moves_surveyed(void *arg, const struct move_wish *known);
 void moves_survey(struct control *c, const struct volume *v, const struct move_wish *wish, moves_surveyed *done, void *arg);
 // Whether the owner has said that the data of the volume is missing there.

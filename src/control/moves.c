@@ -225,7 +225,7 @@ json_t *moves_to_v2(const struct control *c, const struct volume *v)
     }
     if (move_is_open(v) && moves_lacks_data(c, v))
         json_object_set_new(move, "error", json_pack("{s:s, s:s}", "code", error_word(E_CORRUPT), "description",
-                                                     "its data is missing on its node: bring back what that node's pool has lost, or cancel the move"));
+                                                     "its data is missing on its node: bring back what that pool has lost, or cancel the move"));
     else if (move_is_open(v) && !is_connected(c, &v->target))
         json_object_set_new(move, "error", json_pack("{s:s, s:s}", "code", error_word(E_UNAVAILABLE), "description",
                                                      "that node is not connected: the move waits for it"));

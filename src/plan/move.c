@@ -47,8 +47,8 @@ static int check_begin(const struct volume *v, const struct move_wish *wish, str
     if (!move_would_begin(v, wish))
         return 0;
     if (wish->owner_lacks_data)
-        return fail(e, E_CORRUPT, "volume %.100s can't move: its data is missing on its node %s, see the error in `flocker volume inspect`; bring back what "
-                    "that node's pool has lost, or remove the volume", volume_label(v, label), UUID_TEXT(&v->owner));
+        return fail(e, E_CORRUPT, "volume %.100s can't move: its data is missing on its node %s, see the error in `flocker volume inspect`; bring "
+                    "back what that node's pool has lost, or remove the volume", volume_label(v, label), UUID_TEXT(&v->owner));
     int rc = wish->needs ? room_check(&wish->room, wish->needs, e) : 0;
     return rc < 0 ? fail_ctx(e, rc, "volume %.100s does not fit on node %s", volume_label(v, label), UUID_TEXT(&wish->target)) : 0;
 }

@@ -482,16 +482,20 @@ def test_missing_data_is_not_moved(movers):
     never, moving = movers.volume(source), movers.volume(source)
     for volume in (never, moving):
         volume.unmount(source)
-    movers.network.cut(target.host)
+    target.kill("agent")
     movers.wait("the target to be gone", lambda: not movers.is_up(target))
     moving.move(target)
     back = [lose(source, volume) for volume in (never, moving)]
     movers.wait("the owner to say so", lambda: all("is not there" in (v.shown().get("error") or {}).get("description", "") for v in (never, moving)))
-    movers.restore_links()
+    target.up()
     movers.wait("the target to be back", lambda: movers.is_up(target))
     for version, path in (("v2", f"volumes/{never.name}/move"), ("v1", f"configuration/datasets/{never.id}")):
         status, answer = movers.control.control("POST", f"/{version}/{path}", {"node" if version == "v2" else "primary": movers.id(target)})
         assert status == 500 and "data is missing on its node" in answer["description"], (status, answer)
+    assert "move" not in never.shown()
+    target.get(never.name)  # as an engine does first
+    status, answer = target.plugin("Mount", Name=never.name, ID="user")
+    assert status == 500 and "is not there" in answer["Err"], answer
     assert "move" not in never.shown()
     assert "data is missing" in moving.shown()["move"]["error"]["description"]
     assert "is not there" in one.host.flocker("volume", "inspect", moving.name).stdout

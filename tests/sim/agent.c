@@ -402,7 +402,8 @@ static bool has_news(const struct world *w, int i, int k)
     bool present = v->record != NULL;
     return !(v->reported.sent && v->reported.present == present && v->reported.mounted == v->mounted && v->reported.code == v->error &&
            v->reported.epoch == (present ? v->record->epoch : 0) && v->reported.revision == (present ? v->record->revision : 0) &&
-           v->reported.missing == v->missing && v->reported.in_use == is_in_use(w, i, k) && v->reported.warm == v->copy.warm && v->reported.has_copy == v->copy.is_here &&
+           v->reported.missing == v->missing && v->reported.in_use == is_in_use(w, i, k) &&
+           v->reported.warm == v->copy.warm && v->reported.has_copy == v->copy.is_here &&
            move_snapshot_equal(&v->reported.snapshot, &v->snapshot) && move_snapshot_equal(&v->reported.copy, &v->copy.snapshot) &&
            v->reported.order == order_of_copy(w, i, k) && v->reported.sealed_revision == v->sealed_revision &&
            (!v->error || v->reported.attempts == v->attempts));

@@ -629,7 +629,8 @@ static int receive_one(struct pair *p, const struct volume *v, uint64_t seq, boo
     return rc;
 }
 
-// A source may send one increment after the other, each of which is no longer than the volume may be; what is kept of them is limited all the same.
+// A source may send one increment after the other, each of which is no longer than the volume may be; what is kept of them has a limit all the
+// same.
 static void receiving_has_a_limit(void **state)
 {
     struct pair *p = *state;
