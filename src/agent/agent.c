@@ -247,9 +247,10 @@ static int run_usage(void *ctx, json_t *result, struct error *e)
     int rc = j->agent->backend->ops->pool_usage(j->agent->backend, &u, e);
     if (rc < 0)
         return rc;
-    return json_object_update_new(result, json_pack("{s:I, s:I, s:b, s:b, s:I, s:I}", "used", (json_int_t)u.used_bytes, "size",
-                                                    (json_int_t)u.limit_bytes, "read_only", (int)u.is_read_only, "is_file", (int)u.is_file,
-                                                    "may_grow", (json_int_t)u.may_grow_bytes, "disk_free", (json_int_t)u.disk_free_bytes));
+    return json_object_update_new(result, json_pack("{s:I, s:I, s:I, s:b, s:b, s:I, s:I}", "used", (json_int_t)u.used_bytes, "size",
+                                                    (json_int_t)u.limit_bytes, "free", (json_int_t)u.free_bytes, "read_only",
+                                                    (int)u.is_read_only, "is_file", (int)u.is_file, "may_grow", (json_int_t)u.may_grow_bytes,
+                                                    "disk_free", (json_int_t)u.disk_free_bytes));
 }
 
 static void on_usage(void *arg, int rc, json_t *result, const struct error *e)
@@ -260,6 +261,7 @@ static void on_usage(void *arg, int rc, json_t *result, const struct error *e)
         facts.usage = (struct backend_usage){
             .used_bytes = (uint64_t)json_integer_value(json_object_get(result, "used")),
             .limit_bytes = (uint64_t)json_integer_value(json_object_get(result, "size")),
+            .free_bytes = (uint64_t)json_integer_value(json_object_get(result, "free")),
             .is_read_only = json_is_true(json_object_get(result, "read_only")),
             .is_file = json_is_true(json_object_get(result, "is_file")),
             .may_grow_bytes = (uint64_t)json_integer_value(json_object_get(result, "may_grow")),

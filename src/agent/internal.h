@@ -69,6 +69,7 @@ struct agent_volume {
     LIST_ENTRY(agent_volume) waiting_fetch;
     bool looking;        // a worker looks for users in other mount namespaces
     char *unavailable;   // of another node's: why that can't be reached, as control says; NULL: it can
+    bool missing;        // its data should be here and is not
     struct error error;  // of the last attempt; E_NONE: all well
     unsigned failures;   // in a row; those that have failed are in the agent's list
     LIST_ENTRY(agent_volume) failing;
@@ -76,7 +77,7 @@ struct agent_volume {
     int64_t retry_ms;    // boot clock: not before then, unless somebody asks
     struct {
         bool sent, present, mounted;
-        bool in_use, warm;
+        bool missing, in_use, warm;
         bool has_copy;
         struct move_snapshot snapshot, copy;
         uint64_t epoch, revision, attempts, copy_bytes, sealed_revision, order;
@@ -218,6 +219,7 @@ void renew_free(struct agent *a);
 json_t *inventory_page(const struct agent *a, const struct uuid *after);
 size_t inventory_kept(const struct agent *a);  // volumes whose data is here, and that are not this node's by control's word
 void inventory_tell_pool(struct agent *a);     // in a moment
+json_t *inventory_pool(const struct agent_pool_facts *facts); // as control is told
 
 // usage.c
 void usage_measure(struct agent *a, const struct uuid *id, void (*done)(void *arg, int rc, uint64_t used, const struct error *e), void *arg);

@@ -75,13 +75,19 @@ size_t inventory_kept(const struct agent *a)
 
 // ---- the pool
 
+json_t *inventory_pool(const struct agent_pool_facts *facts)
+{
+    const struct backend_usage *u = &facts->usage;
+    return json_pack("{s:s, s:I, s:I, s:I}", "type", "pool", "size", (json_int_t)u->limit_bytes, "used", (json_int_t)u->used_bytes, "free",
+                     (json_int_t)u->free_bytes);
+}
+
 static void on_measured(void *arg, int rc, const struct agent_pool_facts *facts, const struct error *e)
 {
     struct agent *a = arg;
     (void)e; // control goes on with what it knows
     if (rc == 0 && a->link && a->welcome)
-        link_send(a, json_pack("{s:s, s:I, s:I}", "type", "pool", "size", (json_int_t)facts->usage.limit_bytes, "used",
-                               (json_int_t)facts->usage.used_bytes));
+        link_send(a, inventory_pool(facts));
 }
 
 static void on_due(evutil_socket_t fd, short what, void *arg)

@@ -332,17 +332,23 @@ static void on_asked_usage(void *arg, int rc, uint64_t used, const struct error 
     answer(arg, rc, json_pack("{s:I}", "used", (json_int_t)used), e);
 }
 
+static struct asked *asked_new(struct agent *a, const json_t *message)
+{
+    struct asked *asked = xcalloc(1, sizeof *asked);
+    asked->agent = a;
+    asked->link_number = a->link_number;
+    asked->n = json_integer_value(json_object_get(message, "n"));
+    return asked;
+}
+
 // NULL if the message has no id as that member.
 static struct asked *asked_about(struct agent *a, const json_t *message, const char *member, struct uuid *id)
 {
     const char *text = json_string_value(json_object_get(message, member));
     if (!text || !uuid_parse(text, id))
         return NULL;
-    struct asked *asked = xcalloc(1, sizeof *asked);
-    asked->agent = a;
-    asked->link_number = a->link_number;
+    struct asked *asked = asked_new(a, message);
     asked->volume = *id;
-    asked->n = json_integer_value(json_object_get(message, "n"));
     return asked;
 }
 
@@ -368,6 +374,16 @@ static void on_usage(struct agent *a, const json_t *message)
     struct asked *asked = asked_about(a, message, "id", &id);
     if (asked)
         usage_measure(a, &id, on_asked_usage, asked);
+}
+
+static void on_asked_pool(void *arg, int rc, const struct agent_pool_facts *facts, const struct error *e)
+{
+    answer(arg, rc, rc < 0 ? json_object() : inventory_pool(facts), e);
+}
+
+static void on_pool(struct agent *a, const json_t *message)
+{
+    agent_pool_usage(a, on_asked_pool, asked_new(a, message));
 }
 
 static void on_records(struct agent *a, const json_t *message)
@@ -405,6 +421,7 @@ static const struct {
     { "welcome", on_welcome }, { "want", on_want },       { "want-end", on_want_end }, { "reply", on_reply },
     { "remove", on_remove },   { "release", on_release }, { "usage", on_usage },       { "alive", on_alive },
     { "refused", on_refused }, { "container", on_container }, { "records", on_records },
+    { "pool", on_pool },
 };
 
 static void on_line(void *arg, char *line, size_t n)

@@ -5,6 +5,7 @@
 #include "base/failpoint.h"
 #include "base/log.h"
 #include "base/mem.h"
+#include "plan/room.h"
 #include "sys/users.h"
 #include "transfer/target.h"
 
@@ -157,6 +158,44 @@ static void tell_progress(void *arg, const struct transfer_progress *p)
     worker_tell(json_pack("{s:I, s:I, s:I}", "bytes", (json_int_t)p->bytes, "total", (json_int_t)p->total, "rate", (json_int_t)p->rate));
 }
 
+// What other fetches that were under way when this one was begun have still to get.
+struct promised {
+    const struct agent_volume *of;
+    uint64_t bytes;
+};
+
+static uint64_t less(uint64_t a, uint64_t b)
+{
+    return a > b ? a - b : 0;
+}
+
+// As far as their sources are to be believed.
+static void add_promised(struct agent_volume *v, void *arg)
+{
+    struct promised *p = arg;
+    if (v == p->of || !v->fetch)
+        return;
+    uint64_t left = less(v->copy.total, v->copy.bytes), most = volume_copy_max(v->order->size);
+    p->bytes += left < most ? left : most;
+}
+
+static int may_take(void *arg, const struct transfer_amount *amount, struct error *e)
+{
+    const struct agent_volume *v = arg;
+    struct backend *b = v->agent->backend;
+    struct backend_usage pool;
+    struct promised others = { .of = v };
+    int rc = room_check_stream(v->order->size, amount->applied, e);
+    if (rc == 0)
+        rc = b->ops->pool_usage(b, &pool, e);
+    if (rc < 0)
+        return rc;
+    if (amount->left)
+        agent_for_each(v->agent, add_promised, &others);
+    const struct room room = { .size = pool.limit_bytes, .free = less(less(pool.free_bytes, amount->unsettled), others.bytes) };
+    return room_check(&room, amount->left, e);
+}
+
 static int run_fetch(void *ctx, json_t *result, struct error *e)
 {
     struct agent_volume *v = ctx;
@@ -171,6 +210,8 @@ static int run_fetch(void *ctx, json_t *result, struct error *e)
         .peer_name = name,
         .tls = v->agent->config.peer_client,
         .progress = tell_progress,
+        .may_take = may_take,
+        .arg = v,
     };
     int rc = moves_check(v->agent, e);
     if (rc == 0)

@@ -1,5 +1,6 @@
 // Serves other agents, to which volumes of this node move: a worker for each connection. What a peer may have stands in control's orders;
-// the worker judges by the copy of them that it was forked with.
+// the worker judges by the copy of them that it was forked with. Of the places neither an address nor a node can take all: STRANGERS_MAX,
+// SERVINGS_OF_NODE_MAX.
 #include "agent/internal.h"
 
 #include "base/clock.h"
@@ -22,11 +23,25 @@ struct serving {
     LIST_ENTRY(serving) all;
     struct agent *agent;
     struct worker *worker;
-    struct uuid volume; // once known
+    struct uuid volume, node; // once it was granted: what, and to whom
     int64_t since_ms;
     bool gives_way;     // its worker was told to end
     char from[SOCKET_ADDRESS_SIZE];
 };
+
+static bool is_granted(const struct serving *s)
+{
+    return !uuid_is_zero(&s->volume);
+}
+
+static size_t count_of_node(const struct agent *a, const struct uuid *node)
+{
+    const struct serving *s;
+    size_t n = 0;
+    LIST_FOREACH (s, &a->servings, all)
+        n += is_granted(s) && !s->gives_way && uuid_equal(&s->node, node);
+    return n;
+}
 
 // ---- in the worker
 
@@ -46,9 +61,12 @@ static int permit(void *arg, const char *peer, const struct transfer_request *r,
                     (unsigned long long)want->epoch);
     if (v->step == STEP_UNSEAL) // begun before the order for this move came: it would take what is sent now, too
         return fail(e, E_UNAVAILABLE, "volume %s: the snapshots of an earlier move are being removed, try again", UUID_TEXT(&r->volume));
+    if (count_of_node(a, &node) >= SERVINGS_OF_NODE_MAX)
+        return fail(e, E_UNAVAILABLE, "node %s has %d fetches from here already, the most that one node can have: try again when one has ended",
+                    UUID_TEXT(&node), SERVINGS_OF_NODE_MAX);
     bool sealed = v->sealed_revision == want->revision;
     *ret = (struct transfer_grant){ .final_seq = sealed ? v->snapshot.number : 0, .first_seq = move_next_number(0, want->revision), .rate = want->move.rate };
-    worker_tell(json_pack("{s:s}", "volume", UUID_TEXT(&r->volume)));
+    worker_tell(json_pack("{s:s, s:s}", "volume", UUID_TEXT(&r->volume), "node", UUID_TEXT(&node)));
     return 0;
 }
 
@@ -75,12 +93,16 @@ static int run_serve(void *ctx, json_t *result, struct error *e)
 
 // ---- in the agent
 
+// A worker knows of those that were granted before it began. Several that began at once may be more than a node can have.
 static void on_progress(void *arg, const json_t *progress)
 {
     struct serving *s = arg;
-    const char *text = json_string_value(json_object_get(progress, "volume"));
-    if (text)
-        (void)uuid_parse(text, &s->volume);
+    const char *volume = json_string_value(json_object_get(progress, "volume")), *node = json_string_value(json_object_get(progress, "node"));
+    if (!volume || !node || !uuid_parse(node, &s->node) || !uuid_parse(volume, &s->volume))
+        return;
+    s->gives_way = count_of_node(s->agent, &s->node) > SERVINGS_OF_NODE_MAX;
+    if (s->gives_way)
+        worker_kill(s->worker);
 }
 
 static void note_snapshot(struct agent_volume *v, const struct move_snapshot *taken)
@@ -106,7 +128,7 @@ static void on_served(void *arg, int rc, json_t *result, const struct error *e)
 {
     struct serving *s = arg;
     struct agent *a = s->agent;
-    struct agent_volume *v = uuid_is_zero(&s->volume) ? NULL : agent_volume(a, &s->volume);
+    struct agent_volume *v = is_granted(s) ? agent_volume(a, &s->volume) : NULL;
     struct move_snapshot taken;
     struct error ignored = ERROR_INIT;
     if (rc < 0)
@@ -129,7 +151,7 @@ static bool has_place_for(const struct agent *a, const char *from)
     struct serving *s, *oldest = NULL;
     size_t n = 0;
     LIST_FOREACH (s, &a->servings, all)
-        if (!s->gives_way && uuid_is_zero(&s->volume) && strcmp(s->from, from) == 0) {
+        if (!s->gives_way && !is_granted(s) && strcmp(s->from, from) == 0) {
             oldest = s; // those that came later stand before
             n++;
         }
@@ -172,7 +194,7 @@ static void make_room(struct agent *a)
 {
     const struct serving *s;
     LIST_FOREACH (s, &a->servings, all)
-        if (uuid_is_zero(&s->volume) && clock_boot_ms() - s->since_ms > PATIENCE_MS)
+        if (!is_granted(s) && clock_boot_ms() - s->since_ms > PATIENCE_MS)
             worker_kill(s->worker);
 }
 

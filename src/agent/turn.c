@@ -349,6 +349,7 @@ void turn(struct agent_volume *v)
         return;
     v->abandoned &= want && want->state == VOLUME_LIVE && !v->record;
     enum step step = plan(v, want);
+    v->missing = step == STEP_MISSING;
     if (step == STEP_MISSING && v->to_trash)
         step = STEP_NONE; // whoever gives it up knows
     if (step == STEP_NONE && v->removing && !v->checked)
@@ -422,6 +423,7 @@ static bool has_news(const struct agent_volume *v)
     uint64_t epoch = present ? v->record->epoch : 0, revision = present ? v->record->revision : 0;
     return !v->reported.sent || v->reported.present != present || v->reported.mounted != v->mounted || v->reported.epoch != epoch ||
            v->reported.revision != revision || v->reported.code != v->error.code || v->reported.in_use != turn_is_in_use(v) ||
+           v->reported.missing != v->missing ||
            !moves_are_reported(v) || (v->error.code && v->reported.attempts != v->attempts); // who waits for an attempt hears of each that failed
 }
 
@@ -444,10 +446,13 @@ json_t *turn_make_report(struct agent_volume *v)
     v->reported.code = v->error.code;
     v->reported.attempts = v->attempts;
     v->reported.in_use = turn_is_in_use(v);
+    v->reported.missing = v->missing;
     json_t *message = json_pack("{s:s, s:s, s:I, s:I, s:b, s:b, s:b}", "type", "report", "id", UUID_TEXT(&v->id), "epoch", (json_int_t)epoch,
                                 "revision", (json_int_t)revision, "present", (int)present, "mounted", (int)v->mounted, "in_use",
                                 (int)v->reported.in_use);
     moves_report(v, message);
+    if (v->missing)
+        json_object_set_new(message, "missing", json_true());
     if (v->mounted)
         json_object_set_new(message, "path", json_string(agent_mount_point(v->agent, &v->id, path)));
     if (v->error.code)

@@ -53,6 +53,7 @@ struct backend_usage {
     uint64_t used_bytes;  // of the volume, or of the pool for pool_usage
     uint64_t limit_bytes; // the volume's limit or the pool's size; 0: no limit
     // Of a pool alone:
+    uint64_t free_bytes;        // what can still be written; of a file, no more than its disk can keep
     bool is_read_only;          // mounted so, or the file system has stopped after an error
     bool is_file;               // the next two count:
     uint64_t may_grow_bytes;    // what the file has not taken up yet of its size
@@ -137,7 +138,8 @@ struct backend_ops {
     // Starts to receive the stream of snapshot seq against `base`, which must be the copy's seq, or 0. offset: 0, from the start (a
     // checkpoint is given up), or that of the checkpoint, which must be of this base and seq (E_NOT_FOUND): what was applied after it is
     // undone, and the bytes from there on are to follow. The volume's lock is held until receive_free: E_BUSY. E_CONFLICT if the volume
-    // itself is here. The volume's limit does not count yet.
+    // itself is here. The volume's limit does not count yet; but all that is received of it can't take more than volume_copy_max of that limit:
+    // then feed is E_TOO_LARGE.
     int (*receive_begin)(struct backend *b, const struct volume *v, uint64_t base, uint64_t seq, uint64_t offset, struct receiver **ret,
                          struct error *e);
     // Applies the next bytes of the stream. After an error the receiver is only good to be freed. E_CORRUPT for what no sender writes.

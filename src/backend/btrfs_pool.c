@@ -391,6 +391,8 @@ static int measure_file(const struct pool *p, struct backend_usage *ret, struct 
     ret->is_file = true;
     ret->may_grow_bytes = size > has ? size - has : 0;
     ret->disk_free_bytes = (uint64_t)below.f_bavail * below.f_frsize;
+    uint64_t lacking = ret->may_grow_bytes > ret->disk_free_bytes ? ret->may_grow_bytes - ret->disk_free_bytes : 0;
+    ret->free_bytes = ret->free_bytes > lacking ? ret->free_bytes - lacking : 0;
     return 0;
 }
 
@@ -408,6 +410,7 @@ static int pool_usage(struct backend *b, struct backend_usage *ret, struct error
     *ret = (struct backend_usage){
         .used_bytes = (st.f_blocks - st.f_bfree) * unit,
         .limit_bytes = st.f_blocks * unit,
+        .free_bytes = st.f_bavail * unit,
         .is_read_only = st.f_flag & ST_RDONLY,
     };
     return p->source == POOL_FILE ? measure_file(p, ret, e) : 0;

@@ -3,6 +3,7 @@
 
 #include "base/crc32c.h"
 #include "base/failpoint.h"
+#include "base/size.h"
 #include "sys/atomic_file.h"
 #include "sys/btrfs.h"
 #include "sys/btrfs_quota.h"
@@ -20,6 +21,7 @@ struct receiver {
     int lock, fd, part, base; // fd: incoming/<id>; base: the copy that an increment builds on, or -1
     struct uuid id;
     uint64_t base_seq, seq, offset;
+    uint64_t limit; // of what is in the folder
     struct send_apply *apply;
     struct send_stream *stream;
     bool is_finished;
@@ -86,6 +88,7 @@ static int restore(struct receiver *r, int mark_fd, struct error *e)
 
 // ---- begin -------------------------------------------------------------------------------------------------------------------
 
+// All that copies and parts write counts to one group. Classic qgroups have no such thing: there a part has the limit.
 static int join_group(const struct receiver *r, struct error *e)
 {
     AUTO(close) int group = -1;
@@ -97,7 +100,9 @@ static int join_group(const struct receiver *r, struct error *e)
         rc = btrfs_subvolume_id(group, &owner, e);
     if (rc == 0)
         rc = btrfs_subvolume_id(r->part, &part, e);
-    return rc < 0 ? rc : btrfs_quota_join(r->fd, owner, part, e);
+    if (rc == 0)
+        rc = btrfs_quota_join(r->fd, owner, part, e);
+    return rc < 0 ? rc : btrfs_quota_limit(r->fd, btrfs_quota_is_simple(r->fd) ? owner : part, r->limit, e);
 }
 
 // Makes `part`: empty, or from the subvolume at `from`.
@@ -175,7 +180,8 @@ int pool_receive_begin(struct backend *b, const struct volume *v, uint64_t base,
 {
     struct pool *p = pool_enter(b);
     AUTO(pool_receive_free) struct receiver *r = xcalloc(1, sizeof *r);
-    *r = (struct receiver){ .pool = p, .lock = -1, .fd = -1, .part = -1, .base = -1, .id = v->id, .base_seq = base, .seq = seq, .offset = offset };
+    *r = (struct receiver){ .pool = p, .lock = -1, .fd = -1, .part = -1, .base = -1, .id = v->id, .base_seq = base, .seq = seq, .offset = offset,
+                            .limit = v->size ? volume_copy_max(v->size) : 0 };
     ASSERT(seq > base);
     int rc = pool_lock_volume(p, &v->id, LOCK_WAIT_MS, &r->lock, e);
     if (rc > 0)
@@ -194,6 +200,11 @@ int pool_receive_feed(struct receiver *r, const void *data, size_t n, struct err
 {
     int rc = send_stream_feed(r->stream, data, n, e);
     r->offset += n;
+    if (rc < 0 && e->os_errno == EDQUOT) {
+        char limit[SIZE_TEXT_SIZE];
+        rc = fail(e, E_TOO_LARGE, "what has come of it takes more than %s, more than the volume can hold: make its size limit larger, or "
+                  "look at the source", size_format(r->limit, limit));
+    }
     return rc < 0 ? pool_fail(r->pool, rc, "receive", &r->id, e) : 0;
 }
 

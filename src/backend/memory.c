@@ -264,7 +264,7 @@ static int memory_pool_usage(struct backend *b, struct backend_usage *ret, struc
 {
     (void)e;
     AUTO(memory_unlock) struct shared *s = memory_lock(b);
-    *ret = (struct backend_usage){ .used_bytes = 0, .limit_bytes = s->size };
+    *ret = (struct backend_usage){ .used_bytes = 0, .limit_bytes = s->size, .free_bytes = s->size };
     return 0;
 }
 

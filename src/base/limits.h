@@ -60,6 +60,7 @@
 #define WORKERS_MAX           16             // running at once on a node
 #define FETCHES_MAX           4              // volumes that a node fetches at once; twice that if engines wait for them
 #define SERVINGS_MAX          32             // fetches of other nodes that an agent serves at once
+#define SERVINGS_OF_NODE_MAX  16             // of these, of one node: all that it has at once, and as many again whose connections broke
 #define WORKER_ANSWER_MAX     (64U << 20)    // or a part of one that comes in parts, as that of a large pool
 #define MOUNT_IDS_MAX         4096           // references (mount ID, engine) of one volume
 #define OPTIONS_MAX           64             // options of one plugin Create

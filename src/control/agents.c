@@ -48,7 +48,7 @@ static void send_want(struct agent_peer *p, const struct volume *v)
     json_t *message = json_pack("{s:s, s:o, s:b}", "type", "want", "volume", volume_to_json(v), "held", (int)held);
     bool is_target = move_is_open(v) && uuid_equal(&v->target, &p->node->node.id);
     const struct control_node *owner = is_target ? control_node(c, &v->owner) : NULL;
-    if (owner && owner->peer_port)
+    if (owner && owner->peer_port && !moves_lacks_data(c, v))
         json_object_set_new(message, "peer", json_pack("{s:s, s:s, s:i, s:I}", "node", UUID_TEXT(&owner->node.id), "host", owner->node.host, "port",
                                                        (int)owner->peer_port, "final", (json_int_t)moves_final_number(c, v)));
     struct error away = ERROR_INIT;

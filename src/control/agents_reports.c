@@ -101,6 +101,7 @@ static void read_part(struct sighting *s, const json_t *message)
     const json_t *snapshot = json_object_get(copy ? copy : message, "snapshot");
     struct error e = ERROR_INIT;
     s->part = (struct move_part){ .known = true, .present = s->present, .epoch = s->epoch, .revision = s->revision,
+                                  .missing = json_is_true(json_object_get(message, "missing")),
                                   .in_use = json_is_true(json_object_get(message, "in_use")), .warm = json_is_true(json_object_get(copy, "warm")) };
     if (copy)
         s->part.revision = read_count(copy, "order");
@@ -123,10 +124,11 @@ static void note_owner(struct agent_peer *p, const struct volume *v, const json_
 {
     struct control *c = p->control;
     uint64_t was_final = moves_final_number(c, v);
+    bool lacked_data = moves_lacks_data(c, v);
     struct sighting *s = control_sighting_add(c, &v->id);
     read_report(p, s, message);
-    if (moves_final_number(c, v) != was_final)
-        agents_tell(c, &v->target, v); // its last increment can be had
+    if (moves_final_number(c, v) != was_final || (move_is_open(v) && moves_lacks_data(c, v) != lacked_data))
+        agents_tell(c, &v->target, v); // its last increment can be had; or there is nothing to be had any more, or again
     if (v->state == VOLUME_DELETED && (s->present || s->has_copy))
         agents_tell(c, &p->node->node.id, v); // made when control took it for gone: it goes now
     follow_owner(c, v);
@@ -216,10 +218,18 @@ const char *agent_on_inventory_end(struct agent_peer *p, const json_t *message)
     return NULL;
 }
 
+void agents_note_pool(struct control_node *n, const json_t *message)
+{
+    n->pool_size = read_count(message, "size");
+    n->pool_used = read_count(message, "used");
+    n->pool_free = n->pool_size > n->pool_used ? n->pool_size - n->pool_used : 0;
+    if (json_object_get(message, "free"))
+        n->pool_free = read_count(message, "free");
+    n->created = 0;
+}
+
 const char *agent_on_pool(struct agent_peer *p, const json_t *message)
 {
-    p->node->pool_size = read_count(message, "size");
-    p->node->pool_used = read_count(message, "used");
-    p->node->created = 0;
+    agents_note_pool(p->node, message);
     return NULL;
 }

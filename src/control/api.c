@@ -152,7 +152,7 @@ static void search(const struct route *table, const char *method, const char *pa
     }
 }
 
-static bool tag_matches(const struct control *c, struct http_exchange *x)
+bool api_tag_matches(const struct control *c, struct http_exchange *x)
 {
     const struct http_message *request = http_request(x);
     const char *sent = NULL;
@@ -178,7 +178,7 @@ static void run(struct control *c, struct http_exchange *x, const struct route *
         refuse(x, 400, "", E_INVALID, "The path holds a malformed percent-encoding.");
         return;
     }
-    if ((route->flags & ROUTE_TAG) && !tag_matches(c, x))
+    if ((route->flags & ROUTE_TAG) && !api_tag_matches(c, x))
         return;
     if ((route->flags & ROUTE_WAIT) && api_number(x, "wait", WAIT_S_MAX, &call.wait_s, &e) < 0) {
         api_fail(x, &e);

@@ -256,23 +256,48 @@ static struct volume *dataset(const struct call *call)
     return v;
 }
 
-int v1_move_volume(struct control *c, const struct uuid *id, const struct uuid *node, struct error *e)
+static int carry_out(struct control *c, const struct uuid *id, const struct move_wish *wish, struct error *e)
 {
-    const struct move_wish wish = { .target = *node, .keep_mounted = true };
     const struct volume *v = volume_set_find(&c->volumes, id);
     struct volume *changed = NULL;
     ASSERT(v);
-    int rc = uuid_equal(node, &v->owner) ? 0 : drain_check(c, node, e);
+    int rc = uuid_equal(&wish->target, &v->owner) ? 0 : drain_check(c, &wish->target, e);
     if (rc == 0)
-        rc = moves_decide(c, v, &wish, &changed, e);
+        rc = moves_decide(c, v, wish, &changed, e);
     return rc == 0 && changed ? control_put(c, changed, e) : rc;
+}
+
+int v1_move_volume(struct control *c, const struct uuid *id, const struct uuid *node, struct error *e)
+{
+    return carry_out(c, id, &(struct move_wish){ .target = *node, .keep_mounted = true }, e);
+}
+
+// A client's wish, while the nodes are asked about it.
+struct moving {
+    struct control *control;
+    struct http_exchange *exchange;
+    struct uuid id;
+};
+
+// The configuration that the client has named may have changed meanwhile, and the volume have gone.
+static void on_surveyed(void *arg, const struct move_wish *wish)
+{
+    AUTO(free) struct moving *m = arg;
+    const struct volume *v = volume_set_find(&m->control->volumes, &m->id);
+    struct error e = ERROR_INIT;
+    if (!v)
+        api_describe(m->exchange, 404, "Dataset not found.");
+    else if (!api_tag_matches(m->control, m->exchange))
+        return;
+    else if (carry_out(m->control, &m->id, wish, &e) < 0)
+        v1_refuse(m->exchange, &e);
+    else
+        reply_dataset(m->exchange, 200, volume_set_find(&m->control->volumes, &m->id));
 }
 
 static void move_dataset(struct call *call)
 {
     static const struct field fields[] = { { "primary", KIND_UUID, false } };
-    struct control *c = call->control;
-    struct error e = ERROR_INIT;
     struct uuid node;
     if (!v1_check(call, fields, ARRAY_SIZE(fields)))
         return;
@@ -284,12 +309,13 @@ static void move_dataset(struct call *call)
         return;
     }
     const char *primary = json_string_value(json_object_get(call->body, "primary"));
-    struct uuid id = v->id;
-    if (primary && uuid_parse(primary, &node) && v1_move_volume(c, &id, &node, &e) < 0) {
-        v1_refuse(call->exchange, &e);
+    if (!primary || !uuid_parse(primary, &node)) {
+        reply_dataset(call->exchange, 200, v);
         return;
     }
-    reply_dataset(call->exchange, 200, volume_set_find(&c->volumes, &id));
+    struct moving *m = xcalloc(1, sizeof *m);
+    *m = (struct moving){ call->control, call->exchange, v->id };
+    moves_survey(call->control, v, &(struct move_wish){ .target = node, .keep_mounted = true }, on_surveyed, m);
 }
 
 static void delete_dataset(struct call *call)

@@ -380,21 +380,37 @@ static int read_move(const struct call *call, struct move_wish *wish, struct err
     return 0;
 }
 
-static void move_to(struct call *call, const struct volume *v, const struct move_wish *wish)
+struct moving {
+    struct call call; // without its path and body
+    struct asking volume;
+};
+
+static void on_surveyed(void *arg, const struct move_wish *wish)
 {
-    struct control *c = call->control;
+    AUTO(free) struct moving *m = arg;
+    struct control *c = m->call.control;
     struct error e = ERROR_INIT;
     struct volume *changed = NULL;
-    const struct uuid id = v->id;
+    const struct volume *v = asked_volume(&m->volume);
+    if (!v)
+        return;
     int rc = uuid_equal(&wish->target, &v->owner) ? 0 : drain_check(c, &wish->target, &e);
     if (rc == 0)
         rc = moves_decide(c, v, wish, &changed, &e);
     if (rc == 0 && changed)
         rc = control_put(c, changed, &e);
     if (rc < 0)
-        api_fail(call->exchange, &e);
+        api_fail(m->call.exchange, &e);
     else
-        wait_for_move(call, volume_set_find(&c->volumes, &id));
+        wait_for_move(&m->call, volume_set_find(&c->volumes, &m->volume.id));
+}
+
+static void move_to(const struct call *call, const struct volume *v, const struct move_wish *wish)
+{
+    struct moving *m = xcalloc(1, sizeof *m);
+    m->call = (struct call){ .control = call->control, .exchange = call->exchange, .segment = "", .wait_s = call->wait_s };
+    m->volume = (struct asking){ call->control, call->exchange, v->id };
+    moves_survey(call->control, v, wish, on_surveyed, m);
 }
 
 static void move_volume(struct call *call)

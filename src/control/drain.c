@@ -74,8 +74,7 @@ static struct candidates candidates(const struct control *c, const struct contro
     const struct control_node *n;
     LIST_FOREACH (n, &c->nodes, all)
         all.nodes[all.n++] = (struct place_node){ .id = n->node.id, .takes = n != from && takes(n), .knows_pool = n->pool_size > 0,
-                                                  .free_bytes = n->pool_size > n->pool_used ? n->pool_size - n->pool_used : 0,
-                                                  .coming = n->counts.coming };
+                                                  .free_bytes = n->pool_free, .coming = n->counts.coming };
     return all;
 }
 

@@ -60,7 +60,7 @@ struct control_node {
     int64_t seen_ms;         // boot clock, when it was last connected
     int64_t booted_ms;       // this host's wall clock, when its era began; 0: it has not said
     bool is_told_absent;     // other nodes know that it is not connected
-    uint64_t pool_size, pool_used; // bytes, as it said last; size 0: it has not
+    uint64_t pool_size, pool_used, pool_free; // bytes, as it said last; size 0: it has not
     size_t created;          // volumes that it was given since then
     struct node_counts counts;     // as of the last drain_count
     char drain_problem[sizeof ((struct error *)NULL)->msg]; // why its drain can't go on; ""
@@ -186,7 +186,13 @@ void recover_stop(struct control *c); // control ends: what is under way commits
 
 // ---- moves.c
 struct move_part moves_part(const struct control *c, const struct sighting *s); // what is to be relied on; s may be NULL
-// As decide_move, with what is known here of the owner.
+// Finds out how much a move by that wish would bring, and, if that seems not to fit, how full its target's pool is by now; the agents of both
+// nodes have a moment to say it. `done` is called once, perhaps at once, with what to decide by; the volume may be another one by then, or gone.
+typedef void moves_surveyed(void *arg, const struct move_wish *known);
+void moves_survey(struct control *c, const struct volume *v, const struct move_wish *wish, moves_surveyed *done, void *arg);
+// Whether the owner has said that the data of the volume is missing there.
+bool moves_lacks_data(const struct control *c, const struct volume *v);
+// As decide_move, with what is known here of the owner, and of the target's pool.
 int moves_decide(const struct control *c, const struct volume *v, const struct move_wish *wish, struct volume **ret, struct error *e);
 // Commits the next stage of a move, if what the two nodes have said allows it.
 void moves_turn(struct control *c, const struct uuid *volume);
@@ -229,6 +235,7 @@ char *agents_said(const json_t *text);
 void agents_expel(struct control_node *n, const struct error *why);
 
 // ---- agents_reports.c
+void agents_note_pool(struct control_node *n, const json_t *message); // what it says of its pool
 // The store has refused what followed from a report of that volume: said in the log, and all that follows from reports is tried again in a while,
 // without waiting for the agents to say it once more.
 void reports_again_later(struct control *c, const struct uuid *volume, const struct error *why);
@@ -262,6 +269,7 @@ void api_reply(struct http_exchange *x, int status, json_t *body /* taken */);
 void api_reply_text(struct http_exchange *x, int status, const char *extra, const char *json, size_t n);
 void api_describe(struct http_exchange *x, int status, const char *fmt, ...) __attribute__((format(printf, 3, 4)));
 void api_fail(struct http_exchange *x, const struct error *e); // as v2 writes errors
+bool api_tag_matches(const struct control *c, struct http_exchange *x); // false after a reply: the client wants another configuration
 bool api_flag(const struct http_exchange *x, const char *name); // it is in the query, and not as "0"
 // The value of a query's parameter; "" if it has none, NULL if it isn't there. What is no percent-encoding stays as it is.
 const char *api_query(const struct http_exchange *x, const char *name, char *ret, size_t size);

@@ -2,9 +2,11 @@
 #include "control/internal.h"
 
 #include "base/log.h"
+#include "base/mem.h"
 
 #include <string.h>
 
+#define SURVEY_MS  1000 // for each of the two agents that are asked about a move; who does not answer can't be waited for
 #define RELEASE_MS 3000 // for the owner's agent to find that nothing uses a volume, and to unmount it
 
 // What is to be relied on of what a node said: all of it, as long as it is connected and nothing that it said since can be lost. One that is just
@@ -34,13 +36,95 @@ uint64_t moves_final_number(const struct control *c, const struct volume *v)
     return owner.known && owner.snapshot.final && owner.revision == v->revision ? owner.snapshot.number : 0;
 }
 
+bool moves_lacks_data(const struct control *c, const struct volume *v)
+{
+    const struct move_part owner = part_of_owner(c, v);
+    return owner.known && owner.missing;
+}
+
+// What is to come to a node by the moves that are under way, as far as that is known.
+static uint64_t coming_to(const struct control *c, const struct control_node *n)
+{
+    uint64_t bytes = 0;
+    for (size_t i = 0; i < n->volumes.n; i++) {
+        const struct volume *v = volume_set_find(&c->volumes, &n->volumes.ids[i]);
+        const struct sighting *s = v && move_is_open(v) && uuid_equal(&v->target, &n->node.id) ? control_other(c, &v->id) : NULL;
+        bytes += s && s->copy_total > s->copy_bytes ? s->copy_total - s->copy_bytes : 0;
+    }
+    return bytes;
+}
+
+static struct room room_at(const struct control *c, const struct uuid *node)
+{
+    const struct control_node *n = control_node(c, node);
+    struct room room = { .size = 0 };
+    if (!n || !n->pool_size)
+        return room;
+    uint64_t coming = coming_to(c, n);
+    return (struct room){ .size = n->pool_size, .free = n->pool_free > coming ? n->pool_free - coming : 0 };
+}
+
 int moves_decide(const struct control *c, const struct volume *v, const struct move_wish *wish, struct volume **ret, struct error *e)
 {
     struct move_wish known = *wish;
     known.owner_is_unheard = !control_node(c, &v->owner);
+    known.owner_lacks_data = moves_lacks_data(c, v);
+    if (wish->needs)
+        known.room = room_at(c, &wish->target);
     if (absence_is_for_good(c, v) && absence_describe(c, v, e)) // nobody is there to give it
         return -(int)e->code;
     return decide_move(v, &known, ret, e);
+}
+
+// ---- what a move would need
+
+struct survey {
+    struct control *control;
+    struct move_wish wish;
+    moves_surveyed *done;
+    void *arg;
+};
+
+static void end_survey(struct survey *s)
+{
+    s->done(s->arg, &s->wish);
+    free(s);
+}
+
+static void on_pool(void *arg, int rc, const json_t *reply, const struct error *e)
+{
+    struct survey *s = arg;
+    struct control_node *n = control_node(s->control, &s->wish.target);
+    (void)e; // what it said before counts
+    if (rc == 0 && n)
+        agents_note_pool(n, reply);
+    end_survey(s);
+}
+
+static void on_usage(void *arg, int rc, const json_t *reply, const struct error *e)
+{
+    struct survey *s = arg;
+    struct error full = ERROR_INIT;
+    json_int_t used = json_integer_value(json_object_get(reply, "used"));
+    const struct room room = room_at(s->control, &s->wish.target);
+    (void)e; // the target looks for itself, when it gets it
+    s->wish.needs = rc == 0 && used > 0 ? (uint64_t)used : 0;
+    if (s->wish.needs && room_check(&room, s->wish.needs, &full) < 0) // by what it said some time ago
+        agents_ask(s->control, &s->wish.target, json_pack("{s:s}", "type", "pool"), SURVEY_MS, on_pool, s);
+    else
+        end_survey(s);
+}
+
+void moves_survey(struct control *c, const struct volume *v, const struct move_wish *wish, moves_surveyed *done, void *arg)
+{
+    const struct control_node *target = control_node(c, &wish->target);
+    if (v->state != VOLUME_LIVE || !move_would_begin(v, wish) || !target || !target->pool_size || moves_lacks_data(c, v)) {
+        done(arg, wish);
+        return;
+    }
+    struct survey *s = xcalloc(1, sizeof *s);
+    *s = (struct survey){ c, *wish, done, arg };
+    agents_ask(c, &v->owner, json_pack("{s:s, s:s}", "type", "usage", "id", UUID_TEXT(&v->id)), SURVEY_MS, on_usage, s);
 }
 
 void moves_turn(struct control *c, const struct uuid *volume)
@@ -140,7 +224,10 @@ json_t *moves_to_v2(const struct control *c, const struct volume *v)
         json_object_set_new(move, "rate", json_integer((json_int_t)s->copy_rate));
         json_object_set_new(move, "seconds_left", s->copy_rate ? json_integer((json_int_t)(left / s->copy_rate)) : json_null());
     }
-    if (move_is_open(v) && !is_connected(c, &v->target))
+    if (move_is_open(v) && moves_lacks_data(c, v))
+        json_object_set_new(move, "error", json_pack("{s:s, s:s}", "code", error_word(E_CORRUPT), "description",
+                                                     "its data is missing on its node: bring back what that pool has lost, or cancel the move"));
+    else if (move_is_open(v) && !is_connected(c, &v->target))
         json_object_set_new(move, "error", json_pack("{s:s, s:s}", "code", error_word(E_UNAVAILABLE), "description",
                                                      "that node is not connected: the move waits for it"));
     else if (s && s->error)

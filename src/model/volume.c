@@ -88,6 +88,17 @@ int volume_name_check(const char *name, struct error *e)
     return 0;
 }
 
+#define COPY_FACTOR 2
+#define COPY_EXTRA  (64ULL << 20)
+
+uint64_t volume_copy_max(uint64_t size)
+{
+    if (size == 0 || size > VOLUME_SIZE_MAX)
+        return TRANSFER_BYTES_MAX;
+    uint64_t most = COPY_FACTOR * size + COPY_EXTRA;
+    return most < TRANSFER_BYTES_MAX ? most : TRANSFER_BYTES_MAX;
+}
+
 int volume_size_check(uint64_t size, struct error *e)
 {
     if (size == 0)

@@ -92,6 +92,10 @@ const char *volume_label(const struct volume *v, char buffer[UUID_TEXT_SIZE]);
 int volume_name_check(const char *name, struct error *e);
 // 0 (no limit), or VOLUME_SIZE_MIN to VOLUME_SIZE_MAX in steps of VOLUME_SIZE_UNIT.
 int volume_size_check(uint64_t size, struct error *e);
+// The most that a move may bring of a volume of that size limit (0: none): in one stream, and in the copy on disk. A stream is longer than the
+// data on disk where files are small, their paths long, or the source's file system compresses; the copy has what was overwritten meanwhile,
+// too. So it is twice the limit, and room for the names of an almost empty volume.
+uint64_t volume_copy_max(uint64_t size);
 
 // The one JSON form of a volume: in the store, in the agent protocol, and beside the data on disk.
 json_t *volume_to_json(const struct volume *v); // new reference

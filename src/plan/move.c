@@ -35,6 +35,24 @@ static void set_target(struct volume *v, const struct move_wish *wish)
         v->move.stage = MOVE_WARM;
 }
 
+bool move_would_begin(const struct volume *v, const struct move_wish *wish)
+{
+    bool is_under_way = !uuid_equal(&v->owner, &v->target) && uuid_equal(&v->target, &wish->target);
+    return v->born && !is_under_way && !uuid_equal(&v->owner, &wish->target);
+}
+
+static int check_begin(const struct volume *v, const struct move_wish *wish, struct error *e)
+{
+    char label[UUID_TEXT_SIZE];
+    if (!move_would_begin(v, wish))
+        return 0;
+    if (wish->owner_lacks_data)
+        return fail(e, E_CORRUPT, "volume %.100s can't move: its data is missing on its node %s, see the error in `flocker volume inspect`; bring "
+                    "back what that node's pool has lost, or remove the volume", volume_label(v, label), UUID_TEXT(&v->owner));
+    int rc = wish->needs ? room_check(&wish->room, wish->needs, e) : 0;
+    return rc < 0 ? fail_ctx(e, rc, "volume %.100s does not fit on node %s", volume_label(v, label), UUID_TEXT(&wish->target)) : 0;
+}
+
 int decide_move(const struct volume *v, const struct move_wish *wish, struct volume **ret, struct error *e)
 {
     char label[UUID_TEXT_SIZE];
@@ -45,6 +63,9 @@ int decide_move(const struct volume *v, const struct move_wish *wish, struct vol
     if (uuid_equal(&v->target, &wish->target) && v->keep_mounted >= wish->keep_mounted &&
         (stays || (v->move.force == wish->force && v->move.rate == wish->rate)))
         return 0;
+    int rc = check_begin(v, wish, e);
+    if (rc < 0)
+        return rc;
     *ret = next(v);
     (*ret)->keep_mounted |= wish->keep_mounted;
     set_target(*ret, wish);

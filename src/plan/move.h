@@ -14,6 +14,7 @@
 #define FLOCKER_PLAN_MOVE_H
 
 #include "model/volume.h"
+#include "plan/room.h"
 
 #include <jansson.h>
 
@@ -25,6 +26,9 @@ struct move_wish {
     bool force;        // stop who uses it
     uint64_t rate;     // bytes per second; 0: no limit
     bool owner_is_unheard; // no agent has ever spoken for the owner: it can't have made anything
+    bool owner_lacks_data; // the owner has said so
+    struct room room;      // the target's pool, as far as it is known, less what else is on its way there
+    uint64_t needs;        // bytes that the volume holds; 0: not known
 };
 
 // The newest read-only snapshot of a volume at its owner, or the newest whole one that a target has received.
@@ -48,6 +52,7 @@ struct move_part {
     bool known;
     bool present;             // it has a record of the volume on disk
     uint64_t epoch, revision; // of that record: the order that it acts by. Of a target: `revision` of the order by which it keeps its copy
+    bool missing;  // its data should be there and is not
     bool in_use;   // somebody uses it there, or has asked for it
     bool held;     // a user's hold keeps it there
     bool warm;     // of a target: a further increment would not be smaller
@@ -56,8 +61,11 @@ struct move_part {
 
 // The user wishes it on another node, or, with the owner as target, where it is: then a move that can still be called off is. The move waits
 // while its owner has not reported its data yet (one that was never heard of is passed over), and while a former owner still has some.
-// E_NOT_FOUND unless the volume is live.
+// E_NOT_FOUND unless the volume is live. A move that would begin and can't end is refused: E_CORRUPT, its owner lacks the data; E_NO_SPACE, it
+// does not fit into the target's pool. One that is under way is left to go on, or be called off.
 int decide_move(const struct volume *v, const struct move_wish *wish, struct volume **ret, struct error *e);
+// Whether a move by that wish is one that was not under way, with data that has to go over.
+bool move_would_begin(const struct volume *v, const struct move_wish *wish);
 // A node's engine wants to mount it, and the owner has just let go of it and holds it for that node (docs/protocol.md, `release`); or the owner's
 // own engine wants a volume that is sealed. A move to a node that is not there gives way. E_BUSY while another move is under way.
 int decide_acquire(const struct volume *v, const struct uuid *node, bool target_is_there, struct volume **ret, struct error *e);

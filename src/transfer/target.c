@@ -47,6 +47,28 @@ struct fetching {
 
 // ---- the applying thread
 
+static int checkpoint(struct fetching *f, struct error *e)
+{
+    int rc = f->target->backend->ops->receive_checkpoint(f->receiver, f->applied.offset, f->applied.digest, e);
+    f->checkpoint = f->applied.offset;
+    f->checkpoint_ms = clock_boot_ms();
+    return rc;
+}
+
+// How much of the stream may be taken, and of the pool.
+static int check_amount(struct fetching *f, uint64_t left, struct error *e)
+{
+    const struct transfer_target *t = f->target;
+    struct transfer_amount a = { .applied = f->applied.offset, .unsettled = f->applied.offset - f->checkpoint, .left = left };
+    int rc = t->may_take ? t->may_take(t->arg, &a, e) : 0;
+    if (rc != -E_NO_SPACE || a.unsettled == 0)
+        return rc;
+    a.unsettled = 0; // after a checkpoint the pool knows what is used
+    rc = checkpoint(f, e);
+    return rc < 0 ? rc : t->may_take(t->arg, &a, e);
+}
+
+// What was received before and is of no more use is let go before the room is measured.
 static int begin(struct fetching *f, struct error *e)
 {
     const struct transfer_target *t = f->target;
@@ -57,7 +79,8 @@ static int begin(struct fetching *f, struct error *e)
         return 0;
     f->receiver_seq = a->seq;
     f->receiver_base = a->base;
-    return t->backend->ops->receive_begin(t->backend, t->volume, a->base, a->seq, a->offset, &f->receiver, e);
+    int rc = t->backend->ops->receive_begin(t->backend, t->volume, a->base, a->seq, a->offset, &f->receiver, e);
+    return rc < 0 ? rc : check_amount(f, a->estimate > a->offset ? a->estimate - a->offset : 0, e);
 }
 
 static int apply(struct fetching *f, const struct chunk *c, struct error *e)
@@ -70,12 +93,9 @@ static int apply(struct fetching *f, const struct chunk *c, struct error *e)
     FAILPOINT(TRANSFER_APPLIED);
     if (f->applied.offset % TRANSFER_CHUNK)
         return 0; // the last one: the end follows
-    if (clock_boot_ms() - f->checkpoint_ms < f->times->checkpoint_ms)
-        return 0;
-    rc = ops->receive_checkpoint(f->receiver, f->applied.offset, f->applied.digest, e);
-    f->checkpoint = f->applied.offset;
-    f->checkpoint_ms = clock_boot_ms();
-    return rc;
+    if (f->applied.offset % TRANSFER_CHECK == 0 && (rc = check_amount(f, 0, e)) < 0)
+        return rc;
+    return clock_boot_ms() - f->checkpoint_ms < f->times->checkpoint_ms ? 0 : checkpoint(f, e);
 }
 
 static void *applying_thread(void *arg)

@@ -6,7 +6,16 @@
 #include "transfer/frame.h"
 #include "transfer/transfer.h"
 
+#define TRANSFER_CHECK (16 * TRANSFER_CHUNK)
+
 struct ssl_ctx_st;
+
+// What a target has taken of a stream.
+struct transfer_amount {
+    uint64_t applied;   // bytes from its start
+    uint64_t unsettled; // the last ones of these, since the checkpoint: the pool may not count them as used yet
+    uint64_t left;      // before the first of this fetch: about as many are to come; 0: unknown, or on the way
+};
 
 struct transfer_target {
     struct backend *backend;     // borrowed, as everything here; used in another thread, but in one at a time
@@ -16,7 +25,10 @@ struct transfer_target {
     const char *peer_name;  // "node-<uuid>" of the source: its certificate must say so
     struct ssl_ctx_st *tls; // of pki_client_context
     transfer_on_progress *progress; // NULL: nobody wants to know
-    void *arg;
+    // Whether more may come: asked from the thread that uses the backend, before the first byte and each TRANSFER_CHECK bytes. An error ends the
+    // fetch; but E_NO_SPACE first has a checkpoint made, and is asked again. NULL: any number may.
+    int (*may_take)(void *arg, const struct transfer_amount *a, struct error *e);
+    void *arg; // of both
     const struct transfer_times *times;
 };
 

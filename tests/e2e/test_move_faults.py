@@ -5,6 +5,7 @@ FLOCKER_FAULT_SEED=N     the storm's seed; without it a new one is drawn. It is 
 FLOCKER_STORM_S=N        how long the storm lasts (`make soak` has it last for minutes)
 """
 import concurrent.futures
+import hashlib
 import json
 import os
 import random
@@ -343,10 +344,10 @@ class Filled:
 def test_full_pool_at_the_target(movers):
     one, source, target = movers.flockers
     stays, goes = movers.volume(source, 90), movers.volume(source, 90)
+    for volume in (stays, goes):
+        volume.move(target, rate_limit=8 * MIB)  # that slow, so that the pool is filled on the way
     filled = Filled(target, 40)
     try:
-        for volume in (stays, goes):
-            volume.move(target)
         for volume in (stays, goes):
             movers.wait("the error", lambda v=volume: "full" in v.error())
             assert "full" in one.host.flocker("volume", "inspect", volume.name).stdout
@@ -367,6 +368,148 @@ def test_full_pool_at_the_target(movers):
     goes.verify(target)
     goes.unmount(target)
     assert stays.owner() is source
+
+
+GIB = 1 << 30
+
+
+def pool_of(movers, flocker):
+    """Free bytes of a node's pool: as control knows them, and as they are."""
+    node = movers.control.control("GET", f"/v2/nodes/{movers.id(flocker)}")[1]
+    free = flocker.host.run(["stat", "--file-system", "--format=%a %S", POOL]).stdout.split()
+    return node["pool"]["size"] - node["pool"]["used"], int(free[0]) * int(free[1])
+
+
+def test_move_that_does_not_fit_is_refused(movers):
+    """At once, by all ways; and accepted at once when there is room again, although nobody has told control."""
+    one, source, target = movers.flockers
+    volume = movers.volume(source, 300)
+    source.host.run(["btrfs", "filesystem", "sync", POOL])
+    filled = Filled(target, 1024 + 200)  # of which 1 GiB stays free for others
+    try:
+        target.kill("agent")
+        target.up()  # it tells of its pool when it has begun
+        movers.wait("control to hear of it", lambda: pool_of(movers, target)[0] < 4 * GIB)
+        for version, path in (("v2", f"volumes/{volume.name}/move"), ("v1", f"configuration/datasets/{volume.id}")):
+            body = {"node" if version == "v2" else "primary": movers.id(target)}
+            status, answer = movers.control.control("POST", f"/{version}/{path}", body)
+            assert status == 507, (status, answer)
+            for words in ("does not fit", movers.id(target), "full", "MiB", "1GiB free for other volumes", "flocker pool grow", "another node"):
+                assert words in answer["description"], (words, answer)
+        refused = one.host.flocker("volume", "move", volume.name, movers.id(target), check=False)
+        assert refused.returncode == 8 and "does not fit" in refused.stderr, refused
+        assert "move" not in volume.shown()
+    finally:
+        filled.free()
+    movers.wait("the room", lambda: pool_of(movers, target)[1] > 4 * GIB)
+    assert pool_of(movers, target)[0] < 4 * GIB
+    volume.move(target)
+    volume.unmount(source)
+    volume.wait_owner(target)
+    movers.settled(volume)
+    volume.mount(target)
+    volume.verify(target)
+    volume.unmount(target)
+
+
+def test_target_keeps_room_for_others(movers):
+    """A pool that is filled meanwhile: the move waits before it takes the rest, says so, and goes on when there is room."""
+    one, source, target = movers.flockers
+    volume = movers.volume(source, 300)
+    volume.move(target, rate_limit=20 * MIB)
+    volume.wait_bytes()
+    filled = Filled(target, 1024 + 60)
+    try:
+        movers.wait("the error", lambda: "the pool is too full" in volume.error())
+        for _ in range(10):
+            assert pool_of(movers, target)[1] > GIB - 64 * MIB
+            time.sleep(0.2)  # more would come by now
+        shown = one.host.flocker("volume", "inspect", volume.name).stdout
+        assert "the pool is too full" in shown and "1GiB free for other volumes" in shown, shown
+    finally:
+        filled.free()
+    volume.unmount(source)
+    volume.wait_owner(target)
+    movers.settled(volume)
+    volume.mount(target)
+    volume.verify(target)
+    volume.unmount(target)
+
+
+def test_more_than_a_volume_can_hold(movers):
+    """Data that shrinks in the source's pool, and would not in the target's: it stops, says what to do, and goes on when that is done."""
+    one, source, target = movers.flockers
+    volume = movers.volume(source)
+    volume.control("PATCH", "", {"size": 64 * MIB})
+    source.host.run(["btrfs", "property", "set", f"{POOL}/volumes/{volume.id}/data", "compression", "zstd"])
+    content = b"".join(hashlib.sha256(bytes([number])).digest() * 32768 for number in range(250))
+    (volume.folder(source) / "shrinks").write_bytes(content)
+    volume.written["shrinks"] = hashlib.sha256(content).hexdigest()
+    volume.unmount(source)
+    volume.move(target)
+    movers.wait("the error", lambda: "more than the volume can hold" in volume.error())
+    shown = one.host.flocker("volume", "inspect", volume.name).stdout
+    assert "size limit" in shown and "larger" in shown, shown
+    assert volume.owner() is source
+    volume.control("PATCH", "", {"size": 256 * MIB})
+    volume.wait_owner(target)
+    movers.settled(volume)
+    volume.mount(target)
+    volume.verify(target)
+    volume.unmount(target)
+
+
+# ---- missing data
+
+
+def lose(flocker, volume):
+    """What a volume has in a pool; the agent does not run meanwhile. What brings it back."""
+    flocker.kill("agent")
+    folder, hidden = (flocker.host.path(f"{POOL}/{name}") for name in (f"volumes/{volume.id}", f"lost-{volume.id}"))
+    folder.rename(hidden)
+    flocker.up()
+
+    def bring_back():
+        flocker.kill("agent")
+        hidden.rename(folder)
+        flocker.up()
+    return bring_back
+
+
+def test_missing_data_is_not_moved(movers):
+    """Refused as soon as its owner has said so; a move that was under way shows it, without trying, and goes on when the data is back."""
+    one, source, target = movers.flockers
+    never, moving = movers.volume(source), movers.volume(source)
+    for volume in (never, moving):
+        volume.unmount(source)
+    target.kill("agent")
+    movers.wait("the target to be gone", lambda: not movers.is_up(target))
+    moving.move(target)
+    back = [lose(source, volume) for volume in (never, moving)]
+    movers.wait("the owner to say so", lambda: all("is not there" in (v.shown().get("error") or {}).get("description", "") for v in (never, moving)))
+    target.up()
+    movers.wait("the target to be back", lambda: movers.is_up(target))
+    for version, path in (("v2", f"volumes/{never.name}/move"), ("v1", f"configuration/datasets/{never.id}")):
+        status, answer = movers.control.control("POST", f"/{version}/{path}", {"node" if version == "v2" else "primary": movers.id(target)})
+        assert status == 500 and "data is missing on its node" in answer["description"], (status, answer)
+    assert "move" not in never.shown()
+    target.get(never.name)  # as an engine does first
+    status, answer = target.plugin("Mount", Name=never.name, ID="user")
+    assert status == 500 and "is not there" in answer["Err"], answer
+    assert "move" not in never.shown()
+    assert "data is missing" in moving.shown()["move"]["error"]["description"]
+    assert "is not there" in one.host.flocker("volume", "inspect", moving.name).stdout
+    before = source.log().count("a node's fetch from here")
+    time.sleep(3)  # some tries would be made by then
+    assert source.log().count("a node's fetch from here") == before
+    for bring_back in back:
+        bring_back()
+    moving.wait_owner(target)
+    movers.settled(moving)
+    for volume, where in ((moving, target), (never, source)):
+        volume.mount(where)
+        volume.verify(where)
+        volume.unmount(where)
 
 
 # ---- several wishes at once
@@ -696,6 +839,47 @@ def test_many_strangers_of_one_host_at_port_4525(movers):
     volume = movers.volume(source)
     silent = [peer_socket(movers, one.host, timeout=60) for _ in range(400)]
     assert moved_in(movers, volume, source, target, silent) < 5, "400 of them took more than 10 s when each had its turn"
+
+
+def first_line(stream):
+    line = b""
+    while not line.endswith(b"\n"):
+        more = stream.recv(1)
+        if not more:
+            break
+        line += more.lstrip(b"\n") if not line else more
+    return line
+
+
+def test_one_node_at_port_4525(movers):
+    """A target asks for its volume again and again: it gets some of the places, and others are served from the rest."""
+    one, source, target = movers.flockers
+    greedy, other = movers.volume(source), movers.volume(source)
+    greedy.move(target)
+    greedy.wait_stage("seal")
+    right = tls_context(target.host, "node")
+    streams, answers = [], []
+    for _ in range(40):
+        streams.append(peer_socket(movers, target.host, right))
+        streams[-1].sendall(request(greedy))
+        answers.append(first_line(streams[-1]))
+        if b"error" in answers[-1]:
+            streams.pop().close()
+    granted = [answer for answer in answers if b'"seq"' in answer]
+    refused = [answer for answer in answers if b"the most that one node can have" in answer]
+    assert 12 <= len(granted) <= 20 and len(granted) + len(refused) == 40, answers
+    other.unmount(source)
+    other.move(one)
+    other.wait_owner(one, 9)
+    for stream in streams:
+        stream.close()
+    greedy.unmount(source)
+    greedy.wait_owner(target)
+    movers.settled(greedy, other)
+    for volume, where in ((greedy, target), (other, one)):
+        volume.mount(where)
+        volume.verify(where)
+        volume.unmount(where)
 
 
 # ---- random moments

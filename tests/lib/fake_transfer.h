@@ -31,6 +31,7 @@ struct fake {
     size_t full_at;        // E_NO_SPACE there; 0: never
     int feed_ms;           // that the first feed takes
     unsigned n_checkpoints, n_begun, n_finished;
+    size_t part_fed;       // bytes, in all
 };
 
 struct receiver {
@@ -162,6 +163,7 @@ static inline int fake_feed(struct receiver *r, const void *data, size_t n, stru
     r->data = xrealloc(r->data, r->n + n, 1);
     memcpy(r->data + r->n, data, n);
     r->n += n;
+    r->fake->part_fed += n;
     return 0;
 }
 

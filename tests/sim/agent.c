@@ -359,6 +359,7 @@ void turn(struct world *w, int i, int k)
         return;
     v->abandoned &= want && want->state == VOLUME_LIVE && !v->record;
     enum step step = plan(w, i, k, want);
+    v->missing = step == STEP_MISSING;
     if (step == STEP_NONE && v->removing && !v->checked)
         step = STEP_UNMOUNT;
     if (step == STEP_UNMOUNT && v->linger_ms > node_clock(w, i) && !v->removing)
@@ -401,7 +402,8 @@ static bool has_news(const struct world *w, int i, int k)
     bool present = v->record != NULL;
     return !(v->reported.sent && v->reported.present == present && v->reported.mounted == v->mounted && v->reported.code == v->error &&
            v->reported.epoch == (present ? v->record->epoch : 0) && v->reported.revision == (present ? v->record->revision : 0) &&
-           v->reported.in_use == agent_uses(w, i, k) && v->reported.warm == v->copy.warm && v->reported.has_copy == v->copy.is_here &&
+           v->reported.missing == v->missing && v->reported.in_use == agent_uses(w, i, k) &&
+           v->reported.warm == v->copy.warm && v->reported.has_copy == v->copy.is_here &&
            move_snapshot_equal(&v->reported.snapshot, &v->snapshot) && move_snapshot_equal(&v->reported.copy, &v->copy.snapshot) &&
            v->reported.order == order_of_copy(w, i, k) && v->reported.sealed_revision == v->sealed_revision &&
            (!v->error || v->reported.attempts == v->attempts));
@@ -425,6 +427,7 @@ struct message *turn_make_report(struct world *w, int i, int k)
     v->reported.revision = v->record ? v->record->revision : 0;
     v->reported.code = v->error;
     v->reported.attempts = v->attempts;
+    v->reported.missing = v->missing;
     v->reported.in_use = agent_uses(w, i, k);
     v->reported.snapshot = v->snapshot;
     v->reported.sealed_revision = v->sealed_revision;
@@ -436,6 +439,7 @@ struct message *turn_make_report(struct world *w, int i, int k)
     struct message *m = message_new(MSG_REPORT, k);
     m->present = v->reported.present;
     m->mounted = v->mounted;
+    m->missing = v->missing;
     m->in_use = v->reported.in_use;
     m->epoch = v->reported.epoch;
     m->revision = v->reported.revision;

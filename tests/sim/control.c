@@ -106,6 +106,12 @@ uint64_t sealed_number(const struct world *w, const struct volume *v)
     return v->move.stage == MOVE_SEAL && owner.known && owner.snapshot.final && owner.revision == v->revision ? owner.snapshot.number : 0;
 }
 
+bool moves_lacks_data(const struct world *w, const struct volume *v)
+{
+    const struct move_part owner = part_of_owner(w, v);
+    return owner.known && owner.missing;
+}
+
 struct uuid other_node(const struct volume *v)
 {
     if (!uuid_is_zero(&v->move.source))

@@ -22,7 +22,7 @@ static void send_want(struct world *w, int i, const struct volume *v)
     const struct uuid node = node_id(i);
     m->volume = volume_to_json(v);
     m->held = w->control.holds[k] == i;
-    if (move_is_open(v) && uuid_equal(&v->target, &node)) {
+    if (move_is_open(v) && uuid_equal(&v->target, &node) && !moves_lacks_data(w, v)) {
         m->peer = node_index(&v->owner);
         m->peer_final = sealed_number(w, v);
     }
@@ -119,7 +119,7 @@ static void read_report(struct world *w, int i, struct sighting *s, const struct
 {
     struct error e = ERROR_INIT;
     *s = (struct sighting){ .is_here = true, .node = i, .connection = node_of(w, i)->connection };
-    s->part = (struct move_part){ .known = true, .present = m->present, .epoch = m->epoch, .in_use = m->in_use, .warm = m->warm };
+    s->part = (struct move_part){ .known = true, .present = m->present, .epoch = m->epoch, .missing = m->missing, .in_use = m->in_use, .warm = m->warm };
     s->has_copy = m->has_copy;
     s->part.revision = m->has_copy ? m->order : m->revision;
     int rc = move_snapshot_from_json(m->has_copy ? m->copy : m->snapshot, &s->part.snapshot, &e);
@@ -168,11 +168,12 @@ void reports_again_later(struct world *w)
 static void note_owner(struct world *w, int i, const struct volume *v, const struct message *m)
 {
     uint64_t was_sealed = sealed_number(w, v);
+    bool lacked_data = moves_lacks_data(w, v);
     struct sighting *s = &w->control.owners[m->k];
     read_report(w, i, s, m);
     if ((m->present || m->has_copy) && v->state == VOLUME_DELETED)
         tell(w, i, v);
-    if (sealed_number(w, v) != was_sealed)
+    if (sealed_number(w, v) != was_sealed || (move_is_open(v) && moves_lacks_data(w, v) != lacked_data))
         tell(w, node_index(&v->target), v);
     follow_owner(w, m->k);
 }

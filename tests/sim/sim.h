@@ -157,7 +157,7 @@ struct agent_volume {
     bool is_known; // has an entry in the agent's table
     bool is_due;   // its report waits
     struct volume *record, *order;
-    bool half_made, half_placed, mounted, unsure, held, confirmed, removing, checked, looking, abandoned, discarding;
+    bool half_made, half_placed, mounted, unsure, held, confirmed, removing, checked, looking, abandoned, discarding, missing;
     int64_t discard; // number of that request
     struct refs refs;
     struct move_snapshot snapshot;
@@ -181,7 +181,7 @@ struct agent_volume {
     unsigned failures;
     uint64_t attempts;
     struct {
-        bool sent, present, mounted, in_use, warm, has_copy;
+        bool sent, present, mounted, missing, in_use, warm, has_copy;
         uint64_t epoch, revision, attempts, sealed_revision, order;
         struct move_snapshot snapshot, copy;
         enum errcode code;
@@ -285,7 +285,7 @@ struct message {
     int64_t n;
     json_t *volume, *snapshot, *copy, *resume; // owned; resume: the claim in a hello, the answer in a welcome
     json_t *records; // owned
-    bool held, present, mounted, in_use, has_copy, warm, by_name, more, is_unused;
+    bool held, present, mounted, missing, in_use, has_copy, warm, by_name, more, is_unused;
     uint64_t epoch, revision, order, peer_final; // order: by which a copy is kept
     int peer;
 };
@@ -472,6 +472,7 @@ int control_put_all(struct world *w, struct volume **changed /* each taken */, s
 void moves_turn(struct world *w, int k);
 struct move_part part_of(const struct world *w, const struct sighting *s);
 uint64_t sealed_number(const struct world *w, const struct volume *v);
+bool moves_lacks_data(const struct world *w, const struct volume *v);
 struct uuid other_node(const struct volume *v);
 
 // ---- control_agents.c

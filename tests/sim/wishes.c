@@ -51,7 +51,8 @@ static int wish_move(struct world *w, const struct volume *v, int target)
 {
     struct error e = ERROR_INIT;
     struct volume *changed = NULL;
-    const struct move_wish wish = { .target = node_id(target), .force = chance(w, 300), .keep_mounted = chance(w, 100) };
+    const struct move_wish wish = { .target = node_id(target), .force = chance(w, 300), .keep_mounted = chance(w, 100),
+                                    .owner_lacks_data = moves_lacks_data(w, v) };
     if (absence_is_for_good(w, v))
         return -E_NOT_FOUND;
     if (!node_takes_volumes(w, target) && node_index(&v->owner) != target)

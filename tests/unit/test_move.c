@@ -221,6 +221,44 @@ static void every_wish(void **state)
     }
 }
 
+// A move that would begin is refused if it can't end, with the reason; all else goes on as it does without that knowledge.
+static void check_refusal(const struct volume *v, const struct move_wish *wish, bool fits)
+{
+    struct error e = ERROR_INIT, ignored;
+    struct move_wish plain = *wish;
+    AUTO(volume_free) struct volume *got = NULL, *expected = NULL;
+    plain.owner_lacks_data = false;
+    plain.needs = 0;
+    bool stays = uuid_equal(&wish->target, &v->owner), same = uuid_equal(&wish->target, &v->target);
+    bool begins = v->state == VOLUME_LIVE && v->born && !stays && !same;
+    int rc = decide_move(v, wish, &got, &e), rc_of_plain = decide_move(v, &plain, &expected, &ignored);
+    if (begins && (wish->owner_lacks_data || !fits)) {
+        CHECK(v, rc == (wish->owner_lacks_data ? -E_CORRUPT : -E_NO_SPACE) && !got);
+        CHECK(v, strstr(e.msg, wish->owner_lacks_data ? "data is missing" : "does not fit on node"));
+        return;
+    }
+    CHECK(v, rc == rc_of_plain && !got == !expected);
+    CHECK(v, !got || (got->move.stage == expected->move.stage && uuid_equal(&got->target, &expected->target)));
+}
+
+static void moves_that_cannot_end_are_refused(void **state)
+{
+    (void)state;
+    const uint64_t mib = 1ULL << 20;
+    const struct uuid *const targets[] = { &here, &there, &third };
+    static const struct {
+        uint64_t size, free, needs;
+        bool fits;
+    } rooms[] = { { 0, 0, 900, true }, { 320, 90, 0, true }, { 320, 90, 80, true }, { 320, 90, 81, false }, { 320, 0, 1, false }, { 320, 0, 0, true } };
+    for (int n = 0; n < shapes * 3 * 2; n++)
+        for (size_t i = 0; i < ARRAY_SIZE(rooms); i++) {
+            AUTO(volume_free) struct volume *v = shape(n % shapes);
+            const struct move_wish wish = { .target = *targets[n / shapes % 3], .rate = 7, .owner_lacks_data = n / shapes / 3, .needs = rooms[i].needs * mib,
+                                            .room = { .size = rooms[i].size * mib, .free = rooms[i].free * mib } };
+            check_refusal(v, &wish, rooms[i].fits);
+        }
+}
+
 static void check_acquire(const struct volume *v, const struct uuid *node, bool target_is_there)
 {
     struct error e = ERROR_INIT;
@@ -341,6 +379,7 @@ int main(void)
     static const struct CMUnitTest tests[] = {
         cmocka_unit_test(every_next_stage),
         cmocka_unit_test(every_wish),
+        cmocka_unit_test(moves_that_cannot_end_are_refused),
         cmocka_unit_test(every_acquire),
         cmocka_unit_test(called_off),
         cmocka_unit_test(warm_enough),

@@ -115,6 +115,10 @@ struct rig {
     int outer;
     unsigned progressed;
     struct transfer_progress last;
+    // What the target may take: so much of a stream, and, after a checkpoint, of its pool. 0: all
+    uint64_t most_of_stream, most_in_pool;
+    uint64_t left;         // that it was told of before the first byte
+    unsigned n_asked, n_unsettled; // with a checkpoint to be made first
 };
 
 static int permit(void *arg, const char *peer, const struct transfer_request *r, struct transfer_grant *ret, struct error *e)
@@ -258,6 +262,19 @@ static void on_progress(void *arg, const struct transfer_progress *p)
     rig->last = *p;
 }
 
+static int may_take(void *arg, const struct transfer_amount *a, struct error *e)
+{
+    struct rig *rig = arg;
+    rig->n_asked++;
+    rig->left = rig->left > a->left ? rig->left : a->left;
+    if (rig->most_of_stream && a->applied > rig->most_of_stream)
+        return fail(e, E_TOO_LARGE, "injected: too much");
+    if (!rig->most_in_pool || a->applied + a->left <= rig->most_in_pool)
+        return 0;
+    rig->n_unsettled += a->unsettled > 0;
+    return fail(e, E_NO_SPACE, "injected: no more fits");
+}
+
 static int fetch(struct rig *rig, struct transfer_result *ret)
 {
     const struct transfer_target target = {
@@ -268,6 +285,7 @@ static int fetch(struct rig *rig, struct transfer_result *ret)
         .peer_name = rig->expected,
         .tls = rig->client_tls,
         .progress = on_progress,
+        .may_take = may_take,
         .arg = rig,
         .times = &rig->target_times,
     };
@@ -572,6 +590,62 @@ static void a_full_target_ends_it_at_once(void **state)
     rig->target.full_at = 3 * MIB;
     fetch_badly(rig, E_NO_SPACE, "injected: the pool is full");
     assert_int_equal(rig->n_sent, 1);
+}
+
+// Stopped before the pool is full, at a checkpoint, from which it goes on when there is room.
+static void a_target_stops_while_there_is_room(void **state)
+{
+    (void)state;
+    AUTO(rig_free) struct rig *rig = rig_new(40 * MIB);
+    rig->most_in_pool = 20 * MIB;
+    fetch_badly(rig, E_NO_SPACE, "injected: no more fits");
+    assert_int_equal(rig->n_sent, 1); // no further try of this connection's
+    assert_int_equal(rig->n_unsettled, 1);
+    assert_int_equal(rig->target.copy.part_offset, 32 * MIB); // asked each 16 MiB
+    assert_int_equal(rig->target.n_checkpoints, 1);
+    rig->most_in_pool = 0;
+    struct transfer_result r = fetch_well(rig, 0, 1);
+    assert_int_equal(r.bytes, 8 * MIB);
+}
+
+static uint64_t estimated;
+
+static int fake_usage(struct backend *b, const struct uuid *id, struct backend_usage *ret, struct error *e)
+{
+    (void)b, (void)id, (void)e;
+    *ret = (struct backend_usage){ .used_bytes = estimated };
+    return 0;
+}
+
+// By what the source estimates; of an increment, whose length nobody knows, nothing is assumed.
+static void what_does_not_fit_is_not_begun(void **state)
+{
+    (void)state;
+    AUTO(rig_free) struct rig *rig = rig_new(5 * MIB);
+    struct backend_ops ops = fake_ops;
+    ops.usage = fake_usage;
+    rig->source.base.ops = &ops;
+    estimated = 6 * MIB;
+    rig->most_in_pool = estimated - 1;
+    fetch_badly(rig, E_NO_SPACE, "injected: no more fits");
+    assert_int_equal(rig->left, estimated);
+    assert_int_equal(rig->target.part_fed, 0);
+    rig->most_in_pool = estimated;
+    fetch_well(rig, 0, 1);
+    rig->left = 0;
+    fetch_well(rig, 1, 2);
+    assert_int_equal(rig->left, 0);
+}
+
+static void a_source_that_sends_too_much_is_stopped(void **state)
+{
+    (void)state;
+    AUTO(rig_free) struct rig *rig = rig_new(100 * MIB);
+    rig->most_of_stream = 20 * MIB;
+    fetch_badly(rig, E_TOO_LARGE, "injected: too much");
+    assert_int_equal(rig->n_sent, 1);
+    assert_int_equal(rig->target.part_fed, 32 * MIB);
+    assert_int_equal(rig->target.n_checkpoints, 0); // there is no use in keeping it
 }
 
 static void a_wrong_digest_is_never_accepted(void **state)
@@ -976,6 +1050,9 @@ int main(void)
         cmocka_unit_test(a_pool_that_gives_nothing_is_given_up),
         cmocka_unit_test(errors_of_the_source_are_told),
         cmocka_unit_test(a_full_target_ends_it_at_once),
+        cmocka_unit_test(a_target_stops_while_there_is_room),
+        cmocka_unit_test(what_does_not_fit_is_not_begun),
+        cmocka_unit_test(a_source_that_sends_too_much_is_stopped),
         cmocka_unit_test(a_wrong_digest_is_never_accepted),
         cmocka_unit_test(pools_that_cannot_are_told),
         cmocka_unit_test(certificates_decide),

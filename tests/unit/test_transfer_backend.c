@@ -615,6 +615,45 @@ static void limit_does_not_hinder_receiving(void **state)
     assert_int_not_equal(fill(path_of("%s/more", data_of(p->to, v)), 8 * MIB), 0);
 }
 
+static int receive_one(struct pair *p, const struct volume *v, uint64_t seq, bool final, struct error *e)
+{
+    struct receiver *r = NULL;
+    AUTO(stream_done) struct stream s = send_all(p, v, seq - 1, seq);
+    int rc = OPS->receive_begin(TO, v, seq - 1, seq, 0, &r, e);
+    if (rc == 0)
+        rc = feed(p, r, &s, 0, s.n, MIB, e);
+    if (rc == 0)
+        rc = OPS->receive_finish(r, some_digest, final, e);
+    if (r)
+        OPS->receive_free(r);
+    return rc;
+}
+
+// A source may send one increment after the other, each of which is no longer than the volume may be; what is kept of them has a limit all the
+// same.
+static void receiving_has_a_limit(void **state)
+{
+    struct pair *p = *state;
+    AUTO(volume_free) struct volume *v = volume_with(p, 0, false);
+    struct error e = ERROR_INIT;
+    unsigned seq = 0;
+    int rc = 0;
+    v->size = 64 * MIB;
+    while (rc == 0 && seq < 6) {
+        put_file(path_of("%s/f%u", data_of(p->from, v), seq), 0, 60 * MIB);
+        seq++;
+        NO_ERROR(OPS->snapshot(FROM, &v->id, seq, E));
+        rc = receive_one(p, v, seq, false, &e);
+    }
+    assert_int_equal(rc, -E_TOO_LARGE);
+    assert_non_null(strstr(e.msg, "more than 192MiB, more than the volume can hold"));
+    assert_true(seq >= 3 && seq <= 5);
+    v->size *= 4; // as the error says
+    NO_ERROR(receive_one(p, v, seq, true, E));
+    NO_ERROR(OPS->place(TO, v, E));
+    same_tree(out_of(p->from, v, seq), data_of(p->to, v));
+}
+
 static size_t count_groups(const struct fixture *f)
 {
     AUTO(close) int fd = open(top_of(f), O_RDONLY | O_DIRECTORY | O_CLOEXEC);
@@ -1027,6 +1066,7 @@ static const struct pool_case cases[] = {
     CASE(cut_stream_is_no_copy, pair_start, FILES),
     CASE(limit_counts_what_was_received, pair_start, ANY),
     CASE(limit_does_not_hinder_receiving, pair_start, ANY),
+    CASE(receiving_has_a_limit, pair_start, ANY),
     CASE(no_group_is_left, pair_start, FILES | DEVICES),
     CASE(full_pool_says_so, pair_small, FILES),
     CASE(nothing_gets_out, pair_start, FILES),
