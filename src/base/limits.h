@@ -37,6 +37,7 @@
                                              // HTTP_CONNECTIONS_MAX: a connection that waits for its answer is never given up for another
 #define WAIT_S_MAX            30             // the most that a client can wait
 #define ASKS_MAX              128            // questions to agents that they have not answered
+#define ASKS_OF_NODE_MAX      64             // of those, to one: who is silent does not keep the others from being asked
 #define PEERS_MAX             (NODES_MAX + 64) // connections of agents: of each node, and some that have not said hello
 #define WATCHES_MAX           100000         // volumes of other nodes that a node has asked for
 #define CLUSTER_WATCHES_MAX   1000000        // of all nodes together

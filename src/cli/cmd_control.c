@@ -80,7 +80,7 @@ static char *verdict(const json_t *volume)
     };
     const char *word = member(volume, "verdict"), *other = member(volume, "other_host"), *was = member(volume, "was");
     if (strcmp(word, "taken") == 0)
-        return *was ? xasprintf("taken in; it was %s, a name that a newer one has", was) : xstrdup("taken in");
+        return *was ? xasprintf("taken in; it was %s, a name that another one has", was) : xstrdup("taken in");
     for (size_t i = 0; i < ARRAY_SIZE(texts); i++) {
         const char *slot = strcmp(word, texts[i].verdict) == 0 ? strstr(texts[i].text, "%s") : NULL;
         if (slot)

@@ -139,6 +139,7 @@ static void ask_end(struct ask *a, int rc, const json_t *reply, const struct err
 {
     LIST_REMOVE(a, all);
     a->peer->control->ask_count--;
+    a->peer->ask_count--;
     event_free(a->deadline);
     a->done(a->arg, rc, reply, e);
     free(a);
@@ -159,6 +160,9 @@ static int check_askable(const struct control *c, const struct control_node *n, 
 {
     if (!n || !n->peer || !n->peer->synced)
         return fail(e, E_UNAVAILABLE, "the agent of node %s is not connected; try again when it is", UUID_TEXT(node));
+    if (n->peer->ask_count >= ASKS_OF_NODE_MAX)
+        return fail(e, E_UNAVAILABLE, "the agent of node %s has not answered %d earlier questions, the limit for one; try again", UUID_TEXT(node),
+                    ASKS_OF_NODE_MAX);
     if (c->ask_count >= ASKS_MAX)
         return fail(e, E_UNAVAILABLE, "the agents have not answered %d earlier questions, the limit; try again", ASKS_MAX);
     return 0;
@@ -185,6 +189,7 @@ void agents_ask(struct control *c, const struct uuid *node, json_t *message, int
     evtimer_add(a->deadline, &limit);
     LIST_INSERT_HEAD(&p->asks, a, all);
     c->ask_count++;
+    p->ask_count++;
     json_object_set_new(message, "n", json_integer(a->n));
     agent_peer_send_want_first(p, message);
     agent_peer_send(p, message);

@@ -19,6 +19,7 @@ struct agent_peer {
     bool synced;               // all that was due then has gone out
     struct event *deadline;    // for its hello
     json_int_t last_ask;
+    size_t ask_count;          // not answered
     LIST_HEAD(, ask) asks;
     bool is_remote;            // it came by TLS: it is who its certificate says, not who it says
     struct uuid certified;     // the node of that certificate; zero: not known yet, or none was shown

@@ -622,7 +622,7 @@ static void recover_says_what_it_does(void **state)
     assert_asked("POST /v2/recover ", "{\"dry_run\": true, \"force\": false}");
     assert_in(out, "node h (" NODE ") has 5 volumes and 1 copies\nnode i (" OTHER ") could not be asked: it is away\n");
     assert_in(out, "taken in; older data on j is kept, a copy on k is kept\n");
-    assert_in(out, "taken in; it was web, a name that a newer one has\n");
+    assert_in(out, "taken in; it was web, a name that another one has\n");
     assert_in(out, "left out: a later state of it may be on " OTHER ", which is not connected");
     assert_in(out, "left out: only a copy");
     assert_in(out, "2 volumes would be taken in; nothing is changed yet\n");

@@ -303,6 +303,41 @@ static void test_rate_that_is_too_high(void **state)
     stop(&r);
 }
 
+// Waits for the message of that type, and takes of it whether its error says so.
+static bool hears(const struct fake *a, const char *type, const char *error)
+{
+    json_t *message;
+    while ((message = hear(a)) && !is_type(message, type))
+        json_decref(message);
+    assert_non_null(message);
+    const char *said = json_string_value(json_object_get(json_object_get(message, "error"), "message"));
+    bool is_so = !error || (said && strstr(said, error));
+    json_decref(message);
+    return is_so;
+}
+
+// One node that is silent does not keep the others from being asked.
+static void test_questions_to_a_silent_node(void **state)
+{
+    struct rig r = { .pid = 0 };
+    char id[64];
+    json_t *made;
+    (void)state;
+    start(&r, &store_memory, 60000);
+    struct fake silent = agent_up(&r, NODE), other = agent_up(&r, NODE_2);
+    make(&r, &silent, id);
+    for (int n = 1; n <= ASKS_OF_NODE_MAX + 1; n++)
+        say(&other, json_pack("{s:s, s:i, s:s, s:s, s:b}", "type", "request", "n", n, "op", "remove", "id", id, "unused", 0));
+    assert_true(hears(&other, "reply", "earlier questions"));
+    assert_int_equal(call(&r, "POST", "/v2/volumes", "{\"owner\": \"" NODE_2 "\"}", &made), 201);
+    say(&silent, json_pack("{s:s, s:i, s:s, s:O, s:b}", "type", "request", "n", 1, "op", "remove", "id", json_object_get(made, "id"), "unused", 0));
+    json_decref(made);
+    assert_true(hears(&other, "remove", NULL));
+    agent_end(&silent);
+    agent_end(&other);
+    stop(&r);
+}
+
 // After a loss of the store control knows of no volume on a node: that it has some still counts.
 static void test_removal_before_recovery(void **state)
 {
@@ -587,7 +622,8 @@ int main(void)
         cmocka_unit_test(test_clock_wrong_at_the_start),
         cmocka_unit_test(test_store_that_fails),
         cmocka_unit_test(test_store_that_fails_at_a_report),
-        cmocka_unit_test(test_lost_volumes_stay), cmocka_unit_test(test_containers_of_a_removed_node), cmocka_unit_test(test_rate_that_is_too_high),
+        cmocka_unit_test(test_lost_volumes_stay),
+        cmocka_unit_test(test_containers_of_a_removed_node), cmocka_unit_test(test_rate_that_is_too_high), cmocka_unit_test(test_questions_to_a_silent_node),
         cmocka_unit_test(test_removal_before_recovery),
         cmocka_unit_test(test_remove_that_nobody_checked),
         cmocka_unit_test(test_too_many_nodes),
