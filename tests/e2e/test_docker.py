@@ -592,6 +592,7 @@ def test_dead_engine_is_looked_at_after_15_seconds(hosts, flocker_binary):
     """With the delays that users have."""
     host = ready(hosts, flocker_binary, "20")
     run(host, "-d", "busybox", "sleep", "1000")
+    wait_for("the container's own process", lambda: any(line.startswith("sleep") for line in host.processes().values()))
     host.kill_docker()
     begin = time.monotonic()
     for pid, line in host.processes().items():

@@ -433,7 +433,7 @@ def test_damaged_store(small):
         digest = hashlib.sha256(store.read_bytes()).digest()
         refused = small.up(check=False)
         assert refused.returncode
-        assert "control.db" in refused.stderr and "Restore a backup" in refused.stderr and "nothing was changed" in refused.stderr
+        assert "control.db" in refused.stderr and "put a backup there" in refused.stderr and "nothing was changed" in refused.stderr
         assert hashlib.sha256(store.read_bytes()).digest() == digest
         store.write_bytes(good)
         for beside in ("-wal", "-shm", "-journal"):
@@ -444,7 +444,7 @@ def test_damaged_store(small):
     refused = host.docker("volume", "create", "-d", "flocker", "more", check=False)
     assert "control service can't be reached" in refused.stderr
     small.kill("agent")
-    assert "Restore a backup" in small.up(check=False).stderr
+    assert "put a backup there" in small.up(check=False).stderr
     assert run_busybox(host, "db", "cat /keep/file").stdout == "2\n"
     store.write_bytes(good)
     small.up()
