@@ -142,7 +142,7 @@ static int run_user(struct cli_context *ctx, int argc, char **argv, struct error
     if (rc < 0)
         return rc;
     snprintf(w.file, sizeof w.file, "%s", argv[0]);
-    snprintf(w.common_name, sizeof w.common_name, "user-%s", argv[0]);
+    snprintf(w.common_name, sizeof w.common_name, PKI_USER_PREFIX "%s", argv[0]);
     if ((rc = make(ctx, &w, e)) < 0 || renewed(ctx, &w))
         return rc;
     AUTO(free) char *shown = text_escape(argv[0]);

@@ -5,8 +5,7 @@
 
 #include <string.h>
 
-#define SUBJECT "user-"
-#define SHOWN   16 // characters of a key's digest in the table
+#define SHOWN 16 // characters of a key's digest in the table
 
 static const char *member(const json_t *user, const char *name)
 {
@@ -64,12 +63,12 @@ static int run_admit(struct cli_context *ctx, int argc, char **argv, struct erro
     int rc = pki_common_name(argv[0], name, sizeof name, e);
     if (rc < 0 || (rc = pki_key_digest(argv[0], key, e)) < 0)
         return rc;
-    if (strncmp(name, SUBJECT, strlen(SUBJECT)) != 0)
+    if (strncmp(name, PKI_USER_PREFIX, strlen(PKI_USER_PREFIX)) != 0)
         return fail(e, E_INVALID, "%.200s is for \"%s\", not for a user", argv[0], name);
-    rc = call_user(ctx, "POST", name + strlen(SUBJECT), json_pack("{s:s}", "key", key), &ctx->result, e);
+    rc = call_user(ctx, "POST", name + strlen(PKI_USER_PREFIX), json_pack("{s:s}", "key", key), &ctx->result, e);
     if (rc < 0)
         return rc;
-    AUTO(free) char *shown = text_escape(name + strlen(SUBJECT));
+    AUTO(free) char *shown = text_escape(name + strlen(PKI_USER_PREFIX));
     fprintf(ctx->out, "user %s is let in with that certificate and its renewals, and with no other\n", shown);
     return 0;
 }

@@ -204,7 +204,7 @@ static bool may_enter(const struct http_peer *peer)
 {
     if (peer->is_unix)
         return peer->uid == 0 || peer->uid == geteuid();
-    return strncmp(peer->common_name, "user-", 5) == 0;
+    return strncmp(peer->common_name, PKI_USER_PREFIX, strlen(PKI_USER_PREFIX)) == 0;
 }
 
 void api_on_request(struct http_exchange *x, void *control)

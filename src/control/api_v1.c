@@ -256,20 +256,9 @@ static struct volume *dataset(const struct call *call)
     return v;
 }
 
-static int carry_out(struct control *c, const struct uuid *id, const struct move_wish *wish, struct error *e)
-{
-    const struct volume *v = volume_set_find(&c->volumes, id);
-    struct volume *changed = NULL;
-    ASSERT(v);
-    int rc = uuid_equal(&wish->target, &v->owner) ? 0 : drain_check(c, &wish->target, e);
-    if (rc == 0)
-        rc = moves_decide(c, v, wish, &changed, e);
-    return rc == 0 && changed ? control_put(c, changed, e) : rc;
-}
-
 int v1_move_volume(struct control *c, const struct uuid *id, const struct uuid *node, struct error *e)
 {
-    return carry_out(c, id, &(struct move_wish){ .target = *node, .keep_mounted = true }, e);
+    return moves_carry_out(c, id, &(struct move_wish){ .target = *node, .keep_mounted = true }, e);
 }
 
 // A client's wish, while the nodes are asked about it.
@@ -289,7 +278,7 @@ static void on_surveyed(void *arg, const struct move_wish *wish)
         api_describe(m->exchange, 404, "Dataset not found.");
     else if (!api_tag_matches(m->control, m->exchange))
         return;
-    else if (carry_out(m->control, &m->id, wish, &e) < 0)
+    else if (moves_carry_out(m->control, &m->id, wish, &e) < 0)
         v1_refuse(m->exchange, &e);
     else
         reply_dataset(m->exchange, 200, volume_set_find(&m->control->volumes, &m->id));

@@ -390,16 +390,9 @@ static void on_surveyed(void *arg, const struct move_wish *wish)
     AUTO(free) struct moving *m = arg;
     struct control *c = m->call.control;
     struct error e = ERROR_INIT;
-    struct volume *changed = NULL;
-    const struct volume *v = asked_volume(&m->volume);
-    if (!v)
+    if (!asked_volume(&m->volume))
         return;
-    int rc = uuid_equal(&wish->target, &v->owner) ? 0 : drain_check(c, &wish->target, &e);
-    if (rc == 0)
-        rc = moves_decide(c, v, wish, &changed, &e);
-    if (rc == 0 && changed)
-        rc = control_put(c, changed, &e);
-    if (rc < 0)
+    if (moves_carry_out(c, &m->volume.id, wish, &e) < 0)
         api_fail(m->call.exchange, &e);
     else
         wait_for_move(&m->call, volume_set_find(&c->volumes, &m->volume.id));

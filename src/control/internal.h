@@ -192,8 +192,9 @@ typedef void moves_surveyed(void *arg, const struct move_wish *known);
 void moves_survey(struct control *c, const struct volume *v, const struct move_wish *wish, moves_surveyed *done, void *arg);
 // Whether the owner has said that the data of the volume is missing there.
 bool moves_lacks_data(const struct control *c, const struct volume *v);
-// As decide_move, with what is known here of the owner, and of the target's pool.
-int moves_decide(const struct control *c, const struct volume *v, const struct move_wish *wish, struct volume **ret, struct error *e);
+// Commits what decide_move makes of the wish, with what is known here of the owner and of the target's pool. The volume must be there. Errors as
+// those of decide_move and drain_check, and of the store.
+int moves_carry_out(struct control *c, const struct uuid *volume, const struct move_wish *wish, struct error *e);
 // Commits the next stage of a move, if what the two nodes have said allows it.
 void moves_turn(struct control *c, const struct uuid *volume);
 // The number of the final snapshot, once the owner has said that it took it by the present order; 0: it has not.

@@ -64,16 +64,23 @@ static struct room room_at(const struct control *c, const struct uuid *node)
     return (struct room){ .size = n->pool_size, .free = n->pool_free > coming ? n->pool_free - coming : 0 };
 }
 
-int moves_decide(const struct control *c, const struct volume *v, const struct move_wish *wish, struct volume **ret, struct error *e)
+int moves_carry_out(struct control *c, const struct uuid *volume, const struct move_wish *wish, struct error *e)
 {
+    const struct volume *v = volume_set_find(&c->volumes, volume);
     struct move_wish known = *wish;
+    struct volume *changed = NULL;
+    ASSERT(v);
+    int rc = uuid_equal(&wish->target, &v->owner) ? 0 : drain_check(c, &wish->target, e);
+    if (rc < 0)
+        return rc;
     known.owner_is_unheard = !control_node(c, &v->owner);
     known.owner_lacks_data = moves_lacks_data(c, v);
     if (wish->needs)
         known.room = room_at(c, &wish->target);
     if (absence_is_for_good(c, v) && absence_describe(c, v, e)) // nobody is there to give it
         return -(int)e->code;
-    return decide_move(v, &known, ret, e);
+    rc = decide_move(v, &known, &changed, e);
+    return rc == 0 && changed ? control_put(c, changed, e) : rc;
 }
 
 // ---- what a move would need

@@ -9,7 +9,7 @@
 
 #include <string.h>
 
-#define SUBJECT "user-"
+_Static_assert(USER_KEY_SIZE == PKI_KEY_SIZE && USER_NAME_SIZE == PKI_NAME_SIZE - sizeof PKI_USER_PREFIX + 1, "a user is who its certificate says");
 
 static size_t place_of(const struct control *c, const char *name)
 {
@@ -49,7 +49,7 @@ int users_load(void *control, const struct user *u, struct error *e)
 
 bool users_may_enter(const struct control *c, const struct http_peer *peer)
 {
-    const struct user *u = strncmp(peer->common_name, SUBJECT, strlen(SUBJECT)) == 0 ? find(c, peer->common_name + strlen(SUBJECT)) : NULL;
+    const struct user *u = strncmp(peer->common_name, PKI_USER_PREFIX, strlen(PKI_USER_PREFIX)) == 0 ? find(c, peer->common_name + strlen(PKI_USER_PREFIX)) : NULL;
     return !u || (u->key[0] && strcmp(u->key, peer->key) == 0);
 }
 

@@ -11,6 +11,7 @@
 
 #include "base/error.h"
 #include "base/limits.h"
+#include "net/pki.h"
 
 #include <stdbool.h>
 #include <stddef.h>
@@ -60,8 +61,8 @@ struct http_peer {
     bool is_unix;
     pid_t pid;          // unix: as of connect(2); 0 otherwise
     uid_t uid;          // unix; (uid_t)-1 otherwise
-    char common_name[128]; // TLS: subject CN of the verified certificate; "" otherwise
-    char key[65];          // the same: SHA-256 of its public key, in hexadecimal digits
+    char common_name[PKI_NAME_SIZE]; // TLS: subject CN of the verified certificate; "" otherwise
+    char key[PKI_KEY_SIZE];          // the same: SHA-256 of its public key, in hexadecimal digits
 };
 
 // Called with a complete request; must lead to exactly one http_reply or http_drop, now or later.

@@ -23,7 +23,8 @@ struct ssl_ctx_st;
                                        // the environment of who signs and who renews is their validity in seconds instead
 #define PKI_NAME_SIZE        128
 #define PKI_FINGERPRINT_SIZE 32
-#define PKI_KEY_SIZE         65
+#define PKI_KEY_SIZE         65        // SHA-256 in hexadecimal digits
+#define PKI_USER_PREFIX      "user-" // of the subject of a user's certificate
 #define PKI_CONTROL_NAME     "control-service" // a DNS name in the control service's certificate, whatever its host is called
 
 enum pki_use { PKI_SERVER = 1, PKI_CLIENT = 2 }; // extended key usage, may be combined
