@@ -208,6 +208,14 @@ class Moving:
     def wait_owner(self, flocker, timeout=PATIENCE_S):
         self.movers.wait(f"{self.name} to be on {flocker.host.name}", lambda: self.owner() is flocker, timeout)
 
+    def arrive(self, flocker):
+        """Waits until it has moved there, and looks whether all of it has."""
+        self.wait_owner(flocker)
+        self.movers.settled(self)
+        self.mount(flocker)
+        self.verify(flocker)
+        self.unmount(flocker)
+
     def error(self):
         shown = self.shown()
         return (shown.get("error") or shown.get("move", {}).get("error") or {}).get("description", "")

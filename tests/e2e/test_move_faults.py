@@ -273,11 +273,7 @@ def test_control_is_down_for_the_whole_transfer(movers):
     volume.write(source, 100000)
     volume.unmount(source)
     movers.control.up()
-    volume.wait_owner(target)
-    movers.settled(volume)
-    volume.mount(target)
-    volume.verify(target)
-    volume.unmount(target)
+    volume.arrive(target)
 
 
 def test_control_is_killed_in_each_stage(movers):
@@ -405,11 +401,7 @@ def test_move_that_does_not_fit_is_refused(movers):
     assert pool_of(movers, target)[0] < 4 * GIB
     volume.move(target)
     volume.unmount(source)
-    volume.wait_owner(target)
-    movers.settled(volume)
-    volume.mount(target)
-    volume.verify(target)
-    volume.unmount(target)
+    volume.arrive(target)
 
 
 def test_target_keeps_room_for_others(movers):
@@ -429,11 +421,7 @@ def test_target_keeps_room_for_others(movers):
     finally:
         filled.free()
     volume.unmount(source)
-    volume.wait_owner(target)
-    movers.settled(volume)
-    volume.mount(target)
-    volume.verify(target)
-    volume.unmount(target)
+    volume.arrive(target)
 
 
 def test_more_than_a_volume_can_hold(movers):
@@ -452,11 +440,7 @@ def test_more_than_a_volume_can_hold(movers):
     assert "size limit" in shown and "larger" in shown, shown
     assert volume.owner() is source
     volume.control("PATCH", "", {"size": 256 * MIB})
-    volume.wait_owner(target)
-    movers.settled(volume)
-    volume.mount(target)
-    volume.verify(target)
-    volume.unmount(target)
+    volume.arrive(target)
 
 
 # ---- missing data
@@ -802,11 +786,7 @@ def test_strangers_at_port_4525(movers, tmp_path):
         with peer_socket(movers, target.host) as stream:
             assert b"volume" not in said(stream, line)
     volume.unmount(source)
-    volume.wait_owner(target)
-    movers.settled(volume)
-    volume.mount(target)
-    volume.verify(target)
-    volume.unmount(target)
+    volume.arrive(target)
 
 
 def moved_in(movers, volume, source, target, strangers):

@@ -4,7 +4,7 @@ import time
 
 import pytest
 
-from cluster import agent_log, join, make_cluster, node_of, start_control, wait_state
+from cluster import agent_log, join, make_cluster, node_of, nodes, start_control, wait_state
 from conftest import start_docker
 from faults import Flocker
 from host import CommandFailed
@@ -317,3 +317,39 @@ def test_a_volume_whose_later_state_is_elsewhere_waits(hosts, flocker_binary):
     wait_for("the volume", lambda: volume(one, "db")["ready"])
     assert volume(one, "db")["host"] == "10.77.0.1"
     assert read(one, "db") == "old" and read(two, "db") == "old"
+
+
+def test_a_lost_store_and_a_pool_of_before(hosts, flocker_binary):
+    """A host whose pool comes from a backup has older data than what another host has, or has a copy of. Nobody gets that unasked."""
+    one, two = flockers(hosts, flocker_binary, 2)
+    for name in ("moved", "copied"):
+        write(two, name, "old")
+    two.host.flocker("down")
+    two.host.run(["cp", "--sparse=always", "/var/lib/flocker/pool.img", "/tmp/before.img"])
+    two.up()
+    assert read(one, "moved") == "old"
+    write(one, "moved", "new")
+    two.ok("Mount", Name="copied", ID="1")
+    one.host.flocker("volume", "move", "copied", "10.77.0.1")
+    wait_for("the copy", lambda: volume(one, "copied").get("move", {}).get("stage") == "seal", 30)
+    one.stop("control")
+    two.ok("Unmount", Name="copied", ID="1")
+    two.host.flocker("down")
+    two.host.run(["cp", "--sparse=always", "/tmp/before.img", "/var/lib/flocker/pool.img"])
+    two.up(check=False)  # it is not ready without control, and serves what it has
+    two.ok("Mount", Name="moved", ID="1")
+    one.host.run(["sh", "-c", "rm /var/lib/flocker/control.db*"])
+    start_control(one.host, flocker_binary)
+    wait_for("both nodes", lambda: len(nodes(one.host)) == 2, 30)
+    for host in (one.host, two.host):
+        wait_state(one.host, host, "up")
+    said = one.host.flocker("control", "recover").stdout
+    assert "0 volumes are taken in" in said, said
+    assert "older data of it is in use on 10.77.0.2" in said and "10.77.0.1 has a copy of a later state" in said, said
+    said = one.host.flocker("control", "recover", "--force").stdout
+    assert "1 volumes are taken in" in said and "older data of it is in use on 10.77.0.2" in said, said
+    two.ok("Unmount", Name="moved", ID="1")
+    said = one.host.flocker("control", "recover").stdout
+    assert "0 volumes are taken in" in said and "mounted on 10.77.0.2, by no container" in said, said
+    assert "1 volumes are taken in" in one.host.flocker("control", "recover", "--force").stdout
+    assert read(one, "moved") == "new" and read(two, "copied") == "old"
