@@ -224,4 +224,3 @@ void opening_on_time(int fd, short what, void *arg)
     (void)what;
     worker_start(a->workers, &task);
 }
-

@@ -595,8 +595,8 @@ const struct cli_command commands_volume[] = {
       .args = "VOLUME [NODE]",
       .summary = "move a volume to another node",
       .text = "NODE is a node's id, the beginning of one, or its address. While containers use the volume, most of its data goes over already; it "
-              "moves when the last of them has ended, and no new one can start meanwhile. A container that starts on another node moves a volume that "
-              "nobody uses by itself.\n\n"
+              "moves when the last of them has ended, and once most has gone over, no new one can start. A container that starts on another "
+              "node moves a volume that nobody uses by itself.\n\n"
               "A move is refused if the node's pool has no room for the volume, with some to spare, or if its data is missing. What turns up later, "
               "`flocker volume inspect` shows; the move waits, and goes on when it is put right.\n\n"
               "    flocker volume move db 10.0.0.2 --wait\n"

@@ -78,6 +78,7 @@ static enum recover_verdict about(struct recover_outcome *o, enum recover_verdic
     return verdict;
 }
 
+// What a node has received of a state later than the record that counts. NULL: nobody has.
 static const struct recover_find *newer_copy(const struct recover_input *in, const struct recover_outcome *o)
 {
     uint64_t next = move_next_number(0, in->finds[o->chosen].record->revision + 1);

@@ -17,8 +17,8 @@ struct recover_find {
     struct uuid id, node;
     struct volume *record; // beside the data; owned. NULL: a copy that a move was bringing
     bool placing;          // a copy that is just becoming the volume
-    struct move_snapshot copy; // the newest whole one that a copy there holds
     bool mounted, in_use;  // in use: by a container
+    struct move_snapshot copy; // the newest whole one that a copy there holds
 };
 
 struct recover_input {
