@@ -177,8 +177,9 @@ const struct cli_command commands_control[] = {
               "nodes are connected, look at --dry-run, and do it; it can be done again when one more node has come.\n\n"
               "The highest epoch wins, and the owner is the node that has it. Of volumes with one name that which control "
               "knows keeps it, else the newest; the others get the beginning of their id added. What was in the trash is there again, for as long "
-              "as if it had been removed now. Older data of a former owner is not deleted, it stays where it is. Holds, containers of API v1, join tokens, which nodes had been removed "
-              "or were being drained, and which users were revoked, are lost with the store: their certificates count again, so remove those "
+              "as if it had been removed now. Older data of a former owner is not deleted, it stays where it is. Holds, containers of API v1, join "
+              "tokens, which nodes had been removed or were being drained, and which users were revoked, are lost with the store: their "
+              "certificates count again, so remove those "
               "nodes and revoke those users again.\n\n"
               "    flocker control recover --dry-run\n    flocker control recover",
       .options = recover_options,
