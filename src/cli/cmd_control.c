@@ -157,7 +157,7 @@ static int run_recover(struct cli_context *ctx, int argc, char **argv, struct er
 
 static const struct cli_option recover_options[] = {
     { "dry-run", 'n', NULL, "Only show what would be done." },
-    { "force", 'f', NULL, "Decide also without a node that is not connected and may have a later state of a volume." },
+    { "force", 'f', NULL, "Decide also without a node that may have a later state, although a copy is newer, or older data is mounted." },
     { NULL },
 };
 
